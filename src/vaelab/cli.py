@@ -1,0 +1,175 @@
+"""The command line: parse, call the verb of the same name, print its result.
+
+Results go to standard output, and as JSON alone with --json; notices, progress and errors to standard error. Status 0:
+done; 2: the user's to mend, one sentence and no traceback; 130: interrupted; 1: a fault of ours, with its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from cyclopts import App, CycloptsError
+from cyclopts.exceptions import CoercionError
+
+from vaelab import __version__, verbs
+from vaelab.console import notice
+from vaelab.errors import UserError, unknown
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb's function, and how its result is shown: as lines for people, and as one JSON object."""
+
+    function: Callable[..., Any]
+    lines: Callable[[Any, dict[str, Any]], Iterable[str]]
+    json: Callable[[Any], Any]
+
+
+def wrote(_: Any, given: dict[str, Any]) -> Iterable[str]:
+    return [f"wrote {given['out']}"] if given.get("out") else ["nothing written: give --out"]
+
+
+def shape(images: Any) -> dict[str, Any]:
+    return {"images": list(images.shape)}
+
+
+def show_train(run: Any, _: dict[str, Any]) -> Iterable[str]:
+    done = {"trained": "trained", "resumed": f"resumed after epoch {run.from_epoch} and trained", "existing": "found, already trained"}
+    yield f"run {run.path}: {done[run.outcome]}"
+    for split, measured in run.metrics.items():
+        yield from show_metrics(measured | {"split": split}, {})
+    drawn = sorted((run.path / "figures").glob("*.p*"))
+    if drawn:
+        yield f"figures: {', '.join(str(file) for file in drawn)}"
+
+
+def show_metrics(measured: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
+    yield f"{measured['split']}, {measured['n']:,} images of {measured['data']}:"
+    for name, metric in measured["metrics"].items():
+        error = f" +- {metric['stderr']:.2g}" if metric["stderr"] is not None else ""
+        note = f"   ({metric['note']})" if "note" in metric else ""
+        yield f"  {name:<24} {metric['value']:>10.5g}{error}{note}"
+
+
+def show_layers(rows: Any, given: dict[str, Any]) -> Iterable[str]:
+    for layer in rows:
+        yield f"{layer.part:<8} {layer.name:<34} {' x '.join(map(str, layer.shape)):>16} {layer.parameters:>12,}"
+    yield f"{'in all':<60} {sum(layer.parameters for layer in rows):>12,}"
+    if given.get("out"):
+        yield f"wrote {given['out']}"
+
+
+def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str]:
+    if not rows:
+        yield f"no runs below {given.get('dir', '.')}; `vaelab train DATA` makes one"
+        return
+    shown = list(dict.fromkeys(n for n in ("negative_elbo", "mse", "kl", "active_units", given.get("sort")) if n))
+    width = max(len(row["path"]) for row in rows)
+    yield f"{'run':<{width}}  {'data':<12} {'network':<9} {'latent':>6}  {'loss':<13}" + "".join(f" {n:>13}" for n in shown) + "      disk"
+    for row in rows:
+        spec, found = row["spec"], row["metrics"]
+        numbers = "".join(f" {found[n]:>13.5g}" if n in found else f" {'-':>13}" for n in shown)
+        state = "" if row["state"] == "finished" else f"  {row['state']}"
+        yield (f"{row['path']:<{width}}  {Path(spec['data']).name[:12]:<12} {spec['network']['name']:<9} {spec['latent_dim']:>6}  "
+               f"{spec['loss']['name'][:13]:<13}{numbers} {row['bytes'] / 2**20:>6.1f} MiB{state}")  # fmt: skip
+
+
+def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
+    def walk(value: Any, depth: int) -> Iterable[str]:
+        for name, inner in value.items():
+            if isinstance(inner, dict) and inner:
+                yield f"{'  ' * depth}{name}:"
+                yield from walk(inner, depth + 1)
+            elif isinstance(inner, list | tuple):
+                yield f"{'  ' * depth}{name}: " + ("none" if not inner else "")
+                yield from (f"{'  ' * (depth + 1)}{': '.join(map(str, i)) if isinstance(i, list | tuple) else i}" for i in inner)
+            else:
+                yield f"{'  ' * depth}{name}: {inner}"
+
+    return walk(facts, 0)
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb(verbs.train, show_train, lambda run: {
+        "run": str(run.path), "key": run.key, "outcome": run.outcome, "from_epoch": run.from_epoch,
+        "images_trained": run.images_trained}),
+    "evaluate": Verb(verbs.evaluate, show_metrics, lambda measured: measured),
+    "reconstruct": Verb(verbs.reconstruct, wrote, shape),
+    "interpolate": Verb(verbs.interpolate, wrote, shape),
+    "sample": Verb(verbs.sample, wrote, shape),
+    "embed": Verb(verbs.embed, wrote, lambda path: {"out": str(path)}),
+    "model": Verb(verbs.model, show_layers, lambda rows: [row._asdict() for row in rows]),
+    "list": Verb(verbs.list_, show_runs, lambda rows: rows),
+    "data": Verb(verbs.data, show_data, lambda facts: facts),
+}  # fmt: skip
+
+
+def application() -> App:
+    """The command line as it follows from the verbs' signatures."""
+    app = App(name="vaelab", help="Variational autoencoders on images: train, look, compare.", version=__version__,
+              help_format="plaintext", result_action="return_value")  # fmt: skip
+    for name, verb in VERBS.items():
+        verb.function.__annotations__.pop("return", None)  # it names types whose import the help need not wait for
+        app.command(verb.function, name=name)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its status."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; gives the exit status."""
+    as_json = "--json" in arguments
+    words = [a for a in arguments if a != "--json"]
+    try:
+        app = application()
+        if not words or words[0].startswith("-"):
+            app(words, exit_on_error=False, print_error=False)
+            return 0
+        if words[0] not in VERBS:
+            raise unknown("verb", words[0], VERBS)
+        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        result = function(*bound.args, **bound.kwargs)
+        verb = VERBS.get(words[0])
+        if verb is not None and function is verb.function:
+            for line in [json.dumps(verb.json(result))] if as_json else verb.lines(result, bound.arguments):
+                print(line)
+    except CycloptsError as error:
+        return refuse(sentence(error))
+    except UserError as error:
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        notice(f"\ninterrupted; to go on: {shlex.join(['vaelab', *arguments])}")
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def refuse(text: str) -> int:
+    notice(f"vaelab: {text}")
+    return 2
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
+
+
+def sentence(error: CycloptsError) -> str:
+    """A parser's error in one sentence that names the value, what is allowed and the remedy."""
+    verb = " ".join(("vaelab", *error.command_chain))
+    if isinstance(error, CoercionError) and error.token is not None:
+        kind = next((text for kind, text in KINDS.items() if kind in (error.target_type, *get_args(error.target_type))), None)
+        if kind is not None:
+            return f'{error.token.keyword or "argument"} must be {kind}, got "{error.token.value}"'
+    return f"{' '.join(str(error).split())} See `{verb} --help`."

@@ -1,0 +1,78 @@
+"""What is said while work goes on: notices and progress, always to standard error.
+
+On a terminal progress is a live bar (rich); in a pipe or a log it becomes a plain line now and then.
+Results never pass through here: they are returned, and the command line prints them to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Advance", "duration", "notice", "progress"]
+
+PLAIN_INTERVAL = 10.0  # seconds between two lines of progress where there is no terminal
+QUIET = 2.0  # seconds before the first of them: what is shorter needs no progress
+
+
+class Advance(Protocol):
+    """Reports progress: `done` units are finished, `text` says what else is worth knowing."""
+
+    def __call__(self, done: int, text: str = "") -> None: ...
+
+
+def notice(text: str) -> None:
+    """Say one thing to the user, beside the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person writes them: 8 s, 3:05 min, 1:02 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """Show how far `label` has come; yields the function to call with the units done so far."""
+    if sys.stderr.isatty():
+        with _bar(label, total) as advance:
+            yield advance
+    else:
+        yield _lines(label, total)
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"),
+               TimeRemainingColumn(compact=True), TextColumn("{task.fields[text]}"))  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total, text="")
+
+        def advance(done: int, text: str = "") -> None:
+            bar.update(task, completed=done, text=text)
+
+        yield advance
+
+
+def _lines(label: str, total: int) -> Advance:
+    start = time.monotonic()
+    due = start + QUIET
+
+    def advance(done: int, text: str = "") -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due and 0 < done < total:
+            left = duration((now - start) * (total - done) / done)
+            notice(f"{label}: {100 * done // total} %, {left} left" + (f", {text}" if text else ""))
+            due = now + PLAIN_INTERVAL
+
+    return advance

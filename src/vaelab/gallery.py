@@ -1,0 +1,173 @@
+r"""The pictures of a run: each takes what it shows from the model and hands it to a figure.
+
+A picture is a function of a `Subject` and stands in `PICTURES` under the name of its file; None means that there is
+nothing to show. All show the test split, or what comes nearest to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaelab import figures, projections
+from vaelab.console import progress
+from vaelab.data import Dataset, Images
+from vaelab.densities import Normal, kl_per_dimension, standard_normal
+from vaelab.interpolation import alphas, draw_pairs, interpolate
+from vaelab.metrics import batches
+from vaelab.models import VAE, layers
+from vaelab.spec import Spec, word
+from vaelab.store import Run, read_tensors
+from vaelab.streams import stream
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PICTURES", "Subject", "draw", "encode_all", "prior_samples"]
+
+POINTS = 2000  # in the feature figure of a single run
+TRAVERSED = 10  # latent dimensions, those with the largest KL
+
+
+@torch.no_grad()
+def encode_all(model: VAE, images: Images) -> Normal:
+    """The posteriors of all images, with parameters (N, D)."""
+    parts = [model.encode(batch.x) for batch in batches(model, images)]
+    return Normal(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
+
+
+@torch.no_grad()
+def prior_samples(model: VAE, count: int, seed: int = 0) -> Tensor:
+    """The mean images of codes drawn from the prior, (count, C, H, W)."""
+    return model.images(torch.randn(count, model.latent_dim, generator=stream(seed, "samples")))
+
+
+def has_prior(spec: Spec, shape: tuple[int, int, int]) -> bool:
+    """Whether the codes were drawn to the prior at all: with KL weight 0, samples of it mean nothing."""
+    return spec.objective.effective_kl_weight(shape) > 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A finished run and the images that its pictures show."""
+
+    run: Run
+    dataset: Dataset
+
+    @property
+    def model(self) -> VAE:
+        return self.run.model
+
+    @property
+    def title(self) -> str:
+        spec = self.run.spec
+        return (f"{Path(spec.data).name}, network {spec.network.name}, {spec.latent_dim} latent dimensions, "
+                f"loss {word(spec.loss)}, objective {word(spec.objective)}")  # fmt: skip
+
+    @cached_property
+    def images(self) -> Images:
+        splits = self.dataset.splits
+        return splits.get("test") or splits.get("validation") or splits["train"]
+
+    @cached_property
+    def posterior(self) -> Normal:
+        """Of the points of the feature figure."""
+        return encode_all(self.model, self.points)
+
+    @cached_property
+    def points(self) -> Images:
+        order = torch.randperm(len(self.images), generator=stream("points")).numpy()
+        return self.images.select(np.sort(order[:POINTS]))
+
+    def examples(self, count: int) -> Images:
+        """Images spread evenly over the split."""
+        n = len(self.images)
+        return self.images.select(np.linspace(0, n - 1, min(count, n)).astype(int))
+
+
+def curves(subject: Subject) -> Figure:
+    return figures.curves(subject.run.history, subject.title)
+
+
+@torch.no_grad()
+def reconstructions(subject: Subject) -> Figure:
+    pixels = subject.examples(10).uint8()
+    decoded = subject.model.reconstruct(torch.from_numpy(pixels).float() / 255)
+    return figures.reconstructions(pixels, decoded.numpy(), subject.title)
+
+
+def samples(subject: Subject) -> Figure | None:
+    if not has_prior(subject.run.spec, subject.model.shape):
+        return None
+    return figures.grid(prior_samples(subject.model, 64).numpy(), f"Samples of the prior: {subject.title}")
+
+
+def interpolations(subject: Subject) -> Figure:
+    images, names = subject.images, ("", "")
+    if len(images.categories) == 2:  # alpha = 0, on the left, is the second category, as in report A
+        names = (images.categories[1], images.categories[0])
+    start, end = draw_pairs(images, 7, names[0] or None, names[1] or None)
+    made = interpolate(subject.model, images.uint8(start), images.uint8(end), alphas(6))
+    return figures.interpolations(made.originals.numpy(), made.images.numpy(), made.alphas.numpy(), names, subject.title)
+
+
+@torch.no_grad()
+def traversals(subject: Subject) -> Figure:
+    q = subject.posterior
+    kl = kl_per_dimension(q, standard_normal(q.mean)).mean(0)
+    largest = kl.argsort(descending=True, stable=True)[:TRAVERSED]
+    steps = torch.linspace(-3, 3, 7)
+    codes = q.mean[0].repeat(len(largest), len(steps), 1)
+    for row, d in enumerate(largest):
+        codes[row, :, d] = q.mean[:, d].mean() + steps * q.mean[:, d].std(unbiased=False)
+    images = subject.model.images(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+    labels = [f"z{d}   KL {kl[d]:.2f}" for d in largest.tolist()]
+    return figures.traversals(images.numpy(), labels, steps.numpy(), subject.title)
+
+
+def latent(subject: Subject) -> Figure | None:
+    images = subject.points
+    if len(images) < 10:  # too few for clusters or neighbours
+        return None
+    clusters = len(images.categories) or 10
+    pixels = images.uint8().reshape(len(images), -1).astype(np.float32) / 255
+    panels = [projections.panels(points, clusters, label=label)
+              for points, label in ((pixels, "t-SNE of pixels"), (subject.posterior.mean.numpy(), "t-SNE of codes"))]  # fmt: skip
+    labels = images.label() if images.labels is not None else None
+    return figures.latent(panels[0], panels[1], labels, images.categories, subject.title)
+
+
+def model(subject: Subject) -> Figure:
+    return figures.model(layers(subject.model), subject.model.latent_dim, word(subject.run.spec.loss), subject.title)
+
+
+def epochs(subject: Subject) -> Figure | None:
+    file = subject.run.path / "snapshots.safetensors"
+    if not file.exists():
+        return None
+    kept = {name: t.numpy() for name, t in read_tensors(file)[0].items()}
+    by_epoch = [(int(name.split("-")[1]), kept[name]) for name in sorted(kept) if name != "originals"]
+    return figures.epochs(kept["originals"], by_epoch, subject.title)
+
+
+PICTURES = {f.__name__: f for f in (curves, reconstructions, samples, interpolations, traversals, latent, model, epochs)}
+
+
+def draw(run: Run, dataset: Dataset, *, pdf: bool = False, names: Iterable[str] = PICTURES) -> list[Path]:
+    """Draw pictures of a finished run into its folder; gives the files."""
+    subject, files = Subject(run, dataset), []
+    names = list(names)
+    with progress("drawing", len(names)) as advance:
+        for done, name in enumerate(names, start=1):
+            figure = PICTURES[name](subject)
+            if figure is not None:
+                files += figures.save(figure, run.path / "figures" / f"{name}.png", pdf)
+            advance(done, name)
+    return files

@@ -1,0 +1,165 @@
+r"""Metrics: (model, images) -> numbers with their standard errors over images.
+
+    negative_elbo = E_q[-log p(x|z)] + KL(q(z|x) || p(z))        in nats per image, one posterior sample
+
+at KL weight 1 whatever weight was trained, with the density that the trained loss stands for, constants included. Names
+end in `_of_mean` where the posterior mean is decoded in place of a sample: a lower figure, and not the same one.
+Evaluation draws its noise from the index of the image: the same images give the same numbers, whatever the batch size,
+and models of one latent dimension are compared on the same noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaelab.console import Advance
+from vaelab.data import Images
+from vaelab.densities import kl_normal, standard_normal
+from vaelab.likelihoods import CrossEntropy, Distortion
+from vaelab.models import VAE, Draw
+from vaelab.objectives import Objective
+from vaelab.streams import evaluation_noise
+
+__all__ = ["Batch", "Metrics", "batches", "bounds", "active_units", "evaluate", "fidelity", "footnotes", "is_binary", "monitor", "ssim"]
+
+Metrics = dict[str, dict[str, Any]]  # name -> {"value", "stderr"}
+ACTIVE = 0.01  # variance of the posterior mean above which a latent dimension is active
+
+
+class Batch(NamedTuple):
+    """Some images x (B, C, H, W) in [0, 1], from index `start` on, with their evaluation noise (B, D)."""
+
+    start: int
+    x: Tensor
+    noise: Tensor
+
+
+def batches(model: VAE, images: Images) -> Iterator[Batch]:
+    """The images in order, as many at once as memory likes: a rule of the shape alone."""
+    size = max(8, min(512, 2**22 // math.prod(images.shape)))
+    device = next(model.parameters()).device
+    for start in range(0, len(images), size):
+        x = torch.from_numpy(images.uint8(slice(start, start + size))).to(device).float().div_(255)
+        yield Batch(start, x, evaluation_noise(start, len(x), model.latent_dim).to(device))
+
+
+def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor, suffix: str = "") -> dict[str, Tensor]:
+    """The per-image terms of one pass, each (B,): cross_entropy, squared_error, kl and, where it exists, the bound."""
+    logits = draw.params._replace(pixels=model.distortion.logits(draw.params))
+    kl = kl_normal(draw.q, standard_normal(draw.q.mean))
+    squared = (model.distortion.mean(draw.params) - x).square().flatten(1).sum(1)
+    terms = {"cross_entropy": CrossEntropy()(logits, x), "squared_error": squared, "kl": kl}
+    likelihood = model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
+    if likelihood is not None:
+        terms["negative_elbo"] = kl - likelihood.log_prob(draw.params, x)
+    return {name + suffix: value for name, value in terms.items()}
+
+
+class Sums:
+    """Running sums of per-image values in float64, from which mean and standard error follow."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[int, float, float]] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            v = value.double()
+            n, first, second = self.sums.get(name, (0, 0.0, 0.0))
+            self.sums[name] = (n + len(v), first + v.sum().item(), second + v.square().sum().item())
+
+    def metrics(self) -> Metrics:
+        return {name: mean_and_error(*sums) for name, sums in self.sums.items()}
+
+
+def mean_and_error(n: int, first: float, second: float) -> dict[str, Any]:
+    mean = first / n
+    variance = max(second / n - mean**2, 0) * n / max(n - 1, 1)
+    return {"value": mean, "stderr": math.sqrt(variance / n) if n > 1 else None}
+
+
+@torch.no_grad()
+def monitor(model: VAE, objective: Objective, images: Images, precision: torch.dtype) -> dict[str, float]:
+    """The terms that a row of history holds, over `images`, at the weights of the end of training."""
+    sums, loss = Sums(), 0.0
+    for batch in batches(model, images):
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+            terms = objective(model, batch.x, batch.noise, torch.ones(()))
+            sums.add(bounds(model, objective, terms.draw, batch.x))
+        loss += terms.loss.item() * len(batch.x)
+    return {"loss": loss / len(images)} | {name: m["value"] for name, m in sums.metrics().items()}
+
+
+@torch.no_grad()
+def evaluate(model: VAE, objective: Objective, images: Images, advance: Advance | None = None) -> Metrics:
+    """All metrics of a model on images, in float32, with standard errors over images."""
+    sums, loss, means = Sums(), 0.0, []
+    for batch in batches(model, images):
+        terms = objective(model, batch.x, batch.noise, torch.ones(()))
+        loss += terms.loss.item() * len(batch.x)
+        q = terms.draw.q
+        of_mean = Draw(q, q.mean, model.decode(q.mean))
+        sums.add(bounds(model, objective, terms.draw, batch.x))
+        sums.add({n: v for n, v in bounds(model, objective, of_mean, batch.x, "_of_mean").items() if "kl" not in n})
+        sums.add(fidelity(model.distortion.mean(of_mean.params).clamp(0, 1), batch.x))
+        means.append(q.mean)
+        if advance is not None:
+            advance(batch.start + len(batch.x))
+    values = {"loss": {"value": loss / len(images), "stderr": None}} | sums.metrics()
+    return values | {"active_units": {"value": active_units(torch.cat(means)), "stderr": None}}
+
+
+def fidelity(reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """How near reconstructions are to images, each (B,): mse per pixel value, psnr in dB, ssim."""
+    mse = (reconstruction - x).square().flatten(1).mean(1)
+    return {"mse": mse, "psnr": -10 * mse.clamp(min=1e-10).log10(), "ssim": ssim(reconstruction, x)}
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    r"""Structural similarity of images in [0, 1], with shape (B, C, H, W) -> (B,).
+
+    Gaussian window of 11 pixels with sigma 1.5, valid positions only (a smaller odd window where a side is shorter).
+    Source: Image Quality Assessment: From Error Visibility to Structural Similarity, Wang et al. 2004.
+    """
+    channels, side = x.shape[1], min(11, *(s - 1 + s % 2 for s in x.shape[2:]))
+    t = torch.arange(side, dtype=x.dtype, device=x.device) - side // 2
+    g = (-t.square() / (2 * 1.5**2)).exp()
+    g = g / g.sum()
+
+    def blur(v: Tensor) -> Tensor:
+        rows = F.conv2d(v, g.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+        return F.conv2d(rows, g.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    a, b = 0.01**2, 0.03**2
+    ratio = (2 * mx * my + a) * (2 * cov + b) / ((mx * mx + my * my + a) * (vx + vy + b))
+    return ratio.flatten(1).mean(1)
+
+
+def active_units(means: Tensor, threshold: float = ACTIVE) -> int:
+    """The number of latent dimensions whose posterior mean varies over the data, Var_x E[z_d|x] > threshold.
+
+    Source: Importance Weighted Autoencoders, section 5.2, arXiv 1509.00519.
+    """
+    return int((means.var(0, unbiased=False) > threshold).sum())
+
+
+def footnotes(distortion: Distortion, names: Metrics, images: Images) -> dict[str, str]:
+    """What must be said beside a number, by metric."""
+    grey = isinstance(distortion, CrossEntropy) and not is_binary(images)
+    text = "the textbook figure; cross entropy of grey pixels is no likelihood"
+    return {name: text for name in names if grey and name.startswith("negative_elbo")}
+
+
+def is_binary(images: Images) -> bool:
+    """Whether the pixels of the first thousand images are all black or white."""
+    return bool(np.isin(images.uint8(slice(0, 1000)), (0, 255)).all())
+
+

@@ -1,0 +1,107 @@
+r"""The variational autoencoder: encoder, decoder, distortion and prior, put together.
+
+    q(z|x) = N(mean(x), exp(logvar(x))),    z = mean + sigma * noise,    p(z) = N(0, 1),    params = decoder(z)
+
+`VAE` is the only model class. It holds no randomness: noise comes in as an argument. Source: Auto-Encoding Variational
+Bayes, arXiv 1312.6114.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vaelab.densities import Normal
+from vaelab.likelihoods import Distortion, Params
+from vaelab.networks import Network, Shape
+
+__all__ = ["VAE", "Draw", "Layer", "layers"]
+
+LOGVAR = (-20.0, 10.0)  # with KL weight 0 the posterior may shrink to a point: e^-10 is as small as sigma may become
+
+
+class Draw(NamedTuple):
+    """One pass through the model: the posterior q, the code z drawn from it and the decoder's output for z."""
+
+    q: Normal
+    z: Tensor
+    params: Params
+
+
+class VAE(nn.Module):
+    """A variational autoencoder for images of `shape` (C, H, W) in [0, 1], with `latent_dim` latent dimensions D."""
+
+    def __init__(self, network: Network, distortion: Distortion, shape: Shape, latent_dim: int) -> None:
+        super().__init__()
+        self.distortion, self.shape, self.latent_dim = distortion, shape, latent_dim
+        self.encoder = network.encoder(shape, latent_dim)
+        self.decoder = network.decoder((distortion.channels * shape[0], *shape[1:]), latent_dim)
+        shared = torch.tensor(distortion.shared)
+        if len(shared):
+            self.shared = nn.Parameter(shared)
+        else:
+            self.register_buffer("shared", shared, persistent=False)
+
+    def encode(self, x: Tensor) -> Normal:
+        """The posterior q(z|x) of images (B, C, H, W), with parameters (B, D) in float32."""
+        mean, logvar = self.encoder(x).float().chunk(2, dim=-1)
+        return Normal(mean, logvar.clamp(*LOGVAR))
+
+    def decode(self, z: Tensor) -> Params:
+        """The parameters of p(x|z) for codes (B, D), in float32."""
+        return Params(self.decoder(z).float(), self.shared)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Draw:
+        """Encode images (B, C, H, W), draw codes with standard normal `noise` (B, D), decode them."""
+        q = self.encode(x)
+        z = q.sample(noise)
+        return Draw(q, z, self.decode(z))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean image of the posterior mean, (B, C, H, W) -> (B, C, H, W): the same input, the same output."""
+        return self.images(self.encode(x).mean)
+
+    def images(self, z: Tensor) -> Tensor:
+        """The mean images of codes (B, D), in [0, 1]."""
+        return self.distortion.mean(self.decode(z)).clamp(0, 1)
+
+
+class Layer(NamedTuple):
+    """One row of the model's table: its part, what it is, the shape that leaves it and its number of parameters."""
+
+    part: str
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+@torch.no_grad()
+def layers(model: VAE) -> list[Layer]:
+    """The layers of encoder and decoder in order, with the shapes that one image takes on its way through them."""
+
+    def walk(part: str, modules: nn.Module, x: Tensor) -> Iterator[Layer]:
+        for module in modules.children():
+            x = module(x)
+            yield Layer(part, label(module), tuple(x.shape[1:]), sum(p.numel() for p in module.parameters()))
+
+    x = model.shared.new_zeros(1, *model.shape)
+    z = model.shared.new_zeros(1, model.latent_dim)
+    return [*walk("encoder", model.encoder, x), *walk("decoder", model.decoder, z)]
+
+
+def label(module: nn.Module) -> str:
+    """A layer in the words of the field."""
+    match module:
+        case nn.Conv2d() | nn.ConvTranspose2d():
+            kind = "transposed convolution" if isinstance(module, nn.ConvTranspose2d) else "convolution"
+            stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
+            return f"{kind} {module.kernel_size[0]}x{module.kernel_size[1]}{stride}"
+        case nn.Linear():
+            return "fully connected"
+        case nn.Unflatten():
+            return "reshape"
+        case _:
+            return type(module).__name__ if isinstance(module, nn.ReLU) else type(module).__name__.lower()

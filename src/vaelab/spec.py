@@ -1,0 +1,278 @@
+r"""The spec of a run: a frozen value, and the one codec between it, JSON, TOML and the command line.
+
+    Spec  <->  {"network": {"name": "mlp", "hidden": [400]}, "latent_dim": 20, ...}  <->  --network mlp:hidden=400
+
+A choice among several kinds (network, loss, objective) is a union of frozen dataclasses. A member is written as one
+word with optional fields, `mlp:hidden=400,200` or `beta:kl_weight=0.5,warmup=0.1`, or as a table with its `name`; the
+union is the registry, so that a new member is known here, to the files and to the command line at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import PurePath
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from vaelab.errors import UserError, unknown
+from vaelab.likelihoods import CrossEntropy, Distortion, Gaussian, SquaredError
+from vaelab.networks import Conv, Mlp, Network, ReportA
+from vaelab.objectives import Beta, Objective
+
+__all__ = ["PRESETS", "Spec", "change", "check", "decode", "encode", "key", "preset"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that shapes the numbers of a run, except the machine's precision.
+
+    A field that is added later carries `metadata={"legacy": value}`, the value that reproduces the behaviour before it:
+    with that value it stays out of `key`, and older runs keep theirs.
+    """
+
+    data: str = "digits"
+    size: int | None = None  # side in pixels to which pictures are cropped and resized; none: as they are
+    network: Network = field(default_factory=Conv)
+    latent_dim: int = 32
+    loss: Distortion = field(default_factory=Gaussian)
+    objective: Objective = field(default_factory=Beta)
+    epochs: int = 20
+    minutes: float | None = None  # a time budget in place of epochs
+    batch_size: int = 128
+    lr: float = 1e-3
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate, towards 0
+    lr_warmup: float = 0.0  # the part of the training over which the learning rate rises from 0
+    clip: float | None = None  # largest norm of the gradient
+    ema: float = 0.0  # decay of the averaged weights, which are then the ones evaluated and kept
+    flips: bool = False  # mirror half of the training pictures
+    validation: float = 0.1  # the fraction of the training pictures held out
+    keep: Literal["last", "best"] = "last"  # best: the epoch of lowest validation loss
+    seed: int = 0  # of weights, batch order and noise
+    parent: str | None = None  # key of the run whose weights this one starts from
+
+
+PRESETS: dict[str, Spec] = {
+    # The VAE of the PyTorch examples.
+    "textbook": Spec(network=Mlp(), latent_dim=20, loss=CrossEntropy(), epochs=10, validation=0.0),
+    # Report A, row A5 read as the sum over pixels; learning rate and batch size are open there.
+    "report-a": Spec(
+        size=32, network=ReportA(), latent_dim=64, loss=SquaredError(), objective=Beta(kl_weight=0.5), epochs=80
+    ),
+    # Report B: architecture, epochs and batch size are open there.
+    "report-b": Spec(network=Conv(widths=(32, 64, 128)), latent_dim=128, loss=CrossEntropy(), epochs=10, lr=5e-4),
+}
+PRESETS["report-b on cifar10"] = replace(PRESETS["report-b"], epochs=20)
+
+SHORT = {"kl_weight": "objective.kl_weight"}  # what is asked for so often that it needs no prefix
+
+
+def preset(name: str | None, data: str) -> Spec:
+    """The preset called `name` for `data`, or the default spec."""
+    if name is None:
+        return Spec(data=data)
+    named = f"{name} on {PurePath(data).name}"
+    if named not in PRESETS and name not in PRESETS:
+        raise unknown("preset", name, (n for n in PRESETS if " on " not in n))
+    return replace(PRESETS.get(named) or PRESETS[name], data=data)
+
+
+def change(spec: Spec, changes: Mapping[str, Any]) -> Spec:
+    """The spec with some fields changed; values may be words. `objective.warmup` names a field of a member."""
+    for name, value in changes.items():
+        head, _, rest = SHORT.get(name, name).replace("-", "_").partition(".")
+        hints = get_type_hints(Spec)
+        if head not in hints:
+            raise unknown("setting", name, [*hints, *SHORT])
+        new = parse(head, hints[head], value) if not rest else _change_member(getattr(spec, head), rest, name, value)
+        spec = replace(spec, **{head: new})
+    return spec
+
+
+def _change_member(member: Any, inner: str, name: str, value: Any) -> Any:
+    hints = _hints(type(member))
+    if inner not in hints:
+        raise UserError(f"{_word(type(member))} has no {inner} (it has: {', '.join(hints) or 'no fields'})")
+    return replace(member, **{inner: parse(name, hints[inner], value)})
+
+
+def decode(table: Mapping[str, Any]) -> Spec:
+    """JSON or TOML -> spec; unknown names are refused."""
+    return change(Spec(), table)
+
+
+def encode(spec: Spec) -> dict[str, Any]:
+    """Spec -> JSON or TOML, every field."""
+    return {f.name: _plain(getattr(spec, f.name)) for f in fields(spec)}
+
+
+def key(spec: Spec, fingerprint: str, precision: str) -> str:
+    """The name of a run: a hash of what shapes its numbers, with the content of the data in place of their path."""
+    table = {f.name: _plain(getattr(spec, f.name)) for f in fields(spec)
+             if "legacy" not in f.metadata or getattr(spec, f.name) != f.metadata["legacy"]}  # fmt: skip
+    table |= {"data": fingerprint, "precision": precision}
+    return hashlib.blake2b(json.dumps(table, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def check(spec: Spec) -> None:
+    """Refuse values that cannot be meant, all of them in one message."""
+    o = spec.objective
+    laws = {
+        "latent_dim": (spec.latent_dim >= 1, "at least 1"),
+        "size": (spec.size is None or 8 <= spec.size <= 256, "from 8 to 256"),
+        "epochs": (spec.epochs >= 1, "at least 1"),
+        "minutes": (spec.minutes is None or 0 < spec.minutes < math.inf, "positive"),
+        "batch_size": (spec.batch_size >= 1, "at least 1"),
+        "lr": (0 < spec.lr < math.inf, "a positive number"),
+        "lr_warmup": (0 <= spec.lr_warmup <= 1, "from 0 to 1, a part of the training"),
+        "clip": (spec.clip is None or 0 < spec.clip < math.inf, "positive"),
+        "ema": (0 <= spec.ema < 1, "at least 0 and below 1"),
+        "validation": (0 <= spec.validation < 1, "at least 0 and below 1"),
+        "keep": (spec.keep == "last" or spec.validation > 0, "last where validation is 0"),
+        "seed": (spec.seed >= 0, "at least 0"),
+        "kl_weight": (0 <= o.kl_weight < math.inf, "at least 0"),
+        "warmup": (0 <= o.warmup <= 1, "from 0 to 1, a part of the training"),
+        "free_bits": (0 <= o.free_bits < math.inf, "at least 0"),
+        "network": (_positive(spec.network), "a network with positive sizes"),
+        "sigma": (getattr(spec.loss, "sigma", None) is None or 0 < spec.loss.sigma < math.inf, "positive"),  # type: ignore[union-attr]
+    }
+    wrong = [
+        f"{name} must be {law}, got {_show(spec, name)}" for name, (holds, law) in laws.items() if not holds
+    ]  # a comparison with NaN is false, so NaN never passes
+    if wrong:
+        raise UserError("; ".join(wrong))
+
+
+def _positive(network: Network) -> bool:
+    optional = {"hidden"} if isinstance(network, ReportA) else set()
+    sizes = {f.name: getattr(network, f.name) for f in fields(network)}
+    return all(
+        n > 0 or (n == 0 and name in optional)
+        for name, value in sizes.items()
+        for n in (value if isinstance(value, tuple) else (value,))
+    )
+
+
+def _show(spec: Spec, name: str) -> Any:
+    for holder in (spec, spec.objective, spec.loss):
+        if hasattr(holder, name):
+            value = getattr(holder, name)
+            return _plain(value) if not isinstance(value, str) else value
+    return "?"
+
+
+# The codec: type hints say how a value is read.
+
+
+def parse(name: str, hint: Any, value: Any) -> Any:
+    """Read `value`, a word or plain JSON, as what `hint` says; errors name the setting."""
+    flag = name.replace("_", "-")
+    members = _members(hint)
+    if members:
+        return _member(flag, members, value)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType) and type(None) in args:
+        if value is None or value in ("none", "None"):
+            return None
+        return parse(name, next(a for a in args if a is not type(None)), value)
+    if origin is Literal:
+        if value not in args:
+            raise unknown(flag, str(value), args)
+        return value
+    if origin is tuple:
+        items = [v for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+        items = items if isinstance(items, list | tuple) else [items]
+        return tuple(parse(name, args[0], item) for item in items)
+    return _scalar(flag, hint, value)
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def _scalar(flag: str, kind: type, value: Any) -> Any:
+    wrong = UserError(f'{flag} must be {KINDS[kind]}, got "{value}"')
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() not in words:
+            raise wrong
+        return words[str(value).lower()]
+    if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
+        raise wrong
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise wrong from None
+
+
+def _members(hint: Any) -> tuple[type, ...]:
+    """The dataclasses of a union of them (or the only one); none for other types."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return members if all(hasattr(m, "__dataclass_fields__") for m in members) else ()
+
+
+def _member(flag: str, members: tuple[type, ...], value: Any) -> Any:
+    if type(value) in members:
+        return value
+    if isinstance(value, Mapping):
+        settings = dict(value)
+        word = str(settings.pop("name", ""))
+    else:
+        word, _, rest = str(value).strip().partition(":")
+        settings = _settings(flag, rest)
+    known = {name: m for m in members for name in (_word(m), getattr(m, "short", _word(m)))}
+    if word not in known:
+        raise unknown(flag, word, dict.fromkeys(_word(m) for m in members))
+    return _build(flag, known[word], settings)
+
+
+def _settings(flag: str, text: str) -> dict[str, str]:
+    """`hidden=400,200,bias=1` -> {"hidden": "400,200", "bias": "1"}: what has no = goes on with the value before."""
+    settings: dict[str, str] = {}
+    for piece in filter(None, text.split(",")):
+        name, equals, value = piece.partition("=")
+        if equals:
+            settings[name.strip().replace("-", "_")] = value
+        elif settings:
+            last = next(reversed(settings))
+            settings[last] += f",{piece}"
+        else:
+            raise UserError(f'{flag}: "{text}" is not of the form field=value,field=value')
+    return settings
+
+
+def _build(flag: str, member: type, settings: Mapping[str, Any]) -> Any:
+    hints = _hints(member)
+    for name in settings:
+        if name not in hints:
+            raise UserError(f"{flag} {_word(member)} has no field {name} (it has: {', '.join(hints) or 'none'})")
+    return member(**{n: parse(f"{flag}:{n}", hints[n], v) for n, v in settings.items()})
+
+
+def _hints(member: type) -> dict[str, Any]:
+    hints = get_type_hints(member)
+    return {f.name: hints[f.name] for f in fields(member)}
+
+
+def _word(member: type) -> str:
+    return member.name  # type: ignore[attr-defined]
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {"name": value.name} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def word(value: Any) -> str:
+    """A member as the command line writes it, with the fields that differ from their defaults."""
+    default = type(value)()
+    shown = [f"{f.name}={_text(getattr(value, f.name))}" for f in fields(value)
+             if getattr(value, f.name) != getattr(default, f.name)]  # fmt: skip
+    return _word(type(value)) + (":" + ",".join(shown) if shown else "")
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)

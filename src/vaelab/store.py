@@ -1,0 +1,249 @@
+r"""The run folder: written atomically, read safely, resumed exactly.
+
+    spec.json            every setting of the run
+    weights.safetensors  the model; its metadata say the shape of the images
+    history.jsonl        one row an epoch
+    metrics.json         the metrics of the finished run, by split
+    origin.json          the data, plan, versions and machine that it comes from
+    figures/             pictures
+    state/               while unfinished: what resuming needs
+
+Every file is written under a temporary name beside its place and renamed, so that a reader sees the old or the new
+one and never a part. Nothing is pickled: JSON and safetensors only.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaelab.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaelab.data import Dataset, Images
+    from vaelab.models import VAE
+    from vaelab.spec import Spec
+
+__all__ = ["Run", "find", "load", "read_json", "read_tensors", "summary", "write_json", "write_tensors", "write_text", "writing"]
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its place once the block has ended well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give another folder with --out") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise UserError(
+            f"no room to write {path}: {error.strerror}; what was there is unharmed.\n"
+            "Free some space, or give another folder with --out, and repeat the command: it goes on where it was."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, for people to read."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run; a damaged one is the user's to mend."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: is {path.parent} the folder of a run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is damaged; {MEND}") from None
+
+
+MEND = "delete the run's folder and train it again, or restore the file from a copy"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Write tensors and JSON-able metadata as one safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    strings = {name: json.dumps(value, sort_keys=True) for name, value in (metadata or {}).items()}
+    with writing(path) as temporary:
+        try:
+            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary, strings)
+        except SafetensorError as error:  # it hides the system's error in its text
+            code = next((c for c in NO_ROOM if f"os error {c}" in str(error)), None)
+            raise (OSError(code, os.strerror(code)) if code else error) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file and its metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path} is missing: the run has not been trained, or not to its end") from None
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); {MEND}") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk: its spec, model, history and numbers, each read when asked for.
+
+    Where training gave it, `outcome` is "trained", "resumed" or "existing", `from_epoch` counts the epochs that were
+    there before, and `images_trained` the images that were trained on now.
+    """
+
+    path: Path
+    outcome: str | None = field(default=None, compare=False)
+    from_epoch: int = field(default=0, compare=False)
+    images_trained: int = field(default=0, compare=False)
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def spec(self) -> Spec:
+        from vaelab.spec import decode
+
+        return decode(read_json(self.path / "spec.json"))
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        return read_json(self.path / "origin.json")
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch; none before the first."""
+        file = self.path / "history.jsonl"
+        if not file.exists():
+            return []
+        try:
+            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except json.JSONDecodeError:
+            raise UserError(f"{file} is damaged; {MEND}") from None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of the finished run by split; empty before."""
+        file = self.path / "metrics.json"
+        return read_json(file) if file.exists() else {}
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "metrics.json").exists()
+
+    @cached_property
+    def model(self) -> VAE:
+        """The trained model, on the CPU, ready for evaluation."""
+        file = self.path / "weights.safetensors"
+        tensors, metadata = read_tensors(file)
+        model = build(self.spec, tuple(metadata.get("shape") or self.origin["data"]["shape"]))
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            last = str(error).splitlines()[-1].strip()
+            raise UserError(f"{file} does not fit the run's spec.json ({last}); {MEND}") from None
+        return model.eval().requires_grad_(False)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data that the run was trained on, with its validation split."""
+        from vaelab import data
+
+        dataset = data.load(self.spec.data, size=self.spec.size, validation=self.spec.validation)
+        trained = self.origin["data"]["fingerprint"]
+        if dataset.fingerprint != trained:
+            raise UserError(
+                f"the images of {dataset.location} are no longer those that run {self.key} was trained on;\n"
+                "restore them, or name the images to use with --data"
+            )
+        return dataset
+
+    def images(self, split: str = "test") -> Images:
+        """The images of a split of the run's data: train, validation or test."""
+        return pick(self.dataset, split)
+
+
+def pick(dataset: Dataset, split: str) -> Images:
+    """A split of a data set, or the sentence that says which there are."""
+    if split not in dataset.splits:
+        raise UserError(f'{dataset.source} has no split "{split}" (have: {", ".join(dataset.splits)})')
+    return dataset.splits[split]
+
+
+def build(spec: Spec, shape: tuple[int, int, int], seed: int | None = None) -> VAE:
+    """The model of a spec for images of `shape`; with a seed its initial weights are those of that seed alone."""
+    import torch
+
+    from vaelab.models import VAE
+    from vaelab.streams import stream
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(seed, "weights").initial_seed())
+        return VAE(spec.network, spec.loss, shape, spec.latent_dim)
+
+
+def load(path: str | Path) -> Run:
+    """The run in a folder, or the only one below it."""
+    folder = Path(path)
+    if (folder / "spec.json").is_file():
+        return Run(folder)
+    below = find(folder) if folder.is_dir() else []
+    if len(below) == 1:
+        return below[0]
+    if not folder.exists():
+        raise UserError(f"there is no run at {folder}; see `vaelab list` for those there are")
+    if below:
+        raise UserError(f"{folder} holds {len(below)} runs; name one of them, such as {below[0].path}")
+    raise UserError(f"{folder} holds no run (no spec.json); see `vaelab list` for those there are")
+
+
+def find(folder: Path) -> list[Run]:
+    """The runs below a folder, at most two levels down, sorted by path."""
+    patterns = ("spec.json", "*/spec.json", "*/*/spec.json")
+    return [Run(file.parent) for pattern in patterns for file in sorted(folder.glob(pattern))]
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What a list of runs says of one, read without building anything: settings, state, test metrics, disk use."""
+    spec = read_json(run.path / "spec.json")
+    metrics = run.metrics.get("test", {}).get("metrics", {})
+    size = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+    return {
+        "path": str(run.path),
+        "spec": spec,
+        "state": "finished" if run.finished else f"epoch {len(run.history)}, unfinished",
+        "metrics": {name: m["value"] for name, m in metrics.items()},
+        "bytes": size,
+    }

@@ -1,0 +1,465 @@
+"""The verbs of vaelab, one typed function each: the Python interface, and what the command line calls.
+
+Each reads what it needs, calls the parts below and returns its result. What is heavy is imported when a verb runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vaelab.console import notice
+from vaelab.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vaelab.data import Dataset
+    from vaelab.models import VAE, Layer
+    from vaelab.spec import Spec
+    from vaelab.store import Run
+
+    RunLike = Run | str | Path
+else:  # what the command line parses
+    RunLike = Path
+
+__all__ = ["data", "embed", "evaluate", "interpolate", "list_", "model", "reconstruct", "sample", "train"]
+
+
+def train(
+    data: str | None = None,
+    *,
+    preset: str | None = None,
+    size: int | None = None,
+    network: str | None = None,
+    latent_dim: int | None = None,
+    loss: str | None = None,
+    objective: str | None = None,
+    kl_weight: float | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    schedule: str | None = None,
+    lr_warmup: float | None = None,
+    clip: float | None = None,
+    ema: float | None = None,
+    flips: bool | None = None,
+    validation: float | None = None,
+    keep: str | None = None,
+    seed: int | None = None,
+    from_: str | Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    snapshots: Sequence[int] | None = None,
+    figures: bool = True,
+    pdf: bool = False,
+    out: Path = Path("runs"),
+) -> Run:
+    """Train a VAE on images and store it under OUT. The same command goes on where it was interrupted.
+
+    What is not given is as in the preset; without one: conv, 32 latent dimensions, a calibrated Gaussian, 20 epochs.
+
+    Parameters
+    ----------
+    data
+        A folder of images (subfolders are categories), .npy, .npz, a folder of parquet files, a name under
+        $VAELAB_DATA, digits, mnist, cifar10 or a Hugging Face id.
+    preset
+        textbook, report-a or report-b.
+    size
+        Side in pixels to which pictures are cropped and resized.
+    network
+        conv, conv:widths=32,64,128, mlp:hidden=400,200 or report-a.
+    latent_dim
+        Number of latent dimensions.
+    loss
+        The distortion: gaussian, cross-entropy (ce), squared-error (se) or their sum (ce+se).
+    objective
+        How distortion and KL are weighed, such as beta:kl_weight=0.5,warmup=0.1,free_bits=0.1,reduction=mean.
+    kl_weight
+        Short for the objective's KL weight.
+    epochs
+        Passes over the training images.
+    minutes
+        A time budget in place of epochs.
+    batch_size
+        Images a step.
+    lr
+        Learning rate of Adam.
+    schedule
+        Of the learning rate: constant, linear or cosine.
+    lr_warmup
+        Part of the training over which the learning rate rises from 0.
+    clip
+        Largest norm of the gradient.
+    ema
+        Decay of averaged weights, which are then the ones kept, such as 0.999.
+    flips
+        Mirror half of the training pictures.
+    validation
+        Fraction of the training images held out.
+    keep
+        Weights of the last epoch, or of the best one in validation: last or best.
+    seed
+        Of weights, order and noise.
+    from_
+        A run whose weights and settings to start from.
+    device
+        cpu, cuda, cuda:1 or mps; the fastest there is if not given.
+    precision
+        float32 or bfloat16; bfloat16 where the processor has it if not given.
+    threads
+        Threads on a CPU.
+    snapshots
+        Epochs after which reconstructions are kept for epochs.png.
+    figures
+        Draw the pictures of the run at the end.
+    pdf
+        Draw them as PDF too.
+    out
+        The folder that receives the run's own folder.
+    """
+    given = {
+        "size": size, "network": network, "latent_dim": latent_dim, "loss": loss, "objective": objective,
+        "kl_weight": kl_weight, "epochs": epochs, "minutes": minutes, "batch_size": batch_size, "lr": lr,
+        "schedule": schedule, "lr_warmup": lr_warmup, "clip": clip, "ema": ema, "flips": flips,
+        "validation": validation, "keep": keep, "seed": seed,
+    }  # fmt: skip
+    from vaelab.data import load
+    from vaelab.spec import check
+    from vaelab.train import choose_plan, fit
+
+    spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
+    check(spec)
+    choose_plan(spec, device, precision, threads)  # refuses before the images are read
+    dataset = load(spec.data, size=spec.size, validation=spec.validation)
+    for line in opening(spec, dataset):
+        notice(line)
+    [run] = fit([spec], dataset, Path(out), device=device, precision=precision, threads=threads, snapshots=snapshots,
+                parent=parent)  # fmt: skip
+    if figures:
+        from vaelab import gallery
+
+        drawn = run.path / "figures"
+        missing = [n for n in gallery.PICTURES if not all((drawn / f"{n}.{s}").exists() for s in ("png", "pdf")[:1 + pdf])]
+        gallery.draw(run, dataset, pdf=pdf, names=missing)
+    return run
+
+
+def _spec(data: str | None, preset: str | None, parent: str | Path | None, given: dict[str, Any]) -> tuple[Spec, Run | None]:
+    """The spec asked for: of a preset, of the run to start from, or the default, with what was given."""
+    from vaelab import spec as specs
+    from vaelab.store import load
+
+    if parent is None:
+        if data is None:
+            raise UserError("say what to train on: a folder of images, mnist, cifar10, digits, ... (`vaelab train DATA`)")
+        return specs.change(specs.preset(preset, data), given), None
+    run = load(parent)
+    if not run.finished:
+        raise UserError(f"{run.path} is not finished, so there are no weights to start from")
+    base = specs.preset(preset, data or run.spec.data) if preset else replace(run.spec, data=data or run.spec.data)
+    return replace(specs.change(base, given), parent=run.key), run
+
+
+def opening(spec: Spec, dataset: Dataset) -> list[str]:
+    """What is said where training starts: the data, the model and what its loss really means."""
+    from vaelab.metrics import is_binary
+    from vaelab.store import build
+
+    images = dataset.splits["train"]
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in dataset.splits.items())
+    weight = spec.objective.effective_kl_weight(images.shape)
+    count = sum(p.numel() for p in build(spec, images.shape).parameters())
+    lines = [
+        f"data: {dataset.location}, {' x '.join(map(str, images.shape))}, {counts} images",
+        f"model: {spec.network.name}, {spec.latent_dim} latent dimensions, {count:,} parameters",
+        f"loss: {spec.loss.meaning(weight, is_binary(images))}",
+    ]
+    if weight != spec.objective.kl_weight:
+        lines.append(f"KL weight {spec.objective.kl_weight:g} beside a mean over pixels is {weight:g} in nats per image")
+    return lines + [f"note: {note}" for note in dataset.notes]
+
+
+def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: int | None = None) -> dict[str, Any]:
+    """Measure a run on a split of its data, or of other data: every metric with its standard error over images.
+
+    Parameters
+    ----------
+    run
+        The folder of a run.
+    data
+        Other images, cropped and resized to the run's shape.
+    split
+        test, validation or train.
+    n
+        Only the first N images.
+    """
+    from vaelab.store import pick
+    from vaelab.train import measure
+
+    run = _run(run)
+    model = run.model
+    dataset = run.dataset if data is None else _other(data, model)
+    images = pick(dataset, split)
+    if n is not None:
+        images = images.select(slice(0, _positive("n", n)))
+    return measure(run, model, dataset.source, images)
+
+
+def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
+    """Reconstruct picture files of any size; OUT shows the originals above their reconstructions.
+
+    Parameters
+    ----------
+    run
+        The folder of a run.
+    images
+        Picture files.
+    out
+        The picture to write, .png or .pdf.
+
+    Returns
+    -------
+    The mean images of the posterior means, (N, C, H, W) in [0, 1].
+    """
+    import torch
+
+    from vaelab import figures
+    from vaelab.data import read
+
+    run = _run(run)
+    pixels = read(list(images), run.model.shape)
+    with torch.no_grad():
+        made = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
+    if out is not None:
+        figures.save(figures.reconstructions(pixels, made, f"Reconstructions by run {run.key}"), _picture(out))
+    return made
+
+
+def interpolate(
+    run: RunLike,
+    *,
+    from_: str | None = None,
+    to: str | None = None,
+    pairs: int = 7,
+    steps: int = 6,
+    path: Literal["linear", "slerp"] = "linear",
+    split: str = "test",
+    sampled: bool = False,
+    seed: int = 0,
+    out: Path | None = None,
+) -> np.ndarray:
+    """Decode the way between pictures or categories, z = alpha z1 + (1 - alpha) z2; OUT shows it.
+
+    Parameters
+    ----------
+    run
+        The folder of a run.
+    from_
+        alpha = 0: a category or a picture file. Without it, any pictures.
+    to
+        alpha = 1: likewise.
+    pairs
+        How many pairs to draw from the categories.
+    steps
+        How many values of alpha, the two ends included.
+    path
+        linear or slerp.
+    split
+        Where pictures of categories come from.
+    sampled
+        Take samples of the posteriors in place of their means.
+    seed
+        Of the draw of pairs, and of samples.
+    out
+        The figure to write, .png or .pdf, or an animation, .gif.
+
+    Returns
+    -------
+    The images, (pairs, steps, C, H, W) in [0, 1].
+    """
+    import torch
+
+    from vaelab import figures
+    from vaelab import interpolation as paths
+    from vaelab.streams import stream
+
+    run = _run(run)
+    start, end = _ends(run, (from_, to), _positive("pairs", pairs), split, seed)
+    noise = torch.randn(len(start), 2, run.model.latent_dim, generator=stream(seed, "codes")) if sampled else None
+    made = paths.interpolate(run.model, start, end, paths.alphas(steps), path, noise)
+    if out is not None and _picture(out).suffix == ".gif":
+        figures.animation(list(made.images.transpose(0, 1).numpy()), out)
+    elif out is not None:
+        names = tuple(Path(end).stem if end and Path(end).is_file() else end or "" for end in (from_, to))
+        figure = figures.interpolations(made.originals.numpy(), made.images.numpy(), made.alphas.numpy(),
+                                        (names[0], names[1]), f"Interpolations by run {run.key}, {path}")  # fmt: skip
+        figures.save(figure, out)
+    return made.images.numpy()
+
+
+def _ends(run: Run, ends: tuple[str | None, str | None], pairs: int, split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures where paths start and end, each uint8 (P, C, H, W)."""
+    from vaelab.data import read
+    from vaelab.interpolation import draw_pairs
+
+    files = [end is not None and Path(end).is_file() for end in ends]
+    pictures = [read([end], run.model.shape) if is_file and end else None for end, is_file in zip(ends, files, strict=True)]
+    if not all(files):
+        images = run.images(split)
+        _known_ends(ends, files, images.categories)
+        names = [None if is_file else end for end, is_file in zip(ends, files, strict=True)]
+        drawn = draw_pairs(images, pairs, names[0], names[1], seed)
+        pictures = [images.uint8(d) if p is None else p.repeat(pairs, 0) for p, d in zip(pictures, drawn, strict=True)]
+    return pictures[0], pictures[1]  # type: ignore[return-value]
+
+
+def _known_ends(ends: tuple[str | None, str | None], files: Sequence[bool], categories: Sequence[str]) -> None:
+    for end, is_file in zip(ends, files, strict=True):
+        if end is not None and not is_file and end not in categories:
+            raise unknown("category or picture file", end, categories)
+
+
+def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None) -> np.ndarray:
+    """Decode codes drawn from the prior; OUT shows them.
+
+    Parameters
+    ----------
+    run
+        The folder of a run.
+    n
+        How many.
+    seed
+        Of the draw.
+    out
+        The picture to write, .png or .pdf.
+
+    Returns
+    -------
+    The mean images, (n, C, H, W) in [0, 1].
+    """
+    from vaelab import figures
+    from vaelab.gallery import has_prior, prior_samples
+
+    run = _run(run)
+    if not has_prior(run.spec, run.model.shape):
+        raise UserError(f"run {run.key} was trained with KL weight 0: its codes do not follow the prior, so samples mean nothing")
+    made = prior_samples(run.model, _positive("n", n), seed).numpy()
+    if out is not None:
+        figures.save(figures.grid(made, f"Samples of the prior by run {run.key}"), _picture(out))
+    return made
+
+
+def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path:
+    """Write the posterior of every image of DATA, a row each: path or index, split, label, mean_*, logvar_*, error.
+
+    error is the mean squared error of the mean reconstruction, per pixel value.
+
+    Parameters
+    ----------
+    run
+        The folder of a run.
+    data
+        Any images, cropped and resized to the run's shape.
+    out
+        The parquet file to write.
+    """
+    import pyarrow.parquet as pq
+
+    from vaelab.embedding import table
+    from vaelab.store import writing
+
+    run = _run(run)
+    codes = table(run.model, _other(data, run.model))
+    with writing(Path(out)) as temporary:
+        pq.write_table(codes, temporary)
+    return Path(out)
+
+
+def data(data: str, *, size: int | None = None) -> dict[str, Any]:
+    """Tell what is in DATA: counts, sizes, modes, splits, skipped files, duplicates across splits.
+
+    Parameters
+    ----------
+    data
+        As for train.
+    size
+        Side in pixels to which pictures are cropped and resized.
+    """
+    from vaelab.data import describe, load
+
+    return describe(load(data, size=size))
+
+
+def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
+    """The layers of a run's model with shapes and parameters; OUT shows them as a diagram.
+
+    Parameters
+    ----------
+    run
+        The folder of a run.
+    out
+        The picture to write, .png or .pdf.
+    """
+    from vaelab import figures
+    from vaelab.models import layers
+    from vaelab.spec import word
+
+    run = _run(run)
+    rows = layers(run.model)
+    if out is not None:
+        figures.save(figures.model(rows, run.model.latent_dim, word(run.spec.loss), f"Run {run.key}"), _picture(out))
+    return rows
+
+
+def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]]:
+    """The runs below DIR with their main numbers and disk use.
+
+    Parameters
+    ----------
+    dir
+        A folder of runs.
+    sort
+        A metric of the test split, smallest first.
+    """
+    from vaelab.store import find, summary
+
+    if not Path(dir).is_dir():
+        raise UserError(f"there is no folder {dir}")
+    rows = [summary(run) for run in find(Path(dir))]
+    names = {name for row in rows for name in row["metrics"]}
+    if sort is not None and rows:
+        if sort not in names:
+            raise unknown("metric", sort, names)
+        rows.sort(key=lambda row: (sort not in row["metrics"], row["metrics"].get(sort, 0)))
+    return rows
+
+
+def _run(run: RunLike) -> Run:
+    from vaelab.store import Run, load
+
+    return run if isinstance(run, Run) else load(run)
+
+
+def _other(data: str, model: VAE) -> Dataset:
+    """Other images in the shape that the model takes."""
+    from vaelab.data import load
+
+    return load(data, size=model.shape[1:], channels=model.shape[0])
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def _picture(out: Path) -> Path:
+    if Path(out).suffix.lower() not in (".png", ".pdf", ".gif"):
+        raise UserError(f'--out must end in .png, .pdf or .gif, got "{out}"')
+    return Path(out)
