@@ -78,7 +78,7 @@ def ours(epochs: int, threads: int) -> float:
 
     from vaelab import data
     from vaelab.spec import change, preset
-    from vaelab.train import fit
+    from vaelab.training import fit
 
     spec = change(preset("textbook", "mnist"), {"epochs": epochs})
     with tempfile.TemporaryDirectory() as folder:

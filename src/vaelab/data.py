@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -52,10 +53,12 @@ HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
 HELD_OUT = 0.2  # of a source without a test split
 TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of the run
 PROBE = 2.5  # seconds the hub has to answer, name resolution included
-SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
-    " .heic .heif".split()
-)
+FORMATS = "png jpg jpeg jpe jfif gif bmp dib tif tiff webp avif jp2 j2k ppm pgm pbm pnm tga ico heic heif"
+SUFFIXES = frozenset(f".{name}" for name in FORMATS.split())
+
+
+Skipped = list[tuple[str, str]]  # (file, reason)
+Sides = tuple[int, int] | None  # height and width asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +122,9 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One stored split before decoding: paths, encoded bytes or arrays, their labels, and their names if they are files."""
+    """One stored split before decoding: paths, encoded bytes or arrays, their labels, and names if they are files."""
 
-    pictures: Sequence[Any]
+    pictures: Sequence[Any] | np.ndarray
     labels: np.ndarray | None
     names: Sequence[str] | None
 
@@ -140,7 +143,7 @@ class Raw:
 
     parts: dict[str, Part]
     categories: tuple[str, ...] = ()
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Skipped = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -236,7 +239,7 @@ def _check(size: int | tuple[int, int] | None, channels: int | None, validation:
 def _find(data: str) -> Source:
     root = os.environ.get("VAELAB_DATA")
     for path in [Path(data).expanduser(), *([Path(root).expanduser() / data] if root else [])]:
-        if data and os.path.exists(path):  # noqa: PTH110 (Path.exists raises where a name is too long or a folder locked)
+        if data and os.path.exists(path):  # noqa: PTH110 (Path.exists raises on too long a name or a locked folder)
             return _local(path)
     if data == "digits":
         return Source("bundled with scikit-learn", ["digits"], _digits)
@@ -249,7 +252,8 @@ def _local(path: Path) -> Source:
     location = str(path.resolve())
     suffix = path.suffix.lower()
     if path.is_dir():
-        shards = {split: sorted(path.glob(f"{split}.parquet")) or sorted(path.glob(f"{split}-*.parquet")) for split in SPLITS}
+        shards = {split: sorted(path.glob(f"{split}.parquet")) or sorted(path.glob(f"{split}-*.parquet"))
+                  for split in SPLITS}  # fmt: skip
         if not shards["train"]:
             return _folder(path)
         files, reader = [file for part in shards.values() for file in part], partial(_parquet, shards)
@@ -273,8 +277,8 @@ def _stamp(name: str, file: Path) -> list[Any]:
 def _missing(data: str, hub: str) -> UserError:
     """The error for data that are nowhere: what was looked for, where, and how to give it."""
     root = os.environ.get("VAELAB_DATA")
-    folders = [entry.name for entry in Path(root).expanduser().iterdir()] if root and Path(root).is_dir() else []
-    known = {"digits", *HUB, *(name for name in folders if not name.startswith("."))}
+    entries = list(Path(root).expanduser().iterdir()) if root and Path(root).expanduser().is_dir() else []
+    known = {"digits", *HUB, *(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")}
     plain = data in known or "/" in data or not data
     what = f'data "{data}" not found' if plain else str(unknown("data", data, known))
     places = [f"the path {Path(data).absolute()}", f"$VAELAB_DATA ({root or 'unset'})", *([hub] if hub else [])]
@@ -321,7 +325,7 @@ def _pictures(array: np.ndarray, path: Path) -> np.ndarray:
         forms = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels"
         kind = "ambiguous" if first and last else "not that of pictures"
         raise UserError(f"{path}: the shape {shape} is {kind}; allowed are {forms}")
-    kinds = array.dtype == np.uint8 or array.dtype == np.bool_ or array.dtype.kind == "f"
+    kinds = array.dtype in (np.uint8, np.bool_) or array.dtype.kind == "f"
     if not kinds or (array.dtype.kind == "f" and not (array.min() >= 0 and array.max() <= 1)):
         held = f"{array.dtype} from {array.min()} to {array.max()}" if array.dtype.kind in "fiu" else array.dtype
         raise UserError(f"{path}: images must be uint8, or floats in [0, 1], got {held}")
@@ -354,9 +358,11 @@ def _tables(tables: dict[str, pyarrow.Table], features: dict[str, Any], where: s
 def _image_column(schema: pyarrow.Schema, where: str) -> str:
     import pyarrow.types as kinds
 
-    fits = [f.name for f in schema if kinds.is_binary(f.type) or (kinds.is_struct(f.type) and f.type.get_field_index("bytes") >= 0)]
+    structs = {f.name for f in schema if kinds.is_struct(f.type) and f.type.get_field_index("bytes") >= 0}
+    fits = [f.name for f in schema if f.name in structs or kinds.is_binary(f.type)]
     if not fits:
-        raise UserError(f"{where} has no column of images: struct<bytes, path> or binary (has: {', '.join(schema.names)})")
+        have = ", ".join(schema.names)
+        raise UserError(f"{where} has no column of images, that is struct<bytes, path> or binary (has: {have})")
     return min(fits, key=lambda name: (name != "image", name != "img"))
 
 
@@ -375,13 +381,18 @@ def _encoded(column: pyarrow.ChunkedArray) -> list[Any]:
 
     pictures: list[Any] = []
     for chunk in column.chunks:
-        fields = dict(zip((f.name for f in chunk.type), chunk.flatten(), strict=True)) if pa.types.is_struct(chunk.type) else {"bytes": chunk}
+        fields = {"bytes": chunk}
+        if pa.types.is_struct(chunk.type):
+            fields = dict(zip((f.name for f in chunk.type), chunk.flatten(), strict=True))
         paths = fields.get("path", pa.nulls(len(chunk))).to_pylist()
-        pictures += [b.as_buffer() if b.is_valid else p and Path(p) for b, p in zip(fields["bytes"], paths, strict=True)]
+        both = zip(fields["bytes"], paths, strict=True)
+        pictures += [data.as_buffer() if data.is_valid else path and Path(path) for data, path in both]
     return pictures
 
 
-def _encode(columns: dict[str, list[Any] | None], names: tuple[str, ...] | None) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
+def _encode(
+    columns: dict[str, list[Any] | None], names: tuple[str, ...] | None
+) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
     """Label values of each split as indices into one tuple of categories; None, "" and -1 are unlabelled."""
     if all(column is None for column in columns.values()):
         return dict.fromkeys(columns), ()
@@ -392,25 +403,26 @@ def _encode(columns: dict[str, list[Any] | None], names: tuple[str, ...] | None)
         index = {i: i for i in range(len(names))}
         if unnamed := set(values) - set(index):
             raise UserError(f"label {min(unnamed)} has no name among the {len(names)} categories")
-    arrays = {split: None if c is None else np.array([index.get(value, -1) for value in c], np.int64) for split, c in columns.items()}
+    arrays = {split: np.array([index.get(value, -1) for value in c], np.int64) if c is not None else None
+              for split, c in columns.items()}  # fmt: skip
     return arrays, names or tuple(map(str, values))
 
 
 def _folder(path: Path) -> Source:
     """A folder of pictures: sub-folders are categories, below train/, test/ and validation/ if there is a train/."""
-    skipped: list[tuple[str, str]] = []
+    skipped: Skipped = []
     files = sorted(_walk(path, "", (_mark(path),), skipped))
-    chosen = [(name, status) for name, status in files if Path(name).suffix.lower() in SUFFIXES]
+    chosen = [(name, status) for name, status in files if name[name.rfind(".") :].lower() in SUFFIXES]
     if not chosen:
-        raise UserError(f"no pictures in {path.resolve()} (it holds {len(files)} other files)\nknown are {' '.join(sorted(SUFFIXES))}")
+        others = ", ".join(name for name, _ in files[:3]) + (" ..." if len(files) > 3 else "")
+        held = f"it holds {len(files)} other files: {others}" if files else "it is empty"
+        raise UserError(f"no pictures in {path.resolve()} ({held})\nknown are {' '.join(sorted(SUFFIXES))}")
     stamp = [[name, status.st_size, status.st_mtime_ns, status.st_ctime_ns] for name, status in chosen]
     others = len(files) - len(chosen)
     return Source(str(path.resolve()), stamp, partial(_sorted_out, path, [name for name, _ in chosen], skipped, others))
 
 
-def _walk(
-    folder: Path, prefix: str, above: tuple[Any, ...], skipped: list[tuple[str, str]]
-) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(folder: Path, prefix: str, above: tuple[Any, ...], skipped: Skipped) -> Iterator[tuple[str, os.stat_result]]:
     """The files below a folder, hidden ones left out; a link that leads back to a folder above is not followed."""
     try:
         entries = list(os.scandir(folder))
@@ -437,7 +449,7 @@ def _mark(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _sorted_out(path: Path, names: list[str], skipped: list[tuple[str, str]], others: int) -> Raw:
+def _sorted_out(path: Path, names: list[str], skipped: Skipped, others: int) -> Raw:
     """The pictures of a folder by split and category, as their relative names say."""
     tops = {name.split("/")[0] for name in names if "/" in name}
     known = {top: FOLDERS[top.lower()] for top in tops if top.lower() in FOLDERS}
@@ -469,18 +481,20 @@ def _hub(data: str) -> Raw:
     name, offline = HUB.get(data, data), constants.HF_HUB_OFFLINE
     silent = offline or not _answers(constants.ENDPOINT)
     import datasets
+    from datasets.exceptions import DatasetNotFoundError
 
     try:
         with _quiet(), _offline(silent):
-            loaded = datasets.load_dataset(name)
+            loaded: Any = datasets.load_dataset(name)
     except Exception as error:  # network, disk and the dataset's own form: no common class
-        if not silent and not isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        if not silent and not isinstance(error, DatasetNotFoundError):
             raise UserError(f"{name} of the Hugging Face hub cannot be loaded: {_reason(error)}") from error
         state = "is set to offline" if offline else "does not answer" if silent else f"has no {name}"
-        raise _missing(data, f"the Hugging Face hub ({constants.ENDPOINT} {state}; cache {constants.HF_HOME})") from error
-    parts = {FOLDERS.get(split, split): part for split, part in loaded.items()}
+        where = f"the Hugging Face hub ({constants.ENDPOINT} {state}; cache {constants.HF_HOME})"
+        raise _missing(data, where) from error
+    parts = {FOLDERS.get(str(split), str(split)): part for split, part in loaded.items()}
     if "train" not in parts:
-        raise UserError(f"{name} of the Hugging Face hub has no train split (has: {', '.join(loaded)})")
+        raise UserError(f"{name} of the Hugging Face hub has no train split (has: {', '.join(parts)})")
     tables = {split: parts[split].with_format("arrow")[:] for split in SPLITS if split in parts}
     raw = _tables(tables, parts["train"].features.to_dict(), name)
     unused = sorted(set(parts) - set(SPLITS))
@@ -508,16 +522,16 @@ def _answers(endpoint: str) -> bool:
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
     """Let the hub's libraries look into their cache only: they would retry for half a minute or far longer."""
-    import datasets
+    from datasets import config
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
     if wanted:
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
@@ -559,7 +573,9 @@ def _grey(image: Picture) -> bool:
 def _look(picture: Any) -> Look:
     with _open(picture) as image:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: these four swap the sides
-        return Look(image.size[::-1] if turned else image.size, image.mode, image.format or "array", _grey(image))
+        width, height = image.size
+        size = (height, width) if turned else (width, height)
+        return Look(size, image.mode, image.format or "array", _grey(image))
 
 
 def _plain(image: Picture) -> Picture:
@@ -585,7 +601,8 @@ def _decode(picture: Any, shape: tuple[int, int, int]) -> np.ndarray:
 
     channels, height, width = shape
     with _open(picture) as image:
-        image.draft(image.mode, (2 * max(height, width),) * 2)  # a large JPEG need not be decoded in full
+        enough = 2 * max(height, width)
+        image.draft(image.mode, (enough, enough))  # a large JPEG need not be decoded in full
         plain = _plain(image)
     if plain.size != (width, height):
         plain = ImageOps.fit(plain, (width, height), Image.Resampling.LANCZOS)
@@ -606,7 +623,7 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or default) / "vaelab"
 
 
-def _cached(source: Source, sides: tuple[int, int] | None, channels: int | None) -> tuple[Path, dict[str, Any], dict[str, Images]]:
+def _cached(source: Source, sides: Sides, channels: int | None) -> tuple[Path, dict[str, Any], dict[str, Images]]:
     """The cache entry of a source: its folder, its facts and its stored splits; built if missing or damaged."""
     from PIL import __version__ as decoder
 
@@ -615,23 +632,21 @@ def _cached(source: Source, sides: tuple[int, int] | None, channels: int | None)
     for _ in range(3):  # another process may find the same entry damaged and remove it between two lines of ours
         if folder.is_dir():
             try:
-                return folder, *_entry(folder)
-            except (OSError, ValueError, KeyError) as error:
+                meta = json.loads((folder / "meta.json").read_text())
+                return folder, meta, _parts(folder, meta)
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 notice(f"the cache entry {folder} is damaged ({_reason(error)}): decoding again")
                 shutil.rmtree(folder, ignore_errors=True)
         _make(folder, source, sides, channels)
     raise UserError(f"the cache entry {folder} cannot be read: remove it, or name another folder by $VAELAB_CACHE")
 
 
-def _entry(folder: Path) -> tuple[dict[str, Any], dict[str, Images]]:
-    meta = json.loads((folder / "meta.json").read_text())
-    for name, size in meta["files"].items():
-        if (folder / name).stat().st_size != size:
-            raise ValueError(f"{name} has not its {size} bytes")
-    return meta, _parts(folder, meta)
-
-
 def _parts(folder: Path, meta: dict[str, Any]) -> dict[str, Images]:
+    """The stored splits of an entry, whose files must have the lengths they were written with."""
+    for name, length in meta["files"].items():
+        if (folder / name).stat().st_size != length:
+            raise ValueError(f"{name} has not its {length} bytes")
+
     def stored(name: str, mode: Any = None) -> np.ndarray | None:
         return np.load(folder / name, mmap_mode=mode) if name in meta["files"] else None
 
@@ -643,18 +658,16 @@ def _parts(folder: Path, meta: dict[str, Any]) -> dict[str, Images]:
     return parts
 
 
-def _make(folder: Path, source: Source, sides: tuple[int, int] | None, channels: int | None) -> None:
+def _make(folder: Path, source: Source, sides: Sides, channels: int | None) -> None:
     """Build a cache entry aside and rename it; if another process was faster, its entry stands."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise UserError(
-            f"the cache folder {folder.parent} cannot be written: {_reason(error)}\n"
-            "name another by the environment variable VAELAB_CACHE"
-        ) from error
+        what = f"the cache folder {folder.parent} cannot be written: {_reason(error)}"
+        raise UserError(f"{what}\nname another by the environment variable VAELAB_CACHE") from error
     try:
-        _build(source.read(), source.location, sides, channels, temporary)
+        _build(source, sides, channels, temporary)
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():
@@ -663,29 +676,41 @@ def _make(folder: Path, source: Source, sides: tuple[int, int] | None, channels:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _build(raw: Raw, where: str, sides: tuple[int, int] | None, channels: int | None, into: Path) -> None:
+def _build(source: Source, sides: Sides, channels: int | None, into: Path) -> None:
     """Look at every picture, decode those that can be read, and write the entry."""
-    skipped, label = list(raw.skipped), Path(where).name
-    kept, looks = _inspect(raw, sides, skipped, label)
+    raw, label = source.read(), Path(source.location).name
+    kept, looks = _inspect(raw, label)
     if "train" not in kept:
-        raise _unreadable(where, skipped)
-    shape = _shape(looks, where, sides, channels)
-    with _room(into, sum(len(part.pictures) for part in kept.values()) * (int(np.prod(shape)) + 64)):
-        digests = {split: _store(split, part, shape, skipped, label, into) for split, part in kept.items()}
-        if not digests["train"]:
-            raise _unreadable(where, skipped)
+        raise _unreadable(source.location, raw.skipped)
+    shape = _shape(looks, source.location, sides, channels)
+    with _room(into, sum(len(part.pictures) for part in kept.values()) * (math.prod(shape) + 64)):
+        digests = {split: _store(split, part, shape, raw.skipped, into) for split, part in kept.items()}
+        if not len(digests["train"]):
+            raise _unreadable(source.location, raw.skipped)
         files = {file.name: file.stat().st_size for file in into.iterdir()}
-        meta: dict[str, Any] = {"splits": [s for s in digests if digests[s]], "categories": raw.categories, "files": files}
-        parts = _parts(into, meta)
-        splits, made = _splits(parts, 0.0)
-        common = _common(splits, parts, digests)
-        meta["fingerprint"] = _fingerprint(splits, parts, digests)
-        meta["skipped"], meta["notes"] = skipped, [*raw.notes, *_notes(splits, made, common, skipped)]
-        meta["facts"] = {**_seen(looks), "other_files": 0, **raw.facts, "duplicates": {"count": len(common), "examples": common[:5]}}
+        full = [split for split in digests if len(digests[split])]
+        meta: dict[str, Any] = {"splits": full, "categories": raw.categories, "files": files, "skipped": raw.skipped}
+        _judge(raw, looks, _parts(into, meta), digests, meta)
         (into / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
-def _each(parts: dict[str, Part], work: Callable[[Any], Any], skipped: list[tuple[str, str]], label: str) -> Iterator[tuple[str, int, Any]]:
+def _judge(
+    raw: Raw, looks: Counter[Look], parts: dict[str, Images], digests: dict[str, np.ndarray], meta: dict[str, Any]
+) -> None:
+    """Add to an entry's `meta` what can be said of the pictures as a whole: fingerprint, duplicates, notes, facts."""
+    splits, made = _splits(parts, 0.0)
+    every = {**parts, **splits}  # a stored validation split counts, whether it is asked for or not
+    hashes = {split: digests[split if split in parts else "train"][images.rows] for split, images in every.items()}
+    common = _common(splits, hashes)
+    meta["fingerprint"] = _fingerprint(every, hashes)
+    meta["notes"] = [*raw.notes, *_notes(splits, made, len(common), raw.skipped)]
+    duplicates = {"count": len(common), "examples": common[:5]}
+    meta["facts"] = {**_seen(looks), "other_files": 0, **raw.facts, "duplicates": duplicates}
+
+
+def _each(
+    parts: dict[str, Part], work: Callable[[Any], Any], skipped: Skipped, label: str
+) -> Iterator[tuple[str, int, Any]]:
     """Work on every picture, with progress; one that cannot be read is set aside with its reason."""
     done = 0
     with progress(label, sum(len(part.pictures) for part in parts.values())) as advance, _quiet():
@@ -702,53 +727,59 @@ def _each(parts: dict[str, Part], work: Callable[[Any], Any], skipped: list[tupl
                     advance(done)
 
 
-def _inspect(
-    raw: Raw, sides: tuple[int, int] | None, skipped: list[tuple[str, str]], label: str
-) -> tuple[dict[str, Part], Counter[Look]]:
-    """The parts without the pictures that cannot be opened or are too small to be meant, and what the others look like."""
-    seen = list(_each(raw.parts, _look, skipped, f"looking at {label}"))
-    if any(min(look.size) >= SIDES[0] for _, _, look in seen):
-        small = [entry for entry in seen if min(entry[2].size) < SIDES[0]]
-        skipped += [(raw.parts[s].name(s, i), f"too small: {look.size[0]}x{look.size[1]}") for s, i, look in small]
-        seen = [entry for entry in seen if min(entry[2].size) >= SIDES[0]]
+def _inspect(raw: Raw, label: str) -> tuple[dict[str, Part], Counter[Look]]:
+    """The parts without what cannot be opened or is too small to be meant, and what the other pictures look like."""
+    seen = list(_each(raw.parts, _look, raw.skipped, f"looking at {label}"))
     index: dict[str, list[int]] = {}
-    for split, i, _ in seen:
-        index.setdefault(split, []).append(i)
-    return {split: raw.parts[split].keep(index[split]) for split in SPLITS if split in index}, Counter(x for _, _, x in seen)
+    looks: Counter[Look] = Counter()
+    least = min(SIDES[0], max((min(look.size) for _, _, look in seen), default=0))
+    for split, i, look in seen:
+        if min(look.size) < least:
+            raw.skipped.append((raw.parts[split].name(split, i), f"too small: {_times(look.size)}"))
+        else:
+            index.setdefault(split, []).append(i)
+            looks[look] += 1
+    return {split: raw.parts[split].keep(index[split]) for split in SPLITS if split in index}, looks
 
 
-def _shape(looks: Counter[Look], where: str, sides: tuple[int, int] | None, channels: int | None) -> tuple[int, int, int]:
+def _shape(looks: Counter[Look], where: str, sides: Sides, channels: int | None) -> tuple[int, int, int]:
     """The one shape of all pictures: asked for, or theirs if they agree."""
     channels = channels or (1 if all(look.grey for look in looks) else 3)
     if sides is not None:
         return channels, *sides
     sizes = _seen(looks)["sizes"]
-    if len({look.size for look in looks}) > 1:
+    width, height = next(iter(looks)).size
+    remedy = "give --size, such as --size 64, to crop and resize them"
+    if len(sizes) > 1:
         text = ", ".join(f"{size} ({n})" for size, n in list(sizes.items())[:6])
         more = f" and {len(sizes) - 6} more" if len(sizes) > 6 else ""
-        raise UserError(f"pictures of several sizes in {where}: {text}{more}, width x height\ngive --size, such as --size 64, to crop and resize them")
-    width, height = next(iter(looks)).size
-    if not (SIDES[0] <= min(width, height) and max(width, height) <= SIDES[1]):
-        raise UserError(f"pictures of {width}x{height} in {where}: sides must be between {SIDES[0]} and {SIDES[1]}\ngive --size, such as --size 64, to crop and resize them")
+        raise UserError(f"pictures of several sizes in {where}: {text}{more}, width x height\n{remedy}")
+    if min(width, height) < SIDES[0] or max(width, height) > SIDES[1]:
+        limits = f"sides must be between {SIDES[0]} and {SIDES[1]}"
+        raise UserError(f"pictures of {width}x{height} in {where}: {limits}\n{remedy}")
     return channels, height, width
 
 
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
 def _seen(looks: Counter[Look]) -> dict[str, dict[str, int]]:
-    """How many pictures have which size, mode and format, most frequent first."""
+    """How many pictures have which size (width x height), mode and format, most frequent first."""
     counts: dict[str, Counter[str]] = {"sizes": Counter(), "modes": Counter(), "formats": Counter()}
     for look, n in looks.items():
-        for key, value in zip(counts, (f"{look.size[0]}x{look.size[1]}", look.mode, look.format), strict=True):
+        for key, value in zip(counts, (_times(look.size), look.mode, look.format), strict=True):
             counts[key][value] += n
     return {key: dict(counter.most_common()) for key, counter in counts.items()}
 
 
-def _store(split: str, part: Part, shape: tuple[int, int, int], skipped: list[tuple[str, str]], label: str, into: Path) -> list[bytes]:
-    """Write the pixels, labels and names of one stored split; returns a hash of each picture."""
+def _store(split: str, part: Part, shape: tuple[int, int, int], skipped: Skipped, into: Path) -> np.ndarray:
+    """Write the pixels, labels and names of one stored split; returns a hash (16 bytes) of each picture."""
     digests: list[bytes] = []
     kept: list[int] = []
 
     def decoded() -> Iterator[bytes]:
-        for _, i, pixels in _each({split: part}, partial(_decode, shape=shape), skipped, f"decoding {label}"):
+        for _, i, pixels in _each({split: part}, partial(_decode, shape=shape), skipped, f"decoding {split}"):
             kept.append(i)
             digests.append(hashlib.blake2b(pixels, digest_size=16).digest())
             yield pixels.tobytes()
@@ -759,7 +790,7 @@ def _store(split: str, part: Part, shape: tuple[int, int, int], skipped: list[tu
         np.save(into / f"{split}-labels.npy", part.labels)
     if part.names:
         np.save(into / f"{split}-names.npy", np.array(part.names))
-    return digests
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
 
 
 def _write(path: Path, pictures: Iterable[bytes], most: int, shape: tuple[int, int, int]) -> None:
@@ -788,9 +819,9 @@ def _room(folder: Path, need: int) -> Iterator[None]:
         raise UserError(f"{message}: {_reason(error)}\n{remedy}") from error
 
 
-def _unreadable(where: str, skipped: list[tuple[str, str]]) -> UserError:
-    first = f": {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
-    return UserError(f"none of the training pictures in {where} can be read; {len(skipped)} were skipped, the first{first}")
+def _unreadable(where: str, skipped: Skipped) -> UserError:
+    first = f" ({len(skipped)} skipped, the first {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+    return UserError(f"no training picture in {where} can be read{first}")
 
 
 # ---- splits and what is said of them --------------------------------------------------------------------------------
@@ -798,17 +829,15 @@ def _unreadable(where: str, skipped: list[tuple[str, str]]) -> UserError:
 
 def _splits(parts: dict[str, Images], validation: float) -> tuple[dict[str, Images], dict[str, str]]:
     """Train, validation if asked for, and test, and how each came about."""
-    splits, made = {"train": parts["train"]}, dict.fromkeys(SPLITS, "stored")
-    if "test" in parts:
-        splits["test"] = parts["test"]
-    else:
-        _hold_out(splits, "test", HELD_OUT, TEST_SEED)
-        made["test"] = f"{HELD_OUT:.0%} of train, stratified, by a fixed seed"
-    if validation and "validation" in parts:
-        splits["validation"] = parts["validation"]
-    elif validation:
-        _hold_out(splits, "validation", validation, VALIDATION_SEED)
-        made["validation"] = f"{validation:.6g} of train, stratified, by a fixed seed"
+    splits: dict[str, Images] = {"train": parts["train"]}
+    made: dict[str, str] = dict.fromkeys(SPLITS, "stored")
+    wanted = [("test", HELD_OUT, TEST_SEED), ("validation", validation, VALIDATION_SEED)]
+    for split, fraction, seed in wanted:
+        if fraction and split in parts:
+            splits[split] = parts[split]
+        elif fraction:
+            _hold_out(splits, split, fraction, seed)
+            made |= {split: f"{fraction:.6g} of train, stratified, by a fixed seed", "train": "the rest"}
     splits = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
     return splits, {split: made[split] for split in splits}
 
@@ -838,48 +867,41 @@ def _chosen(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return chosen
 
 
-def _hashes(split: str, images: Images, parts: dict[str, Images], digests: dict[str, list[bytes]]) -> list[bytes]:
-    stored = digests[split if split in parts else "train"]
-    return [stored[row] for row in images.rows]
-
-
-def _fingerprint(splits: dict[str, Images], parts: dict[str, Images], digests: dict[str, list[bytes]]) -> str:
-    """Hash of the pixels, labels and categories of each split, in order; a stored validation split counts as well."""
+def _fingerprint(splits: dict[str, Images], hashes: dict[str, np.ndarray]) -> str:
+    """Hash of the pixels, labels and categories of each split, in order."""
     total = hashlib.sha256(json.dumps([splits["train"].shape, splits["train"].categories]).encode())
-    for split, images in sorted({**parts, **splits}.items()):
+    for split, images in sorted(splits.items()):
         total.update(f"{split} {len(images)}".encode())
-        total.update(b"".join(_hashes(split, images, parts, digests)))
+        total.update(hashes[split].tobytes())
         total.update(images.label().astype("<i8").tobytes())
     return total.hexdigest()[:32]
 
 
-def _common(splits: dict[str, Images], parts: dict[str, Images], digests: dict[str, list[bytes]]) -> list[tuple[str, str]]:
+def _common(splits: dict[str, Images], hashes: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     """Names of the test pictures whose pixels stand in the training split as well, each with a name from there."""
     if "test" not in splits:
         return []
-    first: dict[bytes, int] = {}
-    for i, digest in enumerate(_hashes("train", splits["train"], parts, digests)):
-        first.setdefault(digest, i)
-    tested = enumerate(_hashes("test", splits["test"], parts, digests))
+    first = {digest.tobytes(): i for i, digest in reversed(list(enumerate(hashes["train"])))}
+    tested = enumerate(digest.tobytes() for digest in hashes["test"])
     return [(splits["test"].name(i), splits["train"].name(first[d])) for i, d in tested if d in first]
 
 
-def _notes(splits: dict[str, Images], made: dict[str, str], common: list[tuple[str, str]], skipped: list[tuple[str, str]]) -> list[str]:
+def _notes(splits: dict[str, Images], made: dict[str, str], common: int, skipped: Skipped) -> list[str]:
     """What a user should know before trusting numbers that come from these data."""
     notes = []
     train, test = splits["train"], splits.get("test")
-    counts = np.bincount(train.label() + 1, minlength=len(train.categories) + 1)
     if test is None:
         notes.append("no picture could be spared for a test split")
     elif made["test"] != "stored":
         notes.append(f"no test split in the source: {len(test)} pictures ({made['test']}) stand for one")
-    if train.categories and counts[0]:
-        notes.append(f"{counts[0]} training pictures have no label")
-    for n, text in ((0, "no training picture"), (1, "one training picture")):
-        if names := [name for name, count in zip(train.categories, counts[1:], strict=True) if count == n]:
-            notes.append(f"{len(names)} categories have {text}, such as {names[0]}")
+    unlabelled, *counts = np.bincount(train.label() + 1, minlength=len(train.categories) + 1).tolist()
+    if train.categories and unlabelled:
+        notes.append(f"{unlabelled} training pictures have no label")
+    for n, text in ((0, "no training picture"), (1, "one training picture only")):
+        if names := [name for name, count in zip(train.categories, counts, strict=True) if count == n]:
+            notes.append(f"categories with {text}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     if common:
-        notes.append(f"{len(common)} of {len(test or ())} test pictures stand in the training split too")
+        notes.append(f"{common} of {len(test or ())} test pictures stand in the training split too")
     if skipped:
         notes.append(f"{len(skipped)} files were skipped, the first: {skipped[0][0]} ({skipped[0][1]})")
     return notes

@@ -151,7 +151,7 @@ class Gaussian:
 
     def log_sigma(self, params: Params) -> Tensor:
         if self.sigma is None:
-            return params.shared[0].float()
+            return params.shared[0]
         return torch.full((), math.log(self.sigma), device=params.pixels.device)
 
     def mean(self, params: Params) -> Tensor:

@@ -1,8 +1,8 @@
 """Codes or pixels seen in two or three dimensions: PCA, k-means and t-SNE.
 
-For points x_1 ... x_N with centred matrix X (N, D), principal component analysis gives the scores X V, where the columns of V
-are the leading eigenvectors of X'X; k-means groups points around centres; t-SNE (van der Maaten and Hinton 2008) places
-them in the plane so that neighbours stay neighbours, while distances between groups mean little.
+For points x_1 ... x_N with centred matrix X (N, D), principal component analysis gives the scores X V, where V holds the
+leading eigenvectors of X'X; k-means groups points around centres; t-SNE (van der Maaten and Hinton 2008) places them in
+the plane so that neighbours stay neighbours, while distances between groups mean little.
 
 Everything here is a function of its arguments: the same points and seed give the same bits, at any number of workers,
 because whatever would add up in an order that depends on threads runs in one. numpy in, numpy out.
@@ -11,7 +11,7 @@ because whatever would add up in an order that depends on threads runs in one. n
 from __future__ import annotations
 
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -44,8 +44,8 @@ class Panels(NamedTuple):
 def pca(points: np.ndarray, components: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Scores (N, components) on the principal axes and the share (components,) of the variance that each explains.
 
-    An axis points to where its largest loading is positive, so signs are the data's and not the solver's. Where the points
-    have fewer directions than asked for, the rest is zero; of constant points everything is.
+    An axis points to where its largest loading is positive, so signs are the data's and not the solver's. Where the
+    points have fewer directions than asked for, the rest is zero; of constant points everything is.
     """
     x = _points(points)
     x = x - x.mean(0)
@@ -86,7 +86,7 @@ def kmeans(points: np.ndarray, clusters: int, seed: int = 0) -> np.ndarray:
     x = _points(points)
     clusters = min(clusters, len(np.unique(x, axis=0)))
     with threadpool_limits(1):
-        found = KMeans(clusters, n_init=10, random_state=seed).fit(x)
+        found = KMeans(clusters, n_init=10, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
     rank = np.argsort(np.argsort(found.cluster_centers_[:, 0], kind="stable"))
     return rank[found.labels_]
 
@@ -119,9 +119,9 @@ def _embed(x: np.ndarray, start: np.ndarray, seed: int, label: str) -> np.ndarra
         def report(_step: int, divergence: float, _places: np.ndarray) -> None:
             advance(TSNE_REPORT * next(reports), f"KL {divergence:.2f}")
 
-        tsne = TSNE(perplexity=min(PERPLEXITY, (len(x) - 1) / 3), initialization=start, random_state=seed, n_jobs=1,
-                    callbacks=report, callbacks_every_iters=TSNE_REPORT)  # fmt: skip
-        return np.array(tsne.fit(x))
+        settings: dict[str, Any] = {"perplexity": min(PERPLEXITY, (len(x) - 1) / 3), "random_state": seed, "n_jobs": 1}
+        tsne = TSNE(callbacks=report, callbacks_every_iters=TSNE_REPORT, **settings)
+        return np.array(tsne.fit(x, initialization=start))
 
 
 def panels(points: np.ndarray, clusters: int, seed: int = 0, label: str = "t-SNE") -> Panels:
@@ -137,5 +137,5 @@ def _points(points: np.ndarray) -> np.ndarray:
         raise UserError(f"points to project must be a matrix with a row for each point, got shape {x.shape}")
     if not np.isfinite(x).all():
         bad = int((~np.isfinite(x)).any(1).sum())
-        raise UserError(f"{bad} of {len(x)} points to project are not finite; look for NaN in the model or in the images")
+        raise UserError(f"{bad} of {len(x)} points to project are not finite; look for NaN in the model or the images")
     return x

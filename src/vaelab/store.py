@@ -138,7 +138,7 @@ class Run:
 
         return decode(read_json(self.path / "spec.json"))
 
-    @cached_property
+    @property
     def origin(self) -> dict[str, Any]:
         return read_json(self.path / "origin.json")
 

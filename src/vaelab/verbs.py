@@ -131,7 +131,7 @@ def train(
     }  # fmt: skip
     from vaelab.data import load
     from vaelab.spec import check
-    from vaelab.train import choose_plan, fit
+    from vaelab.training import choose_plan, fit
 
     spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
     check(spec)
@@ -200,7 +200,7 @@ def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: i
         Only the first N images.
     """
     from vaelab.store import pick
-    from vaelab.train import measure
+    from vaelab.training import measure
 
     run = _run(run)
     model = run.model

@@ -1,0 +1,1 @@
+from vaelab.data import *  # noqa: F403

@@ -1,0 +1,163 @@
+"""The laws of densities, likelihoods, networks and objectives: each family as a whole, over its union."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from vaelab.densities import Normal, kl_normal
+from vaelab.likelihoods import CrossEntropy, Distortion, Gaussian, Likelihood, Params, SquaredError, Sum
+from vaelab.models import VAE
+from vaelab.networks import Conv, Mlp, Network, ReportA
+from vaelab.objectives import Beta, Objective
+from vaelab.streams import evaluation_noise, stream
+
+NETWORKS = [Mlp(), Mlp(hidden=()), Mlp(hidden=(30, 20)), Conv(), Conv(widths=(4, 6)), ReportA(), ReportA(4, 0)]
+DISTORTIONS = [CrossEntropy(), SquaredError(), Sum(), Sum(0.5, 2.0), Gaussian(), Gaussian(0.2), Gaussian(0.2, "identity")]
+OBJECTIVES = [Beta(), Beta(0.0), Beta(4.0, warmup=0.5), Beta(free_bits=0.3), Beta(0.5, reduction="mean")]
+
+
+def members(union: object) -> set[type]:
+    return set(get_args(union) or (union,))
+
+
+def test_every_member_of_a_union_is_tested_here() -> None:
+    assert {type(n) for n in NETWORKS} == members(Network)
+    assert {type(d) for d in DISTORTIONS} == members(Distortion)
+    assert {type(o) for o in OBJECTIVES} == members(Objective)
+    assert members(Likelihood) <= members(Distortion)
+
+
+def normal(*shape: int) -> Normal:
+    return Normal(*torch.randn(2, *shape, generator=stream("test"), dtype=torch.float64))
+
+
+def test_normal_agrees_with_torch() -> None:
+    q, p = normal(7, 5), Normal(*(t.flip(0) for t in normal(7, 5)))
+    theirs = [torch.distributions.Normal(d.mean, (0.5 * d.logvar).exp()) for d in (q, p)]
+    torch.testing.assert_close(kl_normal(q, p), kl_divergence(*theirs).sum(-1))
+    torch.testing.assert_close(q.log_prob(p.mean), theirs[0].log_prob(p.mean).sum(-1))
+
+
+def test_closed_kl_is_the_monte_carlo_one() -> None:
+    q, p = normal(3), Normal(torch.zeros(3).double(), torch.zeros(3).double())
+    z = q.sample(torch.randn(200_000, 3, generator=stream("mc"), dtype=torch.float64))
+    ratio = q.log_prob(z) - p.log_prob(z)
+    assert abs(ratio.mean() - kl_normal(q, p)) < 5 * ratio.std() / math.sqrt(len(z))
+
+
+def params(distortion: Distortion, *pixels: float) -> Params:
+    values = torch.tensor(pixels, dtype=torch.float64).view(1, distortion.channels, 1, -1)
+    return Params(values, torch.tensor(distortion.shared, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("likelihood", [d for d in DISTORTIONS if isinstance(d, get_args(Likelihood))], ids=str)
+def test_a_likelihood_integrates_to_one_and_samples_from_itself(likelihood: Likelihood) -> None:
+    grid = torch.tensor([0.0, 1.0]) if isinstance(likelihood, CrossEntropy) else torch.linspace(-4, 5, 20_001, dtype=torch.float64)
+    x = grid.double().view(-1, 1, 1, 1)
+    one = params(likelihood, 0.3)
+    density = likelihood.log_prob(Params(one.pixels.expand(len(x), 1, 1, 1), one.shared), x).exp()
+    step = 1.0 if isinstance(likelihood, CrossEntropy) else (grid[1] - grid[0]).item()
+    assert density.sum().item() * step == pytest.approx(1, abs=1e-5)
+    noise = torch.randn(100_000, 1, 1, 1, generator=stream("sample"), dtype=torch.float64)
+    drawn = likelihood.sample(one, noise)
+    expected, spread = (density * grid).sum() * step, drawn.std() / math.sqrt(len(drawn))
+    assert abs(drawn.mean() - expected) < 5 * spread
+    torch.testing.assert_close(expected, likelihood.mean(one).squeeze(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("distortion", DISTORTIONS, ids=str)
+def test_a_distortion_is_smallest_at_the_image(distortion: Distortion, pixels: torch.Tensor) -> None:
+    x = pixels.clamp(0.05, 0.95)
+    inner = x if getattr(distortion, "link", "sigmoid") == "identity" else torch.logit(x)
+    shared = torch.tensor(distortion.shared, dtype=torch.float64)
+    best = distortion(Params(inner, shared), x)
+    assert best.shape == (len(x),)
+    assert (distortion(Params(inner + 0.1, shared), x) > best).all()
+    torch.testing.assert_close(distortion.mean(Params(inner, shared)), x)
+
+
+def test_squared_error_with_weight_w_is_the_gaussian_of_variance_half_w(pixels: torch.Tensor) -> None:
+    output = Params(torch.randn(pixels.shape, generator=stream("logits"), dtype=torch.float64), torch.empty(0))
+    for weight in (0.5, 1.0, 1536.0):
+        gaussian = SquaredError().as_likelihood(weight)
+        assert gaussian == Gaussian(math.sqrt(weight / 2))
+        difference = weight * gaussian(output, pixels) - SquaredError()(output, pixels)
+        assert difference.std() < 1e-9 * weight, "the two differ by a constant alone"
+    assert SquaredError().as_likelihood(0) is None
+    assert Sum().as_likelihood(1) is None
+
+
+SHAPES = [(1, 8, 8), (3, 9, 31), (1, 28, 28), (3, 32, 32), (3, 50, 33), (1, 8, 70)]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_network_goes_from_images_to_codes_and_back(network: Network, shape: tuple[int, int, int]) -> None:
+    x, z = torch.rand(2, *shape), torch.randn(2, 5)
+    assert network.encoder(shape, 5)(x).shape == (2, 10)
+    assert network.decoder(shape, 5)(z).shape == (2, *shape)
+
+
+def test_large_pictures_fit_the_default_network() -> None:
+    encoder, decoder = Conv().encoder((3, 256, 200), 8), Conv().decoder((3, 256, 200), 8)
+    assert decoder(encoder(torch.rand(1, 3, 256, 200))[:, :8]).shape == (1, 3, 256, 200)
+
+
+def test_the_network_of_report_a_has_its_shapes() -> None:
+    from vaelab.models import layers
+
+    rows = layers(VAE(ReportA(), SquaredError(), (3, 32, 32), 64))
+    shapes = [row.shape for row in rows if row.name != "ReLU"]
+    assert shapes == [(16, 30, 30), (32, 28, 28), (25088,), (512,), (128,),
+                      (512,), (25088,), (32, 28, 28), (16, 30, 30), (3, 32, 32)]  # fmt: skip
+
+
+def test_the_textbook_network_has_its_parameters() -> None:
+    model = VAE(Mlp(), CrossEntropy(), (1, 28, 28), 20)
+    assert sum(p.numel() for p in model.parameters()) == 784 * 400 + 400 + 2 * (400 * 20 + 20) + 20 * 400 + 400 + 400 * 784 + 784
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("distortion", DISTORTIONS, ids=str)
+def test_an_objective_is_finite_and_reaches_every_parameter(
+    objective: Objective, distortion: Distortion, pixels: torch.Tensor
+) -> None:
+    torch.manual_seed(0)
+    model = VAE(Mlp((10,)), distortion, (1, 8, 8), 3)
+    noise = torch.randn(16, 3, generator=stream("noise"))
+    terms = objective(model, pixels.float(), noise, torch.tensor(0.7))
+    assert all(t.shape == () and t.isfinite() for t in (terms.loss, terms.distortion, terms.rate))
+    assert terms.rate > 0
+    terms.loss.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+
+
+def test_beta_weighs_as_its_fields_say(pixels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = VAE(Mlp((10,)), SquaredError(), (1, 8, 8), 3)
+
+    def terms(objective: Beta, progress: float) -> tuple[float, float, float]:
+        noise = torch.randn(16, 3, generator=stream("noise"))
+        t = objective(model, pixels.float(), noise, torch.tensor(progress))
+        return t.loss.item(), t.distortion.item(), t.rate.item()
+
+    loss, distortion, rate = terms(Beta(4.0), 0.0)
+    assert loss == pytest.approx(distortion + 4 * rate)
+    assert terms(Beta(4.0, warmup=0.5), 0.25)[0] == pytest.approx(distortion + 2 * rate)
+    assert terms(Beta(4.0, warmup=0.5), 0.75)[0] == pytest.approx(loss)
+    assert terms(Beta(0.5, reduction="mean"), 1)[0] == pytest.approx(distortion + 0.5 * 64 * rate)
+    assert terms(Beta(free_bits=100), 1)[0] == pytest.approx(distortion + 3 * 100), "free bits are a floor a dimension"
+
+
+def test_noise_is_a_function_of_the_image_alone() -> None:
+    whole = evaluation_noise(0, 3000, 4)
+    parts = torch.cat([evaluation_noise(start, min(700, 3000 - start), 4) for start in range(0, 3000, 700)])
+    assert torch.equal(whole, parts)
+    assert abs(whole.mean()) < 0.05
+    assert abs(whole.std() - 1) < 0.05

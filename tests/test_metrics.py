@@ -1,0 +1,79 @@
+"""Metrics: in nats, with their errors, the same for the same images."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from vaelab import metrics
+from vaelab.images import Dataset
+from vaelab.likelihoods import CrossEntropy, Gaussian, SquaredError, Sum
+from vaelab.models import VAE
+from vaelab.networks import Mlp
+from vaelab.objectives import Beta
+from vaelab.streams import stream
+
+
+def model(distortion: object = CrossEntropy()) -> VAE:
+    torch.manual_seed(0)
+    return VAE(Mlp((20,)), distortion, (1, 8, 8), 4).eval()  # type: ignore[arg-type]
+
+
+def test_ssim_is_that_of_the_paper() -> None:
+    x, y = torch.rand(2, 3, 3, 24, 17, generator=stream("ssim"))
+    _, theirs = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
+    inside = theirs[..., 5:-5, 5:-5]  # they mirror the image at its border, where the paper's window does not fit
+    torch.testing.assert_close(metrics.ssim(x, y), inside.flatten(1).mean(1))
+    torch.testing.assert_close(metrics.ssim(x, x), torch.ones(3))
+    assert metrics.ssim(x[..., :8, :8], y[..., :8, :8]).shape == (3,)
+
+
+def test_the_same_images_give_the_same_numbers(digits: Dataset) -> None:
+    images = digits.splits["test"]
+    first = metrics.evaluate(model(), Beta(), images)
+    assert first == metrics.evaluate(model(), Beta(), images)
+    part = metrics.evaluate(model(), Beta(), images.select(slice(0, 100)))
+    sums = metrics.Sums()
+    [batch] = metrics.batches(model(), images.select(slice(0, 100)))
+    with torch.no_grad():
+        sums.add(metrics.bounds(model(), Beta(), model()(batch.x, batch.noise), batch.x))
+    for name, metric in sums.metrics().items():
+        assert metric["value"] == pytest.approx(part[name]["value"], rel=1e-6)
+
+
+def test_the_bound_is_at_weight_one_whatever_was_trained(digits: Dataset) -> None:
+    images = digits.splits["test"]
+    measured = {w: metrics.evaluate(model(SquaredError()), Beta(w), images) for w in (0.0, 0.5)}
+    assert "negative_elbo" not in measured[0.0]
+    values = {name: m["value"] for name, m in measured[0.5].items()}
+    variance = 0.25
+    expected = values["squared_error"] / (2 * variance) + 32 * math.log(2 * math.pi * variance) + values["kl"]
+    assert values["negative_elbo"] == pytest.approx(expected, rel=1e-6)
+    assert values["loss"] == pytest.approx(values["squared_error"] + 0.5 * values["kl"], rel=1e-6)
+    assert "negative_elbo" not in metrics.evaluate(model(Sum()), Beta(), images)
+    gaussian = metrics.evaluate(model(Gaussian(0.5)), Beta(3.0), images)
+    assert gaussian["negative_elbo"]["value"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_standard_errors_are_those_of_a_mean() -> None:
+    values = torch.randn(50, generator=stream("errors"), dtype=torch.float64)
+    sums = metrics.Sums()
+    sums.add({"a": values[:20]})
+    sums.add({"a": values[20:]})
+    assert sums.metrics()["a"]["value"] == pytest.approx(values.mean().item())
+    assert sums.metrics()["a"]["stderr"] == pytest.approx(values.std().item() / math.sqrt(50))
+
+
+def test_active_units_are_those_that_vary() -> None:
+    means = torch.randn(500, 3, generator=stream("units")) * torch.tensor([1.0, 0.01, 0.5])
+    assert metrics.active_units(means) == 2
+
+
+def test_cross_entropy_of_grey_pixels_is_marked(digits: Dataset) -> None:
+    images = digits.splits["test"]
+    values = metrics.evaluate(model(), Beta(), images)
+    assert set(metrics.footnotes(CrossEntropy(), values, images)) == {"negative_elbo", "negative_elbo_of_mean"}
+    assert not metrics.footnotes(Gaussian(), values, images)

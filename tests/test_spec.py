@@ -1,0 +1,98 @@
+"""The spec and its codec: words, JSON and back, keys, and what is refused with which words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from vaelab.errors import UserError
+from vaelab.likelihoods import CrossEntropy, Gaussian, SquaredError, Sum
+from vaelab.networks import Conv, Mlp
+from vaelab.objectives import Beta
+from vaelab.spec import PRESETS, Spec, change, check, decode, encode, key, preset, word
+
+SPECS = [
+    *PRESETS.values(),
+    Spec(size=64, clip=1.0, minutes=2.5, flips=True, keep="best", ema=0.99, schedule="cosine"),
+    Spec(network=Mlp(hidden=()), loss=Gaussian(0.1, "identity"), objective=Beta(0.5, 0.1, 0.2, "mean")),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_json_and_words_bring_back_the_same_spec(spec: Spec) -> None:
+    table = json.loads(json.dumps(encode(spec)))
+    assert decode(table) == spec
+    check(spec)
+    words = {name: word(getattr(spec, name)) for name in ("network", "loss", "objective")}
+    assert change(Spec(), table | words) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"loss": "ce"}, Spec(loss=CrossEntropy())),
+        ({"loss": "squared-error"}, Spec(loss=SquaredError())),
+        ({"loss": "ce+se:squared_error=0.5"}, Spec(loss=Sum(1.0, 0.5))),
+        ({"loss": {"name": "gaussian", "sigma": 0.3}}, Spec(loss=Gaussian(0.3))),
+        ({"loss": "gaussian:sigma=none"}, Spec()),
+        ({"network": "mlp:hidden=400,200"}, Spec(network=Mlp((400, 200)))),
+        ({"network": "mlp:hidden="}, Spec(network=Mlp(()))),
+        ({"network": "conv", "kl_weight": "0.5"}, Spec(network=Conv(), objective=Beta(0.5))),
+        ({"objective": "beta:kl-weight=2,warmup=0.1", "latent-dim": 8}, Spec(objective=Beta(2, 0.1), latent_dim=8)),
+        ({"objective.free_bits": 0.25, "flips": "yes"}, Spec(objective=Beta(free_bits=0.25), flips=True)),
+    ],
+    ids=str,
+)
+def test_words_are_read(changes: dict[str, Any], expected: Spec) -> None:
+    assert change(Spec(), changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr": "abc"}, 'lr must be a number, got "abc"'),
+        ({"lr": "nan"}, "lr must be a positive number, got nan"),
+        ({"epochs": 2.5}, 'epochs must be a whole number, got "2.5"'),
+        ({"epochs": -1}, "epochs must be at least 1, got -1"),
+        ({"latent_dim": 0, "batch_size": 0}, "latent_dim must be at least 1, got 0; batch_size must be at least 1, got 0"),
+        ({"size": 4}, "size must be from 8 to 256, got 4"),
+        ({"network": "cnn"}, 'unknown network "cnn"; did you mean "conv"? (have: conv, mlp, report-a)'),
+        ({"network": "mlp:widths=3"}, "network mlp has no field widths (it has: hidden)"),
+        ({"network": "mlp:hidden=0"}, "network must be a network with positive sizes"),
+        ({"loss": "mse"}, 'unknown loss "mse"'),
+        ({"objective": "beta:3"}, '"3" is not of the form field=value'),
+        ({"schedule": "cosin"}, 'did you mean "cosine"?'),
+        ({"latentdim": 3}, 'unknown setting "latentdim"; did you mean "latent_dim"?'),
+        ({"kl_weight": -1}, "kl_weight must be at least 0, got -1"),
+        ({"keep": "best", "validation": 0}, "keep must be last where validation is 0, got best"),
+        ({"loss": "gaussian:sigma=0"}, "sigma must be positive, got 0"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_meant_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        check(change(Spec(), changes))
+    assert said in str(error.value)
+
+
+def test_presets_are_values() -> None:
+    assert preset("report-b", "mnist").epochs == 10
+    assert preset("report-b", "some/where/cifar10").epochs == 20
+    assert preset("report-a", "faces").objective.kl_weight == 0.5
+    with pytest.raises(UserError, match='did you mean "textbook"'):
+        preset("textbok", "mnist")
+
+
+def test_a_key_follows_what_shapes_numbers_and_nothing_else() -> None:
+    spec = Spec(data="here")
+    assert key(spec, "f", "float32") == key(replace(spec, data="moved"), "f", "float32")
+    others = [(replace(spec, seed=1), "f", "float32"), (spec, "g", "float32"), (spec, "f", "bfloat16")]
+    assert len({key(*o) for o in [*others, (spec, "f", "float32")]}) == 4
+
+
+def test_keys_of_stored_runs_stay_what_they_are() -> None:
+    """A change here orphans every run that users have: give a new field its `legacy` value instead."""
+    assert key(Spec(), "fingerprint", "float32") == "0c7631e740f2ade0"

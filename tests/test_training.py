@@ -1,0 +1,227 @@
+"""Training: the textbook's numbers, exact repetition, exact resumption, and what stops it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaelab import images, training
+from vaelab.errors import UserError
+from vaelab.likelihoods import CrossEntropy
+from vaelab.models import VAE
+from vaelab.networks import Mlp
+from vaelab.spec import Spec, change
+from vaelab.store import Run, build, read_tensors
+from vaelab.streams import stream
+from vaelab.training import choose_plan, fit, rate_factor
+
+SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
+
+
+def train(spec: Spec, dataset: images.Dataset, out: Path, **plan: object) -> Run:
+    return fit([spec], dataset, out, **{"device": "cpu", "precision": "float32", "threads": 1} | plan)[0]  # type: ignore[arg-type]
+
+
+def weights(run: Run) -> bytes:
+    return (run.path / "weights.safetensors").read_bytes()
+
+
+def rows(run: Run) -> list[dict[str, object]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in run.history]
+
+
+def test_the_loop_is_the_textbook_one(digits: images.Dataset, tmp_path: Path) -> None:
+    """The weights of `fit` are those of a plain loop with torch.optim.Adam and the loss written out."""
+    run = train(SMALL, digits, tmp_path)
+    x = torch.from_numpy(digits.splits["train"].uint8()).float() / 255
+    model = build(SMALL, (1, 8, 8), SMALL.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=SMALL.lr)
+    step = 0
+    for epoch in range(SMALL.epochs):
+        order = torch.randperm(len(x), generator=stream(0, "order", epoch))
+        for part in order.split(SMALL.batch_size):
+            mean, logvar = model.encoder(x[part]).chunk(2, 1)
+            noise = torch.randn(len(part), 3, generator=stream(0, "noise", step))
+            y = model.decoder(mean + (logvar / 2).exp() * noise).sigmoid()
+            loss = torch.nn.functional.binary_cross_entropy(y, x[part], reduction="sum")
+            loss = (loss - 0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()) / len(part)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+    assert step == run.history[-1]["step"]
+    for name, theirs in model.state_dict().items():
+        torch.testing.assert_close(run.model.state_dict()[name], theirs, atol=2e-6, rtol=1e-5)
+
+
+VARIANTS = {
+    "plain": {},
+    "everything": {"ema": 0.9, "clip": 5.0, "flips": True, "schedule": "cosine", "lr_warmup": 0.2, "keep": "best",
+                   "objective": "beta:warmup=0.5,free_bits=0.1"},
+    "report-a": {"network": "report-a:channels=2,hidden=8", "loss": "se", "size": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
+    changes: dict[str, object], precision: str, digits: images.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = change(SMALL, changes)
+    whole = train(spec, digits, tmp_path / "whole", precision=precision)
+    step = training.take_step
+    for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
+        def interrupted(work, state, order, stop=stop):  # noqa: ANN202
+            if state.step == stop - 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(work, state, order)
+
+        monkeypatch.setattr(training, "take_step", interrupted)
+        with pytest.raises(training.Stopped):
+            train(spec, digits, tmp_path / "parts", precision=precision)
+    monkeypatch.setattr(training, "take_step", step)
+    resumed = train(spec, digits, tmp_path / "parts", precision=precision)
+    assert (resumed.outcome, resumed.from_epoch) == ("resumed", 1)
+    assert weights(resumed) == weights(whole)
+    assert rows(resumed) == rows(whole)
+    assert resumed.metrics == whole.metrics
+    assert not (resumed.path / "state").exists()
+
+
+def test_killed_without_warning_it_resumes_exactly(digits: images.Dataset, tmp_path: Path) -> None:
+    spec = replace(SMALL, epochs=40, network=Mlp((256,)), batch_size=20)
+    whole = train(spec, digits, tmp_path / "whole")
+    script = ("import sys; from pathlib import Path; from vaelab import images; from vaelab.spec import decode; import json;"
+              "from vaelab.training import fit; fit([decode(json.loads(sys.argv[1]))], images.load('digits', validation=0.1),"
+              "Path(sys.argv[2]), device='cpu', precision='float32', threads=1)")  # fmt: skip
+    import json
+
+    from vaelab.spec import encode
+
+    command = [sys.executable, "-c", script, json.dumps(encode(spec)), str(tmp_path / "killed")]
+    history = tmp_path / "killed" / whole.key / "history.jsonl"
+    for epochs in (2, 9):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (history.exists() and len(history.read_text().splitlines()) >= epochs):
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    killed = train(spec, digits, tmp_path / "killed")
+    assert killed.outcome == "resumed"
+    assert weights(killed) == weights(whole)
+    assert rows(killed) == rows(whole)
+
+
+def test_a_finished_run_is_returned_and_not_trained_again(digits: images.Dataset, tmp_path: Path) -> None:
+    first = train(SMALL, digits, tmp_path)
+    again = train(SMALL, digits, tmp_path)
+    assert (first.outcome, first.images_trained) == ("trained", 2 * len(digits.splits["train"]))
+    assert (again.outcome, again.images_trained, again.from_epoch) == ("existing", 0, 2)
+    assert first == again
+
+
+def test_the_seed_fixes_weights_order_and_noise(digits: images.Dataset, tmp_path: Path) -> None:
+    one, two = (train(SMALL, digits, tmp_path / name) for name in "ab")
+    other = train(replace(SMALL, seed=1), digits, tmp_path)
+    assert weights(one) == weights(two)
+    assert weights(one) != weights(other)
+    assert one.path.name == two.path.name
+
+
+def test_training_learns(trained: Run) -> None:
+    losses = [row["validation"]["loss"] for row in trained.history]
+    assert losses[-1] < losses[0]
+    assert set(trained.metrics) == {"validation", "test"}
+    best = trained.metrics["test"]["metrics"]["mse"]["value"]
+    pixels = trained.images("train").uint8() / 255
+    assert best < pixels.var(axis=0).mean(), "better than the mean image"
+
+
+def test_averaged_and_best_weights_are_the_ones_kept(digits: images.Dataset, tmp_path: Path) -> None:
+    plain = train(SMALL, digits, tmp_path)
+    averaged = train(replace(SMALL, ema=0.5), digits, tmp_path)
+    assert weights(plain) != weights(averaged)
+    worse = replace(SMALL, keep="best", lr=1.0, epochs=3)
+    run = train(worse, digits, tmp_path)
+    losses = [row["validation"]["loss"] for row in run.history]
+    assert run.metrics["validation"]["metrics"]["loss"]["value"] == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_a_child_starts_from_its_parents_weights(digits: images.Dataset, tmp_path: Path) -> None:
+    parent = train(SMALL, digits, tmp_path)
+    spec = replace(SMALL, parent=parent.key, lr=1e-30)
+    child = fit([spec], digits, tmp_path, device="cpu", precision="float32", threads=1, parent=parent)[0]
+    for name, tensor in parent.model.state_dict().items():
+        torch.testing.assert_close(child.model.state_dict()[name], tensor)
+    assert child.origin["parent"] == str(parent.path)
+    with pytest.raises(UserError, match="do not fit"):
+        fit([replace(spec, latent_dim=4)], digits, tmp_path, device="cpu", precision="float32", parent=parent)
+
+
+def test_nan_stops_with_the_term_and_the_remedy(digits: images.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training stopped in epoch 1, step \d+: the distortion.*became (NaN|infinite)") as error:
+        train(replace(SMALL, lr=1e30), digits, tmp_path)
+    assert "--lr" in str(error.value)
+
+
+def test_a_time_budget_becomes_steps_once(digits: images.Dataset, tmp_path: Path) -> None:
+    run = train(replace(SMALL, minutes=0.02), digits, tmp_path)
+    assert run.history[-1]["step"] == run.origin["plan"]["steps"] > 1
+
+
+def test_snapshots_show_the_same_images_at_chosen_epochs(digits: images.Dataset, tmp_path: Path) -> None:
+    run = train(replace(SMALL, epochs=3), digits, tmp_path, snapshots=[1])
+    kept, _ = read_tensors(run.path / "snapshots.safetensors")
+    assert set(kept) == {"originals", "epoch-00001", "epoch-00003"}
+    assert kept["epoch-00003"].shape == kept["originals"].shape == (8, 1, 8, 8)
+
+
+def test_two_processes_do_not_train_one_run(digits: images.Dataset, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    run = train(SMALL, digits, tmp_path / "other")
+    state = tmp_path / "here" / run.key / "state"
+    state.mkdir(parents=True)
+    with FileLock(state / "lock"), pytest.raises(UserError, match="another process is training"):
+        train(SMALL, digits, tmp_path / "here")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_schedules_rise_and_end(schedule: str) -> None:
+    spec = change(SMALL, {"schedule": schedule, "lr_warmup": 0.1})
+    factors = [rate_factor(spec, done) for done in torch.linspace(0, 1, 101).tolist()]
+    assert factors[:10] == sorted(factors[:10])
+    assert max(factors) <= 1 + 1e-9
+    assert factors[10] == pytest.approx(1, abs=0.01)
+    assert factors[-1] == pytest.approx(1 if schedule == "constant" else 0, abs=1e-9)
+    assert all(after <= before + 1e-6 for before, after in pairwise(factors[10:]))
+
+
+def test_plans_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match='device "tpu" is not on this machine'):
+        choose_plan(SMALL, device="tpu")
+    with pytest.raises(UserError, match='got "float16"'):
+        choose_plan(SMALL, precision="float16")
+    with pytest.raises(UserError, match="threads must be at least 1"):
+        choose_plan(SMALL, threads=0)
+
+
+def test_averaging_moves_towards_the_present_weights() -> None:
+    model = VAE(Mlp((4,)), CrossEntropy(), (1, 8, 8), 2)
+    state = training.State(copy.deepcopy(model), torch.optim.Adam(model.parameters()), copy.deepcopy(model))
+    with torch.no_grad():
+        for p in state.model.parameters():
+            p += 1
+    training.average(state, 0.75)
+    for before, after in zip(model.parameters(), state.kept.parameters(), strict=True):
+        torch.testing.assert_close(after, before + 0.25)

@@ -1,0 +1,253 @@
+"""The verbs as a user calls them: what they print and write, and what they say of wrong use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import folder_of_pictures
+from PIL import Image
+
+import vaelab
+from vaelab import cli
+from vaelab.store import Run
+
+
+def say(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Status, standard output and standard error of a command line."""
+    capsys.readouterr()
+    status = cli.run([str(w) for w in words])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+PICTURES = ("curves", "reconstructions", "samples", "interpolations", "traversals", "latent", "model", "epochs")
+
+
+def test_a_trained_run_has_its_pictures(trained: Run) -> None:
+    drawn = {file.stem for file in (trained.path / "figures").glob("*.png")}
+    assert drawn == set(PICTURES)
+    for name in PICTURES:
+        with Image.open(trained.path / "figures" / f"{name}.png") as picture:
+            assert min(picture.size) > 200
+            assert np.asarray(picture.convert("L")).std() > 5, "not blank"
+
+
+def test_the_same_command_finds_the_run(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "digits", "--latent-dim", 4, "--epochs", 12, "--lr", 3e-3, "--precision", "float32",
+             "--device", "cpu", "--out", trained.path.parent]  # fmt: skip
+    status, out, err = say(capsys, *words, "--json")
+    assert status == 0
+    assert json.loads(out) == {"run": str(trained.path), "key": trained.key, "outcome": "existing", "from_epoch": 12,
+                               "images_trained": 0}  # fmt: skip
+    assert "one standard deviation for all pixels, learned" in err
+    assert say(capsys, *words)[1].startswith(f"run {trained.path}: found, already trained")
+
+
+def test_evaluate_prints_metrics_with_errors(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = say(capsys, "evaluate", trained.path, "--json")
+    measured = json.loads(out)
+    assert status == 0
+    assert (measured["split"], measured["n"]) == ("test", 359)
+    assert measured == trained.metrics["test"]
+    assert set(measured["metrics"]["negative_elbo"]) == {"value", "stderr"}
+    _, out, _ = say(capsys, "evaluate", trained.path, "--split", "train", "--n", 50)
+    assert "train, 50 images of digits" in out
+    assert "negative_elbo_of_mean" in out
+
+
+def test_new_pictures_of_any_size_go_through_a_run(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_pictures(tmp_path / "pictures", size=(40, 30))
+    files = sorted(folder.rglob("*.png"))
+    for words, out in (
+        (["reconstruct", trained.path, *files[:3]], "r.png"),
+        (["interpolate", trained.path, "--from", files[0], "--to", files[-1]], "i.png"),
+        (["interpolate", trained.path, "--from", "3", "--to", files[-1], "--path", "slerp"], "s.pdf"),
+        (["interpolate", trained.path, "--pairs", 2, "--steps", 4, "--sampled"], "a.gif"),
+        (["sample", trained.path, "--n", 5], "p.png"),
+        (["model", trained.path], "m.png"),
+    ):
+        status, printed, err = say(capsys, *words, "--out", tmp_path / out)
+        assert status == 0, err
+        assert f"wrote {tmp_path / out}" in printed
+        assert (tmp_path / out).stat().st_size > 500
+    status, out, _ = say(capsys, "embed", trained.path, folder, "--out", tmp_path / "codes.parquet", "--json")
+    assert json.loads(out) == {"out": str(tmp_path / "codes.parquet")}
+    codes = pq.read_table(tmp_path / "codes.parquet")
+    assert codes.column_names == ["path", "split", "label", *(f"mean_{d}" for d in range(4)),
+                                  *(f"logvar_{d}" for d in range(4)), "error"]  # fmt: skip
+    assert len(codes) == len(files)
+    assert set(codes["label"].to_pylist()) == {"blue", "red"}
+
+
+def test_embedding_gives_the_posterior_means_in_order(trained: Run, tmp_path: Path) -> None:
+    import torch
+
+    codes = pq.read_table(vaelab.embed(trained.path, "digits", out=tmp_path / "c.parquet")).to_pandas()
+    test = trained.images("test")
+    mine = codes[codes["split"] == "test"]
+    expected = trained.model.encode(torch.from_numpy(test.uint8()).float() / 255).mean.numpy()
+    np.testing.assert_allclose(mine[[f"mean_{d}" for d in range(4)]].to_numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert mine["index"].tolist() == test.rows.tolist()
+    assert mine["label"].tolist() == [test.categories[i] for i in test.label()]
+
+
+def test_interpolations_start_and_end_at_the_reconstructions(trained: Run, tmp_path: Path) -> None:
+    images = trained.images("test").uint8(slice(0, 2))
+    for name, pixels in zip(("a", "b"), images, strict=True):
+        Image.fromarray(pixels[0]).save(tmp_path / f"{name}.png")
+    files = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    ends = vaelab.reconstruct(trained, files)
+    for path in ("linear", "slerp"):
+        made = vaelab.interpolate(trained, from_=files[0], to=files[1], steps=5, path=path)
+        assert made.shape == (1, 5, 1, 8, 8)
+        np.testing.assert_allclose(made[0, [0, -1]], ends, atol=1e-5)
+    sampled = vaelab.interpolate(trained, from_=files[0], to=files[1], sampled=True)
+    assert not np.allclose(sampled[0, 0], ends[0], atol=1e-3)
+    np.testing.assert_array_equal(sampled, vaelab.interpolate(trained, from_=files[0], to=files[1], sampled=True))
+
+
+def test_pairs_are_of_the_categories_named(trained: Run) -> None:
+    from vaelab.interpolation import draw_pairs
+
+    images = trained.images("test")
+    start, end = draw_pairs(images, 7, "3", "8")
+    assert set(images.label()[start]) == {3}
+    assert set(images.label()[end]) == {8}
+    assert len(set(start)) == 7
+    one, other = draw_pairs(images, 7)
+    assert not set(one) & set(other)
+    assert draw_pairs(images, 7)[0].tolist() == one.tolist()
+
+
+def test_list_tells_of_the_runs(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = say(capsys, "list", trained.path.parent, "--sort", "mse", "--json")
+    [row] = json.loads(out)
+    assert row["path"] == str(trained.path)
+    assert row["metrics"]["mse"] == trained.metrics["test"]["metrics"]["mse"]["value"]
+    assert row["bytes"] > 10_000
+    assert trained.key in say(capsys, "list", trained.path.parent)[1]
+
+
+def test_data_tells_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of_pictures(tmp_path / "pictures")
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    status, out, _ = say(capsys, "data", folder, "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert facts["shape"] == [3, 12, 16]
+    assert sum(split["n"] for split in facts["splits"].values()) == 24
+    assert facts["skipped"] == [{"file": "red/broken.png", "reason": "not a picture"}]
+    assert "red/broken.png" in say(capsys, "data", folder)[1]
+
+
+def test_a_folder_of_pictures_is_trained_with_the_damaged_ones_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_pictures(tmp_path / "pictures", size=(20, 16))
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (1, 1)).save(folder / "red" / "tiny.png")
+    (folder / "alone").mkdir()
+    Image.new("RGB", (20, 16), "green").save(folder / "alone" / "one.png")
+    status, out, err = say(capsys, "train", folder, "--epochs", 1, "--latent-dim", 2, "--threads", 1,
+                           "--out", tmp_path / "runs")  # fmt: skip
+    assert status == 0, err
+    assert "broken.png" in err
+    assert "tiny.png" in err
+    assert "alone" in err
+    assert len(list((tmp_path / "runs").glob("*/figures/*.png"))) == len(PICTURES)
+
+
+def test_without_a_prior_there_are_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "digits", "--loss", "se", "--kl-weight", 0, "--epochs", 1, "--threads", 1, "--no-figures"]
+    status, out, err = say(capsys, *words, "--out", tmp_path, "--json")
+    assert "no likelihood" in err
+    status, _, err = say(capsys, "sample", json.loads(out)["run"], "--out", tmp_path / "s.png")
+    assert status == 2
+    assert "KL weight 0" in err
+
+
+WRONG = {
+    "trian digits": 'unknown verb "trian"; did you mean "train"?',
+    "train": "say what to train on",
+    "train nowhere/at/all": "nowhere/at/all",
+    "train EMPTY": "it is empty",
+    "train UNREADABLE": "not a picture",
+    "train digits --lr abc": '--lr must be a number, got "abc"',
+    "train digits --lr nan": "lr must be a positive number, got nan",
+    "train digits --latent-dim 0": "latent_dim must be at least 1, got 0",
+    "train digits --latent-dim 2.5": '--latent-dim must be a whole number, got "2.5"',
+    "train digits --epochs -1": "epochs must be at least 1, got -1",
+    "train digits --preset textbok": 'unknown preset "textbok"; did you mean "textbook"?',
+    "train digits --network cnv": 'unknown network "cnv"; did you mean "conv"?',
+    "train digits --loss mse": 'unknown loss "mse"',
+    "train digits --device tpu": 'device "tpu" is not on this machine',
+    "train digits --latent 3": "Unknown option: --latent",
+    "train digits more": "more",
+    "evaluate": "RUN",
+    "evaluate nowhere": "there is no run at nowhere",
+    "evaluate RUN --split tset": 'no split "tset"',
+    "evaluate RUN --n 0": "n must be at least 1, got 0",
+    "evaluate RUN --data EMPTY": "it is empty",
+    "reconstruct RUN missing.png --out x.png": "missing.png",
+    "reconstruct RUN BROKEN --out x.png": "not a picture",
+    "interpolate RUN --from 3 --to 12 --out x.png": 'unknown category or picture file "12"',
+    "interpolate RUN --path arc --out x.png": "slerp",
+    "interpolate RUN --steps 1 --out x.png": "steps must be at least 2",
+    "sample RUN --n 0 --out x.png": "n must be at least 1, got 0",
+    "sample RUN --out x.jpeg": "--out must end in .png",
+    "embed RUN nowhere": 'data "nowhere"',
+    "list nowhere": "there is no folder nowhere",
+    "list RUNS --sort mes": 'unknown metric "mes"; did you mean "mse"?',
+    "data EMPTY": "it is empty",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_use_is_answered_in_a_sentence(
+    line: str, trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unreadable").mkdir()
+    (tmp_path / "unreadable" / "a.png").write_text("text")
+    places = {"EMPTY": "empty", "UNREADABLE": "unreadable", "BROKEN": "unreadable/a.png", "RUN": trained.path,
+              "RUNS": trained.path.parent}  # fmt: skip
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = say(capsys, *(places.get(word, word) for word in line.split()))
+    assert status == 2
+    assert WRONG[line] in err
+    assert out == ""
+    assert len(err.strip().splitlines()) <= 3
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
+
+
+def test_help_and_import_do_not_wait_for_torch() -> None:
+    code = "import sys, vaelab, vaelab.cli; status = vaelab.cli.run(['--help']); print(status, 'torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == "0 False"
+    assert all(verb in printed for verb in cli.VERBS)
+
+
+def test_every_setting_of_a_spec_is_a_flag_of_train() -> None:
+    import inspect
+    from dataclasses import fields
+
+    from vaelab.spec import Spec
+
+    flags = set(inspect.signature(vaelab.train).parameters)
+    assert {f.name for f in fields(Spec)} - {"parent"} <= flags
+
+
+def test_public_names_are_there() -> None:
+    assert all(callable(getattr(vaelab, name)) for name in vaelab.__all__)
+    assert not hasattr(vaelab, "nothing")
