@@ -25,8 +25,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        match = re.match(r"(?:/api)?/datasets/([^/]+/[^/]+)(?:/(resolve|revision|tree|paths-info)/[^/]+)?/?(.*)", url.path)
+        match = re.match(r"(?:/api)?/datasets/([^/]+/[^/]+)(?:/(resolve|revision|tree)/[^/]+)?/?(.*)", url.path)
         files = self.repositories.get(match[1]) if match else None
         if url.path == "/":
             self.answer(200, b"a hub")
@@ -34,16 +33,13 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif match[2] == "resolve":
             self.file(files, unquote(match[3]))
-        elif match[2] == "paths-info":
-            wanted = json.loads(body)["paths"]
-            self.json([entry for entry in listing(files) if entry["path"] in wanted])
         elif match[2] == "tree":
             depth = 99 if "recursive=true" in url.query.lower() else 1
             self.json([entry for entry in listing(files) if below(entry["path"], unquote(match[3]), depth)])
         else:
             self.json({"id": match[1], "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]})
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 (the names are those of the server class)
+    do_HEAD = do_GET  # noqa: N815 (the names are those of the server class)
 
     def file(self, files: dict[str, bytes], name: str) -> None:
         if name not in files:

@@ -88,6 +88,10 @@ class Images:
         """The pictures at `index` (positions, a mask or a slice), in that order."""
         return replace(self, rows=self.rows[index])
 
+    def spread(self, count: int) -> Images:
+        """At most `count` of the pictures, evenly over all of them: sources are often sorted by category."""
+        return self.select(np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64))
+
     def uint8(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
         """The pixels of all pictures, or of those at `index`, as a contiguous array (n, C, H, W) of its own."""
         rows = self.rows if index is None else np.atleast_1d(self.rows[index])

@@ -86,11 +86,6 @@ class Subject:
         order = torch.randperm(len(self.images), generator=stream("points")).numpy()
         return self.images.select(np.sort(order[:POINTS]))
 
-    def examples(self, count: int) -> Images:
-        """Images spread evenly over the split."""
-        n = len(self.images)
-        return self.images.select(np.linspace(0, n - 1, min(count, n)).astype(int))
-
 
 def curves(subject: Subject) -> Figure:
     return figures.curves(subject.run.history, subject.title)
@@ -98,7 +93,7 @@ def curves(subject: Subject) -> Figure:
 
 @torch.no_grad()
 def reconstructions(subject: Subject) -> Figure:
-    pixels = subject.examples(10).uint8()
+    pixels = subject.images.spread(10).uint8()
     decoded = subject.model.reconstruct(torch.from_numpy(pixels).float() / 255)
     return figures.reconstructions(pixels, decoded.numpy(), subject.title)
 

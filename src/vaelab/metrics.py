@@ -47,7 +47,7 @@ def batches(model: VAE, images: Images) -> Iterator[Batch]:
     device = next(model.parameters()).device
     for start in range(0, len(images), size):
         x = torch.from_numpy(images.uint8(slice(start, start + size))).to(device).float().div_(255)
-        yield Batch(start, x, evaluation_noise(start, len(x), model.latent_dim).to(device))
+        yield Batch(start, x, evaluation_noise(images.rows[start : start + size], model.latent_dim).to(device))
 
 
 def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor, suffix: str = "") -> dict[str, Tensor]:
@@ -160,6 +160,6 @@ def footnotes(distortion: Distortion, names: Metrics, images: Images) -> dict[st
 
 def is_binary(images: Images) -> bool:
     """Whether the pixels of the first thousand images are all black or white."""
-    return bool(np.isin(images.uint8(slice(0, 1000)), (0, 255)).all())
+    return bool(np.isin(images.spread(1000).uint8(), (0, 255)).all())
 
 

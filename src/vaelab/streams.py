@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +23,8 @@ def stream(*name: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
-def evaluation_noise(start: int, count: int, latent_dim: int) -> Tensor:
-    """Standard normal noise (count, D) of the images from index `start` on: a function of index and D alone."""
-    first, last = start // BLOCK, (start + count - 1) // BLOCK
-    noise = [torch.randn(BLOCK, latent_dim, generator=stream("evaluation", b)) for b in range(first, last + 1)]
-    offset = start - first * BLOCK
-    return torch.cat(noise)[offset : offset + count]
+def evaluation_noise(rows: np.ndarray, latent_dim: int) -> Tensor:
+    """Standard normal noise (N, D) of the images with these row numbers: a function of row and D alone."""
+    blocks, which = np.unique(rows // BLOCK, return_inverse=True)
+    noise = [torch.randn(BLOCK, latent_dim, generator=stream("evaluation", b)) for b in blocks]
+    return torch.stack(noise)[torch.from_numpy(which), torch.from_numpy(rows % BLOCK)]

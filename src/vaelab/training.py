@@ -401,7 +401,7 @@ def end_epoch(work: Work, state: State, epoch: int, clock: Clock, snapshots: Seq
     """Measure, note the row of history, keep the best weights and the snapshots."""
     spec, run = work.spec, work.run
     dtype = getattr(torch, work.plan.precision)
-    measured = {"train": work.images.select(slice(0, max(1, min(MONITORED, len(work.images) // 10))))}
+    measured = {"train": work.images.spread(max(1, min(MONITORED, len(work.images) // 10)))}
     if "validation" in work.dataset.splits:
         measured["validation"] = work.dataset.splits["validation"]
     terms = {split: monitor(state.kept.eval(), spec.objective, images, dtype) for split, images in measured.items()}
@@ -419,7 +419,7 @@ def snapshot(work: Work, state: State, epoch: int) -> None:
     file = work.run.path / "snapshots.safetensors"
     kept = read_tensors(file)[0] if file.exists() else {}
     images = work.dataset.splits.get("validation", work.images)
-    pixels = torch.from_numpy(images.uint8(np.linspace(0, len(images) - 1, min(8, len(images))).astype(int)))
+    pixels = torch.from_numpy(images.spread(8).uint8())
     with torch.no_grad():
         x = state.kept.reconstruct(pixels.to(work.plan.device).float().div_(255))
     kept |= {"originals": pixels, f"epoch-{epoch:05d}": x.mul(255).round().to(torch.uint8)}
@@ -511,7 +511,7 @@ def probe(work: Work) -> int:
         steps += 1
     per_step = (time.monotonic() - begun) / steps
     begun = time.monotonic()
-    validation = work.dataset.splits.get("validation", work.images).select(slice(0, 1000))
+    validation = work.dataset.splits.get("validation", work.images).spread(1000)
     monitor(state.model, work.spec.objective, validation, getattr(torch, work.plan.precision))
     per_image = (time.monotonic() - begun) / len(validation)
     measured = len(work.dataset.splits.get("validation", ())) + min(MONITORED, len(work.images) // 10)

@@ -197,7 +197,7 @@ def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: i
     split
         test, validation or train.
     n
-        Only the first N images.
+        Only N images, spread evenly over the split.
     """
     from vaelab.store import pick
     from vaelab.training import measure
@@ -207,7 +207,7 @@ def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: i
     dataset = run.dataset if data is None else _other(data, model)
     images = pick(dataset, split)
     if n is not None:
-        images = images.select(slice(0, _positive("n", n)))
+        images = images.spread(_positive("n", n))
     return measure(run, model, dataset.source, images)
 
 

@@ -1,0 +1,733 @@
+"""Every source and every kind of picture becomes the same thing: bytes, labels, splits and a fingerprint of them."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hub import serving
+from PIL import Image
+from pyarrow import parquet
+
+from vaelab.data import describe, load, read
+from vaelab.errors import UserError
+
+module = importlib.import_module("vaelab.data")  # `vaelab.data` as an attribute is the verb of that name
+SRC = str(Path(module.__file__).parents[1])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VAELAB_DATA", raising=False)
+    return tmp_path / "cache"
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path, **options)
+    return path
+
+
+def folder(root, counts, side=8):
+    """A folder of grey pictures, {sub-folder: number}, all different."""
+    for k, (name, n) in enumerate(counts.items()):
+        for i in range(n):
+            save(root / name / f"{i:03}.png", noise(side, side, seed=1000 * k + i))
+    return root
+
+
+def entries(cache):
+    return sorted(path.name for path in cache.iterdir())
+
+
+# ---- decoding -------------------------------------------------------------------------------------------------------
+
+GREY, RGB, ALPHA = noise(8, 10), noise(8, 10, 3), noise(8, 10)
+WIDE = noise(8, 10).astype(np.uint16) * 257
+WHITE = np.rint(RGB * (ALPHA[..., None] / 255.0) + 255 * (1 - ALPHA[..., None] / 255.0))
+
+
+def grey_palette():
+    image = Image.fromarray(GREY).convert("P")
+    image.putpalette([level for i in range(256) for level in (255 - i,) * 3])
+    return image
+
+
+def colour_palette():
+    image = Image.new("P", (10, 8), 1)
+    image.putpalette([0, 0, 0, 200, 30, 40, 10, 20, 250])
+    image.paste(2, (0, 0, 5, 8))
+    return image
+
+
+PALETTE = np.full((8, 10, 3), (200, 30, 40), np.uint8)
+PALETTE[:, :5] = (10, 20, 250)
+HOLES = PALETTE.copy()
+HOLES[:, :5] = 255
+CMYK = np.stack([noise(8, 10, seed=s) for s in range(3)] + [np.zeros((8, 10), np.uint8)], -1)
+PICTURES = {
+    "grey": ("png", GREY, {}, GREY),
+    "colour": ("bmp", RGB, {}, RGB),
+    "bilevel": ("png", Image.fromarray(GREY > 127), {}, (GREY > 127) * 255),
+    "grey-alpha": ("png", np.stack([GREY, ALPHA], -1), {}, np.rint(GREY * (ALPHA / 255.0) + 255 - ALPHA)),
+    "alpha": ("png", np.concatenate([RGB, ALPHA[..., None]], -1), {}, WHITE),
+    "16-bit-png": ("png", WIDE, {}, GREY),
+    "16-bit-tiff": ("tiff", WIDE, {}, GREY),
+    "16-bit-big-endian": ("tiff", Image.frombytes("I;16B", (10, 8), WIDE.astype(">u2").tobytes()), {}, GREY),
+    "16-bit-pgm": ("pgm", WIDE.astype(np.int32), {}, GREY),
+    "float": ("tiff", GREY.astype(np.float32) / 255, {}, GREY),
+    "cmyk": ("tiff", Image.fromarray(CMYK, "CMYK") if False else Image.frombytes("CMYK", (10, 8), CMYK.tobytes()), {}, 255 - CMYK[..., :3]),
+    "grey-palette": ("png", grey_palette(), {}, 255 - GREY),
+    "palette": ("png", colour_palette(), {}, PALETTE),
+    "palette-transparent": ("png", colour_palette(), {"transparency": 2}, HOLES),
+    "colour-key": ("png", PALETTE, {"transparency": (10, 20, 250)}, HOLES),
+    "animated": ("gif", colour_palette(), {"save_all": True, "append_images": [Image.new("L", (10, 8))]}, PALETTE),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_every_mode_decodes_to_its_pixels(kind, tmp_path):
+    suffix, pixels, options, expected = PICTURES[kind]
+    path = save(tmp_path / f"picture.{suffix}", pixels, **options)
+    images = load(path).splits["train"]
+    expected = expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1)
+    assert images.shape == expected.shape  # grey modes give one channel, the others three
+    assert np.abs(images.uint8()[0].astype(int) - expected).max() <= (1 if "alpha" in kind else 0)
+    assert (read([path], images.shape)[0] == images.uint8()[0]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation, tmp_path):
+    turned = [GREY, GREY[:, ::-1], GREY[::-1, ::-1], GREY[::-1], GREY.T, GREY.T[:, ::-1], GREY.T[::-1, ::-1], GREY.T[::-1]]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "photo.png", GREY, exif=exif)
+    assert (load(path).splits["train"].uint8()[0, 0] == turned[orientation - 1]).all()
+
+
+def test_jpeg_is_read_as_pillow_reads_it(tmp_path):
+    path = save(tmp_path / "photo.jpg", noise(16, 24, 3))
+    assert (load(path).splits["train"].uint8()[0] == np.asarray(Image.open(path)).transpose(2, 0, 1)).all()
+
+
+def test_size_crops_to_the_centre_and_resizes(tmp_path):
+    bands = np.zeros((16, 48), np.uint8)
+    bands[:, 16:32] = 200  # the centre square; the rest must not leak in
+    path = save(tmp_path / "wide.png", bands)
+    assert (load(path, size=16).splits["train"].uint8() == 200).all()
+    assert (load(path, size=8).splits["train"].uint8()[0, 0, :, 1:-1] == 200).all()
+    assert load(path, size=(8, 24)).splits["train"].shape == (1, 8, 24)
+    assert read([path, path], (3, 16, 16)).shape == (2, 3, 16, 16)
+    assert (read([path], (3, 16, 16)) == 200).all()
+
+
+def test_large_jpeg_in_part_looks_like_the_whole(tmp_path):
+    smooth = np.add.outer(np.linspace(0, 120, 640), np.linspace(0, 130, 640)).astype(np.uint8)
+    path = save(tmp_path / "large.jpg", smooth, quality=95)
+    whole = Image.fromarray(smooth).resize((16, 16), Image.Resampling.BOX)
+    assert np.abs(load(path, size=16).splits["train"].uint8()[0, 0].astype(int) - np.asarray(whole)).max() <= 3
+
+
+def test_channels_override(tmp_path):
+    folder(tmp_path / "grey", {"a": 3})
+    assert load(tmp_path / "grey", channels=3).splits["train"].shape == (3, 8, 8)
+    path = save(tmp_path / "red.png", np.full((8, 8, 3), (255, 0, 0), np.uint8))
+    assert set(load(path, channels=1).splits["train"].uint8().ravel().tolist()) == {76}  # ITU-R 601
+
+
+def test_one_colour_picture_makes_all_colour(tmp_path):
+    folder(tmp_path / "mixed", {"a": 3})
+    save(tmp_path / "mixed/a/999.png", noise(8, 8, 3))
+    images = load(tmp_path / "mixed").splits["train"]
+    assert images.shape == (3, 8, 8)
+
+
+def test_large_pictures_neither_warn_nor_stop(tmp_path, monkeypatch):
+    for name, side in (("small", 8), ("large", 12), ("bomb", 16)):
+        save(tmp_path / "d" / f"{name}.png", noise(side, side))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above, and refuses above twice as much
+    dataset = load(tmp_path / "d", size=8)
+    assert [file for file, _ in dataset.skipped] == ["bomb.png"]
+    assert sum(map(len, dataset.splits.values())) == 2
+
+
+def test_read_names_the_file_it_cannot_read(tmp_path):
+    good = save(tmp_path / "good.png", GREY)
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"bad\.png cannot be read as a picture: not a picture"):
+        read([good, tmp_path / "bad.png"], (1, 8, 8))
+    with pytest.raises(UserError, match=r"gone\.png cannot be read as a picture: No such file"):
+        read([tmp_path / "gone.png"], (1, 8, 8))
+    assert read([], (1, 8, 8)).shape == (0, 1, 8, 8)
+
+
+# ---- splits ---------------------------------------------------------------------------------------------------------
+
+
+def test_digits():
+    dataset = load("digits", validation=0.1)
+    assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 1294, "validation": 144, "test": 359}
+    train = dataset.splits["train"]
+    assert train.shape == (1, 8, 8)
+    assert train.categories == tuple("0123456789")
+    assert (train.pixels.min(), train.pixels.max()) == (0, 255)
+    assert dataset.location == "bundled with scikit-learn"
+
+
+def test_made_splits_are_disjoint_complete_stratified_and_always_the_same(tmp_path):
+    folder(tmp_path / "d", {"a": 40, "b": 20, "c": 10})
+    splits = load(tmp_path / "d", validation=0.25).splits
+    rows = [images.rows for images in splits.values()]
+    assert sorted(np.concatenate(rows).tolist()) == list(range(70))
+    counts = {split: np.bincount(images.label()).tolist() for split, images in splits.items()}
+    assert {split: sum(n) for split, n in counts.items()} == {"train": 42, "validation": 14, "test": 14}
+    for split, share in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
+        assert np.abs(np.array(counts[split]) - share * np.array([40, 20, 10])).max() <= 1.5
+    again = load(tmp_path / "d", validation=0.25).splits
+    assert all((again[split].rows == images.rows).all() for split, images in splits.items())
+    assert (load(tmp_path / "d").splits["test"].rows == splits["test"].rows).all()  # whatever the validation
+    for images in splits.values():  # rows, labels, names and pixels stay together
+        for i in (0, len(images) - 1):
+            name = images.name(i)
+            assert name.startswith(images.categories[images.label(i)[0]])
+            assert (images.uint8(i)[0, 0] == np.asarray(Image.open(tmp_path / "d" / name))).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_few_pictures(n, tmp_path):
+    folder(tmp_path / "d", {"a": n})
+    splits = load(tmp_path / "d", validation=0.01).splits
+    sizes = {split: len(images) for split, images in splits.items()}
+    assert sizes == {1: {"train": 1}, 2: {"train": 1, "test": 1}}.get(n, {"train": n - 2, "validation": 1, "test": 1})
+
+
+def test_categories_of_one_picture_stay_in_training(tmp_path):
+    folder(tmp_path / "d", {"a": 10, "lonely": 1})
+    dataset = load(tmp_path / "d", validation=0.5)
+    assert 1 in dataset.splits["train"].label()
+    assert "categories with one training picture only: lonely" in dataset.notes
+    folder(tmp_path / "only", {"a": 1, "b": 1})
+    dataset = load(tmp_path / "only", validation=0.1)
+    assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 1, "validation": 1}
+    assert "no picture could be spared for a test split" in dataset.notes
+
+
+def test_selection_is_a_view(tmp_path):
+    images = load(folder(tmp_path / "d", {"a": 12})).splits["train"]
+    part = images.select(slice(2, 5)).select(np.array([2, 0]))
+    assert part.pixels is images.pixels
+    assert part.rows.tolist() == [images.rows[4], images.rows[2]]
+    assert (part.uint8() == images.uint8([4, 2])).all()
+    assert (part.uint8(np.array([False, True])) == images.uint8(2)).all()
+    assert part.uint8().flags.c_contiguous
+    assert part.uint8().flags.writeable
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
+
+
+def test_stored_splits_of_a_folder(tmp_path):
+    folder(tmp_path / "d", {"train/cat": 3, "train/dog/deep/er": 2, "test/cat": 2, "val/dog": 1, "extra/x": 1})
+    dataset = load(tmp_path / "d", validation=0.1)
+    names = {split: [images.name(i) for i in range(len(images))] for split, images in dataset.splits.items()}
+    assert names["train"] == [f"train/cat/00{i}.png" for i in range(3)] + [f"train/dog/deep/er/00{i}.png" for i in range(2)]
+    assert names["validation"] == ["val/dog/000.png"]
+    assert dataset.splits["train"].categories == ("cat", "dog")
+    assert {split: images.label().tolist() for split, images in dataset.splits.items()} == {
+        "train": [0, 0, 0, 1, 1], "validation": [1], "test": [0, 0]}  # fmt: skip
+    assert dataset.notes == ("1 pictures beside train are not used, such as extra/x/000.png",)
+    assert set(load(tmp_path / "d").splits) == {"train", "test"}  # a stored validation split waits to be asked for
+
+
+def test_a_category_may_be_called_train(tmp_path):
+    folder(tmp_path / "d", {"train": 3, "ship": 4})
+    assert load(tmp_path / "d").splits["train"].categories == ("ship", "train")
+
+
+def test_test_without_train_is_refused(tmp_path):
+    folder(tmp_path / "d", {"test/a": 3})
+    with pytest.raises(UserError, match="has test but no pictures in train"):
+        load(tmp_path / "d")
+
+
+def test_flat_folder_has_no_labels(tmp_path):
+    images = load(folder(tmp_path / "d", {".": 5})).splits["train"]
+    assert images.labels is None
+    assert images.categories == ()
+    assert images.label().tolist() == [-1] * 4
+
+
+def test_loose_pictures_are_unlabelled(tmp_path):
+    folder(tmp_path / "d", {"a": 5, ".": 1})
+    dataset = load(tmp_path / "d")
+    assert dataset.splits["train"].labels.tolist() == [-1, 0, 0, 0, 0, 0]
+    assert describe(dataset)["splits"]["train"]["unlabelled"] == 1
+
+
+def test_links_in_a_ring_end(tmp_path):
+    folder(tmp_path / "d", {"a": 4})
+    (tmp_path / "d/a/again").symlink_to(tmp_path / "d")
+    (tmp_path / "d/a/self").symlink_to(tmp_path / "d/a/self")
+    (tmp_path / "d/b").symlink_to(tmp_path / "d/a")  # no ring: the same pictures as another category
+    (tmp_path / "d/a/gone.png").symlink_to(tmp_path / "nowhere.png")
+    dataset = load(tmp_path / "d")
+    assert sum(map(len, dataset.splits.values())) == 8
+    assert {file for file, _ in dataset.skipped} >= {"a/gone.png"}
+
+
+def test_what_is_no_picture_is_left_aside_and_said(tmp_path):
+    root = folder(tmp_path / "d", {"a": 4, "b": 3})
+    (root / "a/text.png").write_text("I am text")
+    (root / "a/empty.jpg").write_bytes(b"")
+    whole = (root / "a/000.png").read_bytes()
+    (root / "b/cut.png").write_bytes(whole[: len(whole) // 2])
+    save(root / "b/tiny.png", noise(1, 1))
+    (root / "a/notes.txt").write_text("not meant to be a picture")
+    for hidden in (".DS_Store", "._000.png", ".thumbs/x.png"):
+        (root / hidden).parent.mkdir(exist_ok=True)
+        (root / hidden).write_bytes(b"hidden")
+    dataset = load(root)
+    assert dict(dataset.skipped) == {
+        "a/text.png": "not a picture", "a/empty.jpg": "not a picture", "b/tiny.png": "too small: 1x1",
+        "b/cut.png": dict(dataset.skipped)["b/cut.png"]}  # fmt: skip
+    assert "truncated" in dict(dataset.skipped)["b/cut.png"]
+    assert sum(map(len, dataset.splits.values())) == 7
+    assert dataset.facts["other_files"] == 1
+    kept = {images.name(i): images.label(i)[0] for images in dataset.splits.values() for i in range(len(images))}
+    assert kept == {**{f"a/00{i}.png": 0 for i in range(4)}, **{f"b/00{i}.png": 1 for i in range(3)}}
+
+
+def test_mixed_sizes_are_refused_by_name(tmp_path):
+    folder(tmp_path / "d", {"a": 3})
+    save(tmp_path / "d/a/wide.png", noise(9, 20))
+    with pytest.raises(UserError, match=r"several sizes in .*: 8x8 \(3\), 20x9 \(1\), width x height\ngive --size"):
+        load(tmp_path / "d")
+    assert load(tmp_path / "d", size=8).splits["train"].shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(("height", "width", "said"), [(300, 16, "16x300"), (4, 6, "6x4")])
+def test_sides_have_limits(height, width, said, tmp_path):
+    path = save(tmp_path / "p.png", noise(height, width))
+    with pytest.raises(UserError, match=rf"pictures of {said} in .*: sides must be between 8 and 256\ngive --size"):
+        load(path)
+    assert load(path, size=16).splits["train"].shape == (1, 16, 16)
+
+
+def test_folders_without_a_readable_picture(tmp_path):
+    (tmp_path / "d").mkdir()
+    with pytest.raises(UserError, match=r"no pictures in .*d \(it is empty\)"):
+        load(tmp_path / "d")
+    (tmp_path / "d/readme.txt").write_text("words")
+    with pytest.raises(UserError, match=r"no pictures in .*d \(it holds 1 other files: readme\.txt\)"):
+        load(tmp_path / "d")
+    (tmp_path / "d/p.png").write_text("words")
+    with pytest.raises(UserError, match=r"no training picture in .*d can be read \(1 skipped, the first p\.png: not a pict"):
+        load(tmp_path / "d")
+    whole = save(tmp_path / "whole.png", noise(8, 8)).read_bytes()
+    (tmp_path / "d/p.png").write_bytes(whole[:60])  # a sound header, no pixels
+    with pytest.raises(UserError, match="no training picture in"):
+        load(tmp_path / "d")
+    assert entries(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 4}, "size must be between 8 and 256 pixels a side, got 4"),
+        ({"size": (32, 512)}, "got 512"),
+        ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), got 2"),
+        ({"validation": 1.0}, "at least 0 and below 1, got 1.0"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(UserError, match=message):
+        load("digits", **options)
+
+
+# ---- arrays ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("array", "shape"),
+    [
+        (noise(10, 9, 11), (1, 9, 11)),
+        (noise(10, 9, 11, 1), (1, 9, 11)),
+        (noise(10, 1, 9, 11), (1, 9, 11)),
+        (noise(10, 9, 11, 3), (3, 9, 11)),
+        (noise(10, 3, 9, 11), (3, 9, 11)),
+        (noise(10, 9, 11).astype(np.float32) / 255, (1, 9, 11)),
+        (noise(10, 3, 9, 11) / 255.0, (3, 9, 11)),
+        (noise(10, 9, 11) > 99, (1, 9, 11)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, tuple) else f"{value.dtype}{value.shape}",
+)
+def test_array_layouts(array, shape, tmp_path):
+    np.save(tmp_path / "x.npy", array)
+    splits = load(tmp_path / "x.npy").splits
+    levels = array if array.dtype == np.uint8 else np.rint(array * 255.0).astype(np.uint8)
+    expected = levels if levels.shape[1:] == shape else levels.reshape(10, 9, 11, -1).transpose(0, 3, 1, 2)
+    assert splits["train"].shape == shape
+    assert (splits["train"].pixels == expected).all()
+    assert {split: len(images) for split, images in splits.items()} == {"train": 8, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (noise(4, 3, 32, 3), r"the shape \(4, 3, 32, 3\) is ambiguous"),
+        (noise(4, 9, 9, 9), r"the shape \(4, 9, 9, 9\) is not that of pictures; allowed are \(N, H, W\), \(N, H, W, C\)"),
+        (noise(9, 9), r"the shape \(9, 9\) is not that of pictures"),
+        (noise(0, 9, 9), r"the shape \(0, 9, 9\)"),
+        (noise(4, 9, 9).astype(np.int64), r"must be uint8, or floats in \[0, 1\], got int64 from 0 to"),
+        (noise(4, 9, 9).astype(np.float64), r"got float64 from 0\.0 to"),
+        (np.full((4, 9, 9), np.nan), r"got float64 from nan to nan"),
+        (np.full((4, 9, 9), None), "cannot be read as an array of numbers: Object arrays cannot be loaded"),
+    ],
+)
+def test_arrays_that_are_refused(array, message, tmp_path):
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "x.npy")
+
+
+def test_npz_with_labels_and_test(tmp_path):
+    arrays = {"images": noise(6, 8, 8), "labels": np.array([7, 3, 7, 3, 7, -1]), "test_images": noise(2, 8, 8, seed=9)}
+    np.savez(tmp_path / "x.npz", **arrays)
+    splits = load(tmp_path / "x.npz").splits
+    assert splits["train"].categories == ("3", "7")
+    assert splits["train"].label().tolist() == [1, 0, 1, 0, 1, -1]
+    assert splits["test"].label().tolist() == [-1, -1]
+    np.savez(tmp_path / "y.npz", images=noise(3, 8, 8), labels=np.array(["dog", "cat", "dog"]))
+    train = load(tmp_path / "y.npz").splits["train"]
+    assert (train.categories, train.labels.tolist()) == (("cat", "dog"), [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": noise(3, 8, 8)}, r'has no array "images" \(has: x\)'),
+        ({"images": noise(3, 8, 8), "labels": np.arange(4)}, r"labels of .* must be 3 integers or strings, got int64\[4\]"),
+        ({"images": noise(3, 8, 8), "labels": np.zeros(3)}, r"got float64\[3\]"),
+    ],
+)
+def test_npz_that_is_refused(arrays, message, tmp_path):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "x.npz")
+
+
+def test_files_that_are_not_what_they_are_called(tmp_path):
+    for name in ("x.npz", "x.npy", "x.parquet"):
+        (tmp_path / name).write_bytes(b"text")
+        with pytest.raises(UserError, match="cannot be read"):
+            load(tmp_path / name)
+    (tmp_path / "x.doc").write_bytes(b"text")
+    with pytest.raises(UserError, match=r"neither a folder nor a picture, \.parquet, \.npy or \.npz file"):
+        load(tmp_path / "x.doc")
+
+
+# ---- parquet and the hub --------------------------------------------------------------------------------------------
+
+
+def encoded(pixels, form="png"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, **({"lossless": True} if form == "webp" else {}))
+    return buffer.getvalue()
+
+
+def table(pictures, column="image", names=None, form="png", **columns):
+    """A table in the hub's schema: encoded pictures as struct<bytes, path>, ClassLabel names as metadata."""
+    cells = [{"bytes": p if isinstance(p, bytes | None) else encoded(p, form), "path": None} for p in pictures]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    data = pa.table({column: pa.array(cells, kind), **columns})
+    features = {column: {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    return data.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})} if names else None)
+
+
+def test_parquet_in_the_hubs_schema(tmp_path):
+    train, test = noise(6, 8, 8, 3), noise(2, 8, 8, 3, seed=1)
+    names = ["plane", "boat", "never"]
+    parquet.write_table(table(train, "img", names, "webp", label=[1, 0, 1, 0, None, -1]), tmp_path / "train.parquet", row_group_size=2)
+    parquet.write_table(table(test, "img", names, label=[0, 1]), tmp_path / "test.parquet")
+    dataset = load(tmp_path, validation=0.2)
+    assert (dataset.splits["train"].pixels == train.transpose(0, 3, 1, 2)).all()
+    assert (dataset.splits["test"].uint8() == test.transpose(0, 3, 1, 2)).all()
+    assert dataset.splits["train"].labels.tolist() == [1, 0, 1, 0, -1, -1]
+    assert dataset.splits["train"].categories == tuple(names)
+    assert describe(dataset)["splits"]["test"]["categories"] == {"plane": 1, "boat": 1, "never": 0}
+    assert dataset.facts["formats"] == {"WEBP": 6, "PNG": 2}
+
+
+def test_parquet_without_names_and_with_holes(tmp_path):
+    pictures = [noise(8, 8), b"damaged", None, noise(8, 8, seed=1)]
+    parquet.write_table(table(pictures, "photo", label=[5, 5, 5, 3]), tmp_path / "train-00000-of-00001.parquet")
+    dataset = load(tmp_path)
+    assert dataset.splits["train"].categories == ("3", "5")
+    assert dataset.splits["train"].labels.tolist() == [1, 0]
+    assert dataset.skipped == (("train 1", "not a picture"), ("train 2", "empty"))
+    parquet.write_table(pa.table({"image": [encoded(noise(8, 8))] * 2}), tmp_path / "plain.parquet")
+    assert load(tmp_path / "plain.parquet").splits["train"].labels is None
+    parquet.write_table(pa.table({"x": [1]}), tmp_path / "none.parquet")
+    with pytest.raises(UserError, match=r"no column of images.*\(has: x\)"):
+        load(tmp_path / "none.parquet")
+
+
+def outcome(names, **environment):
+    """What loading each name gives in a process of its own: its description, or the error's text."""
+    code = """
+import json, sys
+from vaelab.data import describe, load
+for name in sys.argv[1:]:
+    try:
+        print(json.dumps(describe(load(name))))
+    except ValueError as error:
+        print(json.dumps(str(error)))
+"""
+    variables = {**os.environ, "PYTHONPATH": SRC, **{key: str(value) for key, value in environment.items()}}
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN"):
+        variables.pop(name, None)
+    done = subprocess.run([sys.executable, "-c", code, *names], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_hub_and_its_silence(tmp_path, cache):
+    def shard(pictures):
+        buffer = io.BytesIO()
+        parquet.write_table(table(pictures, names=["a", "b"], label=[i % 2 for i in range(len(pictures))]), buffer)
+        return buffer.getvalue()
+
+    files = {f"data/{split}-00000-of-00001.parquet": shard(noise(n, 8, 8, seed=n)) for split, n in (("train", 6), ("test", 3))}
+    where = {"HF_HOME": tmp_path / "hf", "NO_PROXY": "127.0.0.1", "TMPDIR": tmp_path}
+    with serving({"ylecun/mnist": files}) as endpoint:
+        mnist, unknown, missing = outcome(["mnist", "some/thing", "mnits"], HF_ENDPOINT=endpoint, **where)
+    assert mnist["location"] == "Hugging Face hub ylecun/mnist"
+    assert {split: part["n"] for split, part in mnist["splits"].items()} == {"train": 6, "test": 3}
+    assert mnist["categories"] == ["a", "b"]
+    assert unknown.startswith('data "some/thing" not found\nlooked for: the path ')
+    assert f"({endpoint} has no some/thing; cache {tmp_path / 'hf'})" in unknown
+    assert missing.startswith('unknown data "mnits"; did you mean "mnist"?')
+
+    # The server is gone. Our cache serves what it has; without it the hub's own does; what neither has fails at once.
+    [cached] = outcome(["mnist"], HF_ENDPOINT=endpoint, **where)
+    assert cached == mnist
+    shutil.rmtree(cache)
+    [local, silent] = outcome(["mnist", "cifar10"], HF_ENDPOINT=endpoint, **where)
+    assert local["fingerprint"] == mnist["fingerprint"]
+    assert len(silent.splitlines()) == 3
+    assert f"$VAELAB_DATA (unset), the Hugging Face hub ({endpoint} does not answer; cache {tmp_path / 'hf'})" in silent
+    assert silent.startswith('data "cifar10" not found')
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_paths_first_then_under_vaelab_data(tmp_path, monkeypatch):
+    folder(tmp_path / "root/pets", {"cat": 5})
+    monkeypatch.setenv("VAELAB_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    assert load("pets").location == str(tmp_path / "root/pets")
+    folder(tmp_path / "pets", {"dog": 5})
+    assert load("pets").location == str(tmp_path / "pets")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./no/such", "pictures.npz", "a/b/c", "", "x" * 5000])
+def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
+    monkeypatch.setattr(module, "_hub", lambda name: pytest.fail("asked the hub"))
+    if len(name) > 100:
+        monkeypatch.setattr(module, "_hub", lambda name: (_ for _ in ()).throw(module._missing(name, "the hub")))
+    with pytest.raises(UserError, match=r"looked for: the path .*, \$VAELAB_DATA \(unset\)(.|\n)*give a folder of images"):
+        load(name)
+
+
+def test_a_near_name_is_suggested(tmp_path, monkeypatch):
+    (tmp_path / "flowers").mkdir()
+    monkeypatch.setenv("VAELAB_DATA", str(tmp_path))
+    assert 'did you mean "flowers"?' in str(module._missing("flower", "the hub"))
+    assert 'did you mean "digits"?' in str(module._missing("digit", "the hub"))
+    assert "did you mean" not in str(module._missing("zzz", "the hub"))
+
+
+# ---- fingerprint and duplicates -------------------------------------------------------------------------------------
+
+
+def test_fingerprint_is_of_content(tmp_path):
+    root = folder(tmp_path / "d", {"a": 4, "b": 4})
+    prints = [load(root).fingerprint, load(root, validation=0.3).fingerprint]
+    prints.append(load(Path(shutil.copytree(root, tmp_path / "elsewhere"))).fingerprint)
+    assert len(set(prints)) == 1
+    pixels = np.asarray(Image.open(root / "a/000.png")).copy()
+    pixels[3, 3] ^= 1
+    save(root / "a/000.png", pixels)
+    prints.append(load(root).fingerprint)
+    (tmp_path / "elsewhere/b").rename(tmp_path / "elsewhere/c")
+    prints.append(load(tmp_path / "elsewhere").fingerprint)
+    (tmp_path / "elsewhere/c/000.png").rename(tmp_path / "elsewhere/a/zzz.png")
+    prints.append(load(tmp_path / "elsewhere").fingerprint)
+    assert len(set(prints)) == 4
+
+
+def test_the_form_of_a_source_does_not_matter(tmp_path):
+    pixels, labels = noise(6, 8, 8), np.array([0, 0, 0, 1, 1, 1])
+    for i, label in enumerate(labels):
+        save(tmp_path / "d" / str(label) / f"{i}.png", pixels[i])
+    np.savez(tmp_path / "x.npz", images=pixels, labels=labels)
+    parquet.write_table(table(pixels, names=["0", "1"], label=labels), tmp_path / "x.parquet")
+    assert len({load(tmp_path / name).fingerprint for name in ("d", "x.npz", "x.parquet")}) == 1
+
+
+def test_duplicates_across_splits_are_counted(tmp_path):
+    root = folder(tmp_path / "d", {"train/a": 3, "test/a": 0, "test/b": 2})
+    save(root / "test/a/copy.bmp", noise(8, 8, seed=1))  # the pixels of train/a/001.png in another format
+    dataset = load(root)
+    assert describe(dataset)["duplicates"] == {"count": 1, "examples": [["test/a/copy.bmp", "train/a/001.png"]]}
+    assert "1 of 3 test pictures stand in the training split too" in dataset.notes
+    assert "categories with no training picture: b" in dataset.notes
+
+
+def test_description_is_json(tmp_path):
+    root = folder(tmp_path / "d", {"a": 5, "b": 5})
+    (root / "a/bad.png").write_text("text")
+    dataset = load(root)
+    said = describe(dataset)
+    assert json.loads(json.dumps(said)) == said
+    assert said["splits"]["train"] == {"n": 8, "origin": "the rest", "categories": {"a": 4, "b": 4}}
+    assert said["splits"]["test"]["origin"] == "0.2 of train, stratified, by a fixed seed"
+    assert said["skipped"] == [{"file": "a/bad.png", "reason": "not a picture"}]
+    assert (said["sizes"], said["modes"], said["formats"]) == ({"8x8": 10}, {"L": 10}, {"PNG": 10})
+    assert said["bytes"] == sum(file.stat().st_size for file in Path(said["cache"]).iterdir())
+    assert (said["shape"], said["source"], said["fingerprint"]) == ([1, 8, 8], str(root), dataset.fingerprint)
+
+
+# ---- cache ----------------------------------------------------------------------------------------------------------
+
+
+def forbid_decoding(monkeypatch):
+    monkeypatch.setattr(module, "_build", lambda *_: pytest.fail("decoded again"))
+
+
+def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
+    root = folder(tmp_path / "d", {"a": 5})
+    first = load(root)
+    forbid_decoding(monkeypatch)
+    second = load(root, validation=0.3)
+    assert isinstance(second.splits["train"].pixels, np.memmap)
+    assert not second.splits["train"].pixels.flags.writeable
+    assert (second.fingerprint, second.skipped, second.notes) == (first.fingerprint, first.skipped, first.notes)
+    root.rename(tmp_path / "renamed")
+    assert load(tmp_path / "renamed").fingerprint == first.fingerprint
+    assert [file.suffix for file in sorted(Path(first.facts["cache"]).iterdir())] == [".json", ".npy", ".npy", ".npy"]
+
+
+def test_each_setting_and_each_change_is_an_entry_of_its_own(tmp_path, cache):
+    root = folder(tmp_path / "d", {"a": 5})
+    for options in ({}, {"size": 16}, {"channels": 3}, {"size": (8, 16)}):
+        load(root, **options)
+    assert len(entries(cache)) == 4
+    os.utime(root / "a/000.png", ns=(1, 1))
+    load(root)
+    assert len(entries(cache)) == 5
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "meta", "empty"])
+def test_a_damaged_entry_is_built_again(harm, tmp_path, capsys):
+    root = folder(tmp_path / "d", {"a": 5})
+    whole = load(root).splits["train"].uint8()
+    entry = Path(load(root).facts["cache"])
+    if harm == "cut":
+        os.truncate(entry / "train.npy", 200)
+    elif harm == "gone":
+        (entry / "train-names.npy").unlink()
+    else:
+        (entry / "meta.json").write_text("{" if harm == "meta" else "{}")
+    again = load(root)
+    assert (again.splits["train"].uint8() == whole).all()
+    assert "is damaged" in capsys.readouterr().err
+    load(root)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_slower_of_two_builders_takes_the_entry_of_the_faster(tmp_path, cache, monkeypatch):
+    root = folder(tmp_path / "d", {"a": 5})
+    build = module._build
+
+    def overtaken(*arguments):
+        build(*arguments)
+        monkeypatch.setattr(module, "_build", build)
+        load(root)
+
+    monkeypatch.setattr(module, "_build", overtaken)
+    assert len(load(root).splits["train"]) == 4
+    assert len(entries(cache)) == 1
+
+
+def test_two_processes_at_once(tmp_path, cache):
+    root = folder(tmp_path / "d", {"a": 100})
+    code = "import sys; from vaelab.data import load; print(load(sys.argv[1]).fingerprint)"
+    call = [sys.executable, "-c", code, str(root)]
+    variables = {**os.environ, "PYTHONPATH": SRC}
+    both = [subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    results = [process.communicate() for process in both]
+    assert results[0] == results[1]
+    assert results[0][0].strip() == load(root).fingerprint.encode()
+    assert len(entries(cache)) == 1
+
+
+def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
+    root = folder(tmp_path / "d", {"a": 5})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write", full)
+        with pytest.raises(UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"):
+            load(root)
+    assert entries(cache) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
+        with pytest.raises(UserError, match=r"need 640 bytes in the cache folder .*, 0 are free(.|\n)*VAELAB_CACHE"):
+            load(root)
+    assert entries(cache) == []
+    assert len(load(root).splits["train"]) == 4
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "file/cache"))
+    with pytest.raises(UserError, match=r"the cache folder .*file/cache cannot be written: Not a directory\n.*VAELAB_CACHE"):
+        load("digits")
+
+
+def test_where_the_cache_lies(tmp_path, monkeypatch):
+    assert module._cache() == tmp_path / "cache"
+    monkeypatch.delenv("VAELAB_CACHE")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert module._cache() == tmp_path / "xdg/vaelab"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert module._cache() == tmp_path / ".cache/vaelab"
+
+
+def test_importing_costs_nothing():
+    heavy = {"torch", "PIL", "datasets", "pyarrow", "sklearn", "huggingface_hub"}
+    code = f"import sys, vaelab.data; print(sorted({heavy} & set(sys.modules)))"
+    variables = {**os.environ, "PYTHONPATH": SRC}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
