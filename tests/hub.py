@@ -1,7 +1,7 @@
 """A hub of one's own: as much of the Hugging Face hub's web interface as `datasets.load_dataset` asks for, on loopback.
 
-    with serving({"owner/name": {"data/train-00000-of-00001.parquet": b"..."}}) as endpoint:
-        ...  # run with HF_ENDPOINT=endpoint and HF_HOME somewhere new
+with serving({"owner/name": {"data/train-00000-of-00001.parquet": b"..."}}) as endpoint:
+    ...  # run with HF_ENDPOINT=endpoint and HF_HOME somewhere new
 """
 
 from __future__ import annotations

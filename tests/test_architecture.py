@@ -13,7 +13,7 @@ FLOORS = [
     ["models"],
     ["objectives"],
     ["metrics", "spec"],
-    ["store"],
+    ["plan", "store"],
     ["training", "interpolation", "projections", "embedding"],
     ["figures"],
     ["gallery"],

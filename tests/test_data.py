@@ -51,6 +51,10 @@ def folder(root, counts, side=8):
     return root
 
 
+def sizes(dataset):
+    return {split: len(images) for split, images in dataset.splits.items()}
+
+
 def entries(cache):
     return sorted(path.name for path in cache.iterdir())
 
@@ -91,7 +95,7 @@ PICTURES = {
     "16-bit-big-endian": ("tiff", Image.frombytes("I;16B", (10, 8), WIDE.astype(">u2").tobytes()), {}, GREY),
     "16-bit-pgm": ("pgm", WIDE.astype(np.int32), {}, GREY),
     "float": ("tiff", GREY.astype(np.float32) / 255, {}, GREY),
-    "cmyk": ("tiff", Image.fromarray(CMYK, "CMYK") if False else Image.frombytes("CMYK", (10, 8), CMYK.tobytes()), {}, 255 - CMYK[..., :3]),
+    "cmyk": ("tiff", Image.frombytes("CMYK", (10, 8), CMYK.tobytes()), {}, 255 - CMYK[..., :3]),
     "grey-palette": ("png", grey_palette(), {}, 255 - GREY),
     "palette": ("png", colour_palette(), {}, PALETTE),
     "palette-transparent": ("png", colour_palette(), {"transparency": 2}, HOLES),
@@ -113,7 +117,8 @@ def test_every_mode_decodes_to_its_pixels(kind, tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation, tmp_path):
-    turned = [GREY, GREY[:, ::-1], GREY[::-1, ::-1], GREY[::-1], GREY.T, GREY.T[:, ::-1], GREY.T[::-1, ::-1], GREY.T[::-1]]
+    down = GREY.T
+    turned = [GREY, GREY[:, ::-1], GREY[::-1, ::-1], GREY[::-1], down, down[:, ::-1], down[::-1, ::-1], down[::-1]]
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "photo.png", GREY, exif=exif)
@@ -130,7 +135,7 @@ def test_size_crops_to_the_centre_and_resizes(tmp_path):
     bands[:, 16:32] = 200  # the centre square; the rest must not leak in
     path = save(tmp_path / "wide.png", bands)
     assert (load(path, size=16).splits["train"].uint8() == 200).all()
-    assert (load(path, size=8).splits["train"].uint8()[0, 0, :, 1:-1] == 200).all()
+    assert (load(path, size=8).splits["train"].uint8() == 200).all()
     assert load(path, size=(8, 24)).splits["train"].shape == (1, 8, 24)
     assert read([path, path], (3, 16, 16)).shape == (2, 3, 16, 16)
     assert (read([path], (3, 16, 16)) == 200).all()
@@ -181,7 +186,7 @@ def test_read_names_the_file_it_cannot_read(tmp_path):
 
 def test_digits():
     dataset = load("digits", validation=0.1)
-    assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 1294, "validation": 144, "test": 359}
+    assert sizes(dataset) == {"train": 1294, "validation": 144, "test": 359}
     train = dataset.splits["train"]
     assert train.shape == (1, 8, 8)
     assert train.categories == tuple("0123456789")
@@ -211,9 +216,8 @@ def test_made_splits_are_disjoint_complete_stratified_and_always_the_same(tmp_pa
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_few_pictures(n, tmp_path):
     folder(tmp_path / "d", {"a": n})
-    splits = load(tmp_path / "d", validation=0.01).splits
-    sizes = {split: len(images) for split, images in splits.items()}
-    assert sizes == {1: {"train": 1}, 2: {"train": 1, "test": 1}}.get(n, {"train": n - 2, "validation": 1, "test": 1})
+    expected = {1: {"train": 1}, 2: {"train": 1, "test": 1}}.get(n, {"train": n - 2, "validation": 1, "test": 1})
+    assert sizes(load(tmp_path / "d", validation=0.01)) == expected
 
 
 def test_categories_of_one_picture_stay_in_training(tmp_path):
@@ -223,7 +227,7 @@ def test_categories_of_one_picture_stay_in_training(tmp_path):
     assert "categories with one training picture only: lonely" in dataset.notes
     folder(tmp_path / "only", {"a": 1, "b": 1})
     dataset = load(tmp_path / "only", validation=0.1)
-    assert {split: len(images) for split, images in dataset.splits.items()} == {"train": 1, "validation": 1}
+    assert sizes(dataset) == {"train": 1, "validation": 1}
     assert "no picture could be spared for a test split" in dataset.notes
 
 
@@ -245,7 +249,9 @@ def test_stored_splits_of_a_folder(tmp_path):
     folder(tmp_path / "d", {"train/cat": 3, "train/dog/deep/er": 2, "test/cat": 2, "val/dog": 1, "extra/x": 1})
     dataset = load(tmp_path / "d", validation=0.1)
     names = {split: [images.name(i) for i in range(len(images))] for split, images in dataset.splits.items()}
-    assert names["train"] == [f"train/cat/00{i}.png" for i in range(3)] + [f"train/dog/deep/er/00{i}.png" for i in range(2)]
+    assert names["train"] == [f"train/cat/00{i}.png" for i in range(3)] + [
+        f"train/dog/deep/er/00{i}.png" for i in range(2)
+    ]
     assert names["validation"] == ["val/dog/000.png"]
     assert dataset.splits["train"].categories == ("cat", "dog")
     assert {split: images.label().tolist() for split, images in dataset.splits.items()} == {
@@ -336,7 +342,9 @@ def test_folders_without_a_readable_picture(tmp_path):
     with pytest.raises(UserError, match=r"no pictures in .*d \(it holds 1 other files: readme\.txt\)"):
         load(tmp_path / "d")
     (tmp_path / "d/p.png").write_text("words")
-    with pytest.raises(UserError, match=r"no training picture in .*d can be read \(1 skipped, the first p\.png: not a pict"):
+    with pytest.raises(
+        UserError, match=r"no training picture in .*d can be read \(1 skipped, the first p\.png: not a pict"
+    ):
         load(tmp_path / "d")
     whole = save(tmp_path / "whole.png", noise(8, 8)).read_bytes()
     (tmp_path / "d/p.png").write_bytes(whole[:60])  # a sound header, no pixels
@@ -378,25 +386,28 @@ def test_options_are_checked(options, message):
 )
 def test_array_layouts(array, shape, tmp_path):
     np.save(tmp_path / "x.npy", array)
-    splits = load(tmp_path / "x.npy").splits
+    dataset = load(tmp_path / "x.npy")
     levels = array if array.dtype == np.uint8 else np.rint(array * 255.0).astype(np.uint8)
     expected = levels if levels.shape[1:] == shape else levels.reshape(10, 9, 11, -1).transpose(0, 3, 1, 2)
-    assert splits["train"].shape == shape
-    assert (splits["train"].pixels == expected).all()
-    assert {split: len(images) for split, images in splits.items()} == {"train": 8, "test": 2}
+    assert dataset.splits["train"].shape == shape
+    assert (dataset.splits["train"].pixels == expected).all()
+    assert sizes(dataset) == {"train": 8, "test": 2}
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
         (noise(4, 3, 32, 3), r"the shape \(4, 3, 32, 3\) is ambiguous"),
-        (noise(4, 9, 9, 9), r"the shape \(4, 9, 9, 9\) is not that of pictures; allowed are \(N, H, W\), \(N, H, W, C\)"),
+        (
+            noise(4, 9, 9, 9),
+            r"the shape \(4, 9, 9, 9\) is not that of pictures; allowed are \(N, H, W\), \(N, H, W, C\)",
+        ),
         (noise(9, 9), r"the shape \(9, 9\) is not that of pictures"),
         (noise(0, 9, 9), r"the shape \(0, 9, 9\)"),
         (noise(4, 9, 9).astype(np.int64), r"must be uint8, or floats in \[0, 1\], got int64 from 0 to"),
         (noise(4, 9, 9).astype(np.float64), r"got float64 from 0\.0 to"),
         (np.full((4, 9, 9), np.nan), r"got float64 from nan to nan"),
-        (np.full((4, 9, 9), None), "cannot be read as an array of numbers: Object arrays cannot be loaded"),
+        (np.full((4, 9, 9), None), "cannot be read as an array of numbers"),
     ],
 )
 def test_arrays_that_are_refused(array, message, tmp_path):
@@ -421,7 +432,10 @@ def test_npz_with_labels_and_test(tmp_path):
     ("arrays", "message"),
     [
         ({"x": noise(3, 8, 8)}, r'has no array "images" \(has: x\)'),
-        ({"images": noise(3, 8, 8), "labels": np.arange(4)}, r"labels of .* must be 3 integers or strings, got int64\[4\]"),
+        (
+            {"images": noise(3, 8, 8), "labels": np.arange(4)},
+            r"labels of .* must be 3 integers or strings, got int64\[4\]",
+        ),
         ({"images": noise(3, 8, 8), "labels": np.zeros(3)}, r"got float64\[3\]"),
     ],
 )
@@ -456,13 +470,17 @@ def table(pictures, column="image", names=None, form="png", **columns):
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     data = pa.table({column: pa.array(cells, kind), **columns})
     features = {column: {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
-    return data.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})} if names else None)
+    return data.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})} if names else None
+    )
 
 
 def test_parquet_in_the_hubs_schema(tmp_path):
     train, test = noise(6, 8, 8, 3), noise(2, 8, 8, 3, seed=1)
     names = ["plane", "boat", "never"]
-    parquet.write_table(table(train, "img", names, "webp", label=[1, 0, 1, 0, None, -1]), tmp_path / "train.parquet", row_group_size=2)
+    parquet.write_table(
+        table(train, "img", names, "webp", label=[1, 0, 1, 0, None, -1]), tmp_path / "train.parquet", row_group_size=2
+    )
     parquet.write_table(table(test, "img", names, label=[0, 1]), tmp_path / "test.parquet")
     dataset = load(tmp_path, validation=0.2)
     assert (dataset.splits["train"].pixels == train.transpose(0, 3, 1, 2)).all()
@@ -501,7 +519,9 @@ for name in sys.argv[1:]:
     variables = {**os.environ, "PYTHONPATH": SRC, **{key: str(value) for key, value in environment.items()}}
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN"):
         variables.pop(name, None)
-    done = subprocess.run([sys.executable, "-c", code, *names], env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], env=variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -512,7 +532,10 @@ def test_the_hub_and_its_silence(tmp_path, cache):
         parquet.write_table(table(pictures, names=["a", "b"], label=[i % 2 for i in range(len(pictures))]), buffer)
         return buffer.getvalue()
 
-    files = {f"data/{split}-00000-of-00001.parquet": shard(noise(n, 8, 8, seed=n)) for split, n in (("train", 6), ("test", 3))}
+    files = {
+        f"data/{split}-00000-of-00001.parquet": shard(noise(n, 8, 8, seed=n))
+        for split, n in (("train", 6), ("test", 3))
+    }
     where = {"HF_HOME": tmp_path / "hf", "NO_PROXY": "127.0.0.1", "TMPDIR": tmp_path}
     with serving({"ylecun/mnist": files}) as endpoint:
         mnist, unknown, missing = outcome(["mnist", "some/thing", "mnits"], HF_ENDPOINT=endpoint, **where)
@@ -549,9 +572,9 @@ def test_names_are_paths_first_then_under_vaelab_data(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no/such", "pictures.npz", "a/b/c", "", "x" * 5000])
 def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
     monkeypatch.setattr(module, "_hub", lambda name: pytest.fail("asked the hub"))
-    if len(name) > 100:
-        monkeypatch.setattr(module, "_hub", lambda name: (_ for _ in ()).throw(module._missing(name, "the hub")))
-    with pytest.raises(UserError, match=r"looked for: the path .*, \$VAELAB_DATA \(unset\)(.|\n)*give a folder of images"):
+    with pytest.raises(
+        UserError, match=r"looked for: the path .*, \$VAELAB_DATA \(unset\)(.|\n)*give a folder of images"
+    ):
         load(name)
 
 
@@ -696,7 +719,9 @@ def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_write", full)
-        with pytest.raises(UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"):
+        with pytest.raises(
+            UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"
+        ):
             load(root)
     assert entries(cache) == []
     with monkeypatch.context() as patch:
@@ -710,7 +735,9 @@ def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "file/cache"))
-    with pytest.raises(UserError, match=r"the cache folder .*file/cache cannot be written: Not a directory\n.*VAELAB_CACHE"):
+    with pytest.raises(
+        UserError, match=r"the cache folder .*file/cache cannot be written: Not a directory\n.*VAELAB_CACHE"
+    ):
         load("digits")
 
 

@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelab import images, training
+from vaelab import images, plan, training
 from vaelab.errors import UserError
 from vaelab.likelihoods import CrossEntropy
 from vaelab.models import VAE
 from vaelab.networks import Mlp
-from vaelab.spec import Spec, change
+from vaelab.plan import choose_plan
+from vaelab.spec import Spec, change, preset
 from vaelab.store import Run, build, read_tensors
 from vaelab.streams import stream
-from vaelab.training import choose_plan, fit, rate_factor
+from vaelab.training import fit, rate_factor
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
 
@@ -209,11 +210,18 @@ def test_schedules_rise_and_end(schedule: str) -> None:
 
 def test_plans_are_refused_by_name() -> None:
     with pytest.raises(UserError, match='device "tpu" is not on this machine'):
-        choose_plan(SMALL, device="tpu")
+        choose_plan(SMALL, (1, 8, 8), device="tpu")
     with pytest.raises(UserError, match='got "float16"'):
-        choose_plan(SMALL, precision="float16")
+        choose_plan(SMALL, (1, 8, 8), precision="float16")
     with pytest.raises(UserError, match="threads must be at least 1"):
-        choose_plan(SMALL, threads=0)
+        choose_plan(SMALL, (1, 8, 8), threads=0)
+
+
+def test_threads_follow_from_the_work() -> None:
+    assert choose_plan(SMALL, (1, 8, 8), device="cpu").threads == 1
+    large = choose_plan(preset("report-a", "faces"), (3, 32, 32), device="cpu")
+    assert large.threads == plan.processors()
+    assert plan.multiply_adds(preset("textbook", "mnist"), (1, 28, 28)) == 2 * 784 * 400 + 60 * 400 + 840 + 784
 
 
 def test_averaging_moves_towards_the_present_weights() -> None:

@@ -38,24 +38,24 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """Show how far `label` has come; yields the function to call with the units done so far."""
+def progress(label: str, total: int, before: int = 0) -> Iterator[Advance]:
+    """Show how far `label` has come; yields the function to call with the units done, those done `before` included."""
     if sys.stderr.isatty():
-        with _bar(label, total) as advance:
+        with _bar(label, total, before) as advance:
             yield advance
     else:
-        yield _lines(label, total)
+        yield _lines(label, total, before)
 
 
 @contextmanager
-def _bar(label: str, total: int) -> Iterator[Advance]:
+def _bar(label: str, total: int, before: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"),
                TimeRemainingColumn(compact=True), TextColumn("{task.fields[text]}"))  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total, text="")
+        task = bar.add_task(label, total=total, completed=before, text="")
 
         def advance(done: int, text: str = "") -> None:
             bar.update(task, completed=done, text=text)
@@ -63,15 +63,15 @@ def _bar(label: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(label: str, total: int) -> Advance:
+def _lines(label: str, total: int, before: int) -> Advance:
     start = time.monotonic()
     due = start + QUIET
 
     def advance(done: int, text: str = "") -> None:
         nonlocal due
         now = time.monotonic()
-        if now >= due and 0 < done < total:
-            left = duration((now - start) * (total - done) / done)
+        if now >= due and before < done < total:
+            left = duration((now - start) * (total - done) / (done - before))
             notice(f"{label}: {100 * done // total} %, {left} left" + (f", {text}" if text else ""))
             due = now + PLAIN_INTERVAL
 

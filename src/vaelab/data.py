@@ -247,7 +247,12 @@ def _find(data: str) -> Source:
             return _local(path)
     if data == "digits":
         return Source("bundled with scikit-learn", ["digits"], _digits)
-    if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", data) and Path(data).suffix not in {".npz", ".npy", ".parquet", *SUFFIXES}:
+    if re.fullmatch(r"\w[\w.-]{0,95}(/[\w.-]{1,96})?", data) and Path(data).suffix not in {
+        ".npz",
+        ".npy",
+        ".parquet",
+        *SUFFIXES,
+    }:
         return Source(f"Hugging Face hub {HUB.get(data, data)}", ["hub", HUB.get(data, data)], partial(_hub, data))
     raise _missing(data, "")
 
@@ -601,7 +606,7 @@ def _plain(image: Picture) -> Picture:
 
 def _decode(picture: Any, shape: tuple[int, int, int]) -> np.ndarray:
     """A picture as uint8 (C, H, W), cropped to the aspect about its centre and resized where its size differs."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     channels, height, width = shape
     with _open(picture) as image:
@@ -609,7 +614,11 @@ def _decode(picture: Any, shape: tuple[int, int, int]) -> np.ndarray:
         image.draft(image.mode, (enough, enough))  # a large JPEG need not be decoded in full
         plain = _plain(image)
     if plain.size != (width, height):
-        plain = ImageOps.fit(plain, (width, height), Image.Resampling.LANCZOS)
+        # Cropped before, not while resizing, so that nothing beyond the edge leaks in.
+        scale = min(plain.width / width, plain.height / height)
+        wide, high = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top = (plain.width - wide) // 2, (plain.height - high) // 2
+        plain = plain.crop((left, top, left + wide, top + high)).resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(plain.convert("L" if channels == 1 else "RGB"))
     return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
 

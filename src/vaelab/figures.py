@@ -21,7 +21,6 @@ from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -266,21 +265,33 @@ def curves(history: Sequence[dict[str, Any]], title: str = "") -> Figure:
     if not names:
         raise UserError("there are no training curves to draw: the history holds no epochs")
     columns = 2 if len(names) == 4 else min(3, len(names))
-    rows = math.ceil(len(names) / columns)
     width = max(3.2, PAGE / 3 * columns)
     lines = _wrap(title, width - 2 * EDGE)
-    height = 1.75 * rows + LINE * len(lines) + EDGE
-    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1.75 * rows / height), w_pad=0.06, h_pad=0.06)
-    figure = Figure((width, height), DPI, facecolor="white", layout=layout)
+    height = 1.75 * math.ceil(len(names) / columns) + LINE * len(lines) + EDGE
+    figure = Figure((width, height), DPI, facecolor="white")
     _headline(figure, lines)
-    for position, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, position)
+    for name in names:
+        axes = figure.add_axes((0, 0, 1, 1))
         _panel(axes, *TERMS.get(name, (name.replace("_", " ").capitalize(), "")))
         _lines(axes, {split: [(row["epoch"], row[split][name]) for row in history if name in row.get(split, {})]
                       for split in SPLITS})  # fmt: skip
-        if position > len(names) - columns:
-            axes.set_xlabel("epoch", size=SMALL, color=GREY)
+    _arrange(figure, columns, height - LINE * len(lines) - EDGE)
     return figure
+
+
+def _arrange(figure: Figure, columns: int, top: float) -> None:
+    """Put panels into rows below `top` inches, all with the margins of the widest texts; a second drawing moves nothing."""
+    width, height = figure.get_size_inches()
+    ticks = [text for axes in figure.axes for text in axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())]
+    left = max(_width(text, SMALL) for text in ticks) + 0.15
+    right = max((_width(text.get_text(), SMALL) for axes in figure.axes for text in axes.texts), default=0) + 0.1
+    cell = width / columns
+    for i, axes in enumerate(figure.axes):
+        row, column = divmod(i, columns)
+        corner = ((column * cell + left) / width, (top - 1.75 * row - 1.33) / height)
+        axes.set_position((*corner, (cell - left - right) / width, 0.91 / height))
+        if i >= len(figure.axes) - columns:
+            axes.set_xlabel("epoch", size=SMALL, color=GREY)
 
 
 def _panel(axes: Axes, name: str, unit: str) -> None:

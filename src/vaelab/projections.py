@@ -1,8 +1,8 @@
 """Codes or pixels seen in two or three dimensions: PCA, k-means and t-SNE.
 
 For points with centred matrix X (N, D), principal component analysis gives the scores X V, where V holds the leading
-eigenvectors of X'X; k-means groups points around centres; t-SNE (van der Maaten and Hinton 2008) places them in the plane
-so that neighbours stay neighbours, while distances between groups mean little.
+eigenvectors of X'X; k-means groups points around centres; t-SNE (van der Maaten and Hinton 2008) places them in the
+plane so that neighbours stay neighbours, while distances between groups mean little.
 
 Everything here is a function of its arguments: the same points and seed give the same bits, at any number of workers,
 because whatever would add up in an order that depends on threads runs in one. numpy in, numpy out.

@@ -39,11 +39,12 @@ from vaelab.errors import UserError
 from vaelab.metrics import evaluate, footnotes, monitor
 from vaelab.models import VAE
 from vaelab.objectives import Terms
+from vaelab.plan import Plan, choose_device, choose_plan
 from vaelab.spec import Spec, check, encode, key
 from vaelab.store import Run, build, read_tensors, write_json, write_tensors, write_text
 from vaelab.streams import stream
 
-__all__ = ["Plan", "Stopped", "choose_plan", "fit", "measure"]
+__all__ = ["Stopped", "fit", "measure"]
 
 MONITORED = 5000  # training images on which history is measured, at most, and at most a tenth of them
 CHECK_SECONDS = 0.2  # between two looks at the terms, which cost a wait for the device
@@ -56,53 +57,6 @@ class Stopped(KeyboardInterrupt):
     """The user's interruption, after the state was written."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a run is carried out on this machine: chosen by fixed rules, written before the first step, kept on resuming.
-
-    `steps` is set where a time budget was turned into steps.
-    """
-
-    device: str
-    precision: Literal["float32", "bfloat16"]
-    threads: int
-    channels_last: bool
-    steps: int | None = None
-
-
-def choose_plan(spec: Spec, device: str | None = None, precision: str | None = None, threads: int | None = None) -> Plan:
-    """The plan for a spec on this machine, with what the user insists on."""
-    from vaelab.networks import Mlp
-
-    device = choose_device(device)
-    precision = precision or ("bfloat16" if has_bfloat16(device) else "float32")
-    if precision not in ("float32", "bfloat16"):
-        raise UserError(f'precision must be float32 or bfloat16, got "{precision}"')
-    threads = threads if threads is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads < 1:
-        raise UserError(f"threads must be at least 1, got {threads}")
-    return Plan(device, precision, threads, channels_last=not isinstance(spec.network, Mlp) and device != "mps")
-
-
-def choose_device(device: str | None) -> str:
-    """The device asked for, or the fastest there is."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device is None:
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    name, _, index = device.partition(":")
-    if not there.get(name) or (index and not (index.isdigit() and name == "cuda" and int(index) < torch.cuda.device_count())):
-        raise UserError(f'device "{device}" is not on this machine (have: {", ".join(n for n, is_there in there.items() if is_there)})')
-    return device
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether the processor multiplies in bfloat16 itself: emulation would be slower than float32."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    capabilities = torch.cpu.get_capabilities() if device == "cpu" else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_tile", "amx", "bf16"))
-
-
 def fit(specs: Sequence[Spec], dataset: Dataset, out: Path, *, device: str | None = None, precision: str | None = None,
         threads: int | None = None, snapshots: Sequence[int] | None = None, parent: Run | None = None) -> list[Run]:  # fmt: skip
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
@@ -113,7 +67,7 @@ def fit(specs: Sequence[Spec], dataset: Dataset, out: Path, *, device: str | Non
     runs = []
     for spec in specs:
         check(spec)
-        plan = choose_plan(spec, device, precision, threads)
+        plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
         run = Run(out / key(spec, dataset.fingerprint, plan.precision))
         if run.finished:
             run = replace(run, outcome="existing", from_epoch=len(run.history))
@@ -340,7 +294,7 @@ def descend(work: Work, state: State, snapshots: Sequence[int]) -> None:
     spec, per_epoch = work.spec, work.steps_per_epoch
     clock, saver = Clock(state.seconds), Saver(work.run)
     epochs = math.ceil(work.steps / per_epoch)
-    with interruption() as interrupted, progress("training", work.steps) as advance:
+    with interruption() as interrupted, progress("training", work.steps, state.step) as advance:
         for epoch in range(state.step // per_epoch, epochs):
             order = torch.randperm(len(work.images), generator=stream(spec.seed, "order", epoch)).numpy()
             for at in range(state.step - epoch * per_epoch, min(per_epoch, work.steps - epoch * per_epoch)):

@@ -130,13 +130,14 @@ def train(
         "validation": validation, "keep": keep, "seed": seed,
     }  # fmt: skip
     from vaelab.data import load
+    from vaelab.plan import choose_plan
     from vaelab.spec import check
-    from vaelab.training import choose_plan, fit
+    from vaelab.training import fit
 
     spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
     check(spec)
-    choose_plan(spec, device, precision, threads)  # refuses before the images are read
     dataset = load(spec.data, size=spec.size, validation=spec.validation)
+    choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)  # refuses before anything is said
     for line in opening(spec, dataset):
         notice(line)
     [run] = fit([spec], dataset, Path(out), device=device, precision=precision, threads=threads, snapshots=snapshots,

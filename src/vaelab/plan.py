@@ -1,0 +1,90 @@
+"""The plan: how a run is carried out on this machine, apart from what it computes.
+
+Fixed rules choose it from the spec and the machine, never a timing, so that the same command on the same machine gives
+the same plan, and with it the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from vaelab.errors import UserError
+from vaelab.models import VAE, layers
+from vaelab.networks import Mlp, Shape
+from vaelab.spec import Spec
+
+__all__ = ["Plan", "choose_device", "choose_plan"]
+
+Precision = Literal["float32", "bfloat16"]
+
+# Multiply-adds of a forward pass from which a second thread pays: below, threads wait for each other more than they
+# work, and suffer badly where something else runs on the machine. The textbook network at batch 128 has 8e7.
+SHARED_WORK = 2e8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is carried out on this machine: chosen by fixed rules, written before the first step, kept on resuming.
+
+    `steps` is set where a time budget was turned into steps.
+    """
+
+    device: str
+    precision: Precision
+    threads: int
+    channels_last: bool
+    steps: int | None = None
+
+
+def choose_plan(
+    spec: Spec, shape: Shape, device: str | None = None, precision: str | None = None, threads: int | None = None
+) -> Plan:
+    """The plan for a spec and images of `shape` on this machine, with what the user insists on."""
+    device = choose_device(device)
+    precision = precision or ("bfloat16" if has_bfloat16(device) else "float32")
+    if precision not in get_args(Precision):
+        raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{precision}"')
+    if threads is None:
+        threads = processors() if spec.batch_size * multiply_adds(spec, shape) > SHARED_WORK else 1
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}")
+    return Plan(device, precision, threads, channels_last=not isinstance(spec.network, Mlp) and device != "mps")
+
+
+def multiply_adds(spec: Spec, shape: Shape) -> int:
+    """About how many multiply-adds one image costs on its way through encoder and decoder."""
+    with torch.device("meta"):
+        rows = layers(VAE(spec.network, spec.loss, shape, spec.latent_dim))
+    return sum(row.parameters * math.prod(row.shape[1:]) for row in rows)
+
+
+def choose_device(device: str | None) -> str:
+    """The device asked for, or the fastest there is."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device is None:
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    names = [name for name, is_there in there.items() if is_there]
+    names += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if device not in names:
+        raise UserError(f'device "{device}" is not on this machine (have: {", ".join(names)})')
+    return device
+
+
+def processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the processor multiplies in bfloat16 itself: emulation would be slower than float32."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    capabilities = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
