@@ -27,10 +27,10 @@ def textbook(epochs: int, threads: int) -> float:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, Dataset
 
-    from vaelab import data
+    from vaelab.loading import load
 
     torch.set_num_threads(threads)
-    images = data.load("mnist").splits["train"].uint8()
+    images = load("mnist").splits["train"].uint8()
 
     class Pictures(Dataset):
         """Pictures as torchvision's MNIST serves them: a PIL image, then ToTensor."""
@@ -76,13 +76,13 @@ def ours(epochs: int, threads: int) -> float:
     """The same training by `fit`, monitoring, history and states included; images a second as origin.json says."""
     from pathlib import Path
 
-    from vaelab import data
+    from vaelab.loading import load
     from vaelab.spec import change, preset
     from vaelab.training import fit
 
     spec = change(preset("textbook", "mnist"), {"epochs": epochs})
     with tempfile.TemporaryDirectory() as folder:
-        [run] = fit([spec], data.load("mnist"), Path(folder), device="cpu", threads=threads)
+        [run] = fit([spec], load("mnist"), Path(folder), device="cpu", threads=threads)
         return run.origin["images_per_second"]
 
 

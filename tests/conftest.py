@@ -12,12 +12,14 @@ os.environ.pop("VAELAB_DATA", None)
 import pytest
 import torch
 
-from vaelab import images, verbs
+from vaelab import verbs
+from vaelab.images import Dataset
+from vaelab.loading import load
 from vaelab.store import Run
 
 @pytest.fixture(scope="session")
-def digits() -> images.Dataset:
-    return images.load("digits", validation=0.1)
+def digits() -> Dataset:
+    return load("digits", validation=0.1)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def pixels(digits: images.Dataset) -> torch.Tensor:
+def pixels(digits: Dataset) -> torch.Tensor:
     """Sixteen digits in [0, 1], (16, 1, 8, 8), float64."""
     return torch.from_numpy(digits.splits["train"].uint8(slice(0, 16))).double() / 255
 

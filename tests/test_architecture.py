@@ -8,10 +8,10 @@ from pathlib import Path
 import vaelab
 
 FLOORS = [
-    ["errors", "console", "streams", "densities"],
-    ["images", "likelihoods", "networks"],
-    ["models"],
-    ["objectives"],
+    ["errors", "console", "streams", "densities", "images"],
+    ["pictures", "likelihoods", "networks"],
+    ["sources", "models"],
+    ["loading", "objectives"],
     ["metrics", "spec"],
     ["plan", "store"],
     ["training", "interpolation", "projections", "embedding"],

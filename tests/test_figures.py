@@ -70,7 +70,7 @@ def overlaps(texts):
 
 
 def history(count, validation=True):
-    terms = {"loss": 2.0, "cross_entropy": 1.5, "squared_error": 0.5, "kl": 0.2, "negative_elbo": 2.5, "kl_of_mean": 9.0}
+    terms = {"loss": 2.0, "cross_entropy": 1.5, "squared_error": 0.5, "kl": 0.2, "negative_elbo": 2.5, "kl_of_mean": 9}
     rows = [{name: value + 3 / epoch for name, value in terms.items()} for epoch in range(1, count + 1)]
     return [{"epoch": i, "step": i, "seconds": 1.0, "train": row, "validation": row if validation else {}}
             for i, row in enumerate(rows, start=1)]  # fmt: skip

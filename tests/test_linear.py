@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from vaelab import images
+from vaelab.images import Dataset
 from vaelab.likelihoods import Gaussian
 from vaelab.metrics import bounds
 from vaelab.models import VAE
@@ -22,7 +22,7 @@ LATENT = 3
 
 
 @pytest.fixture(scope="module")
-def x(digits: images.Dataset) -> torch.Tensor:
+def x(digits: Dataset) -> torch.Tensor:
     return torch.from_numpy(digits.splits["train"].uint8()).double() / 255
 
 

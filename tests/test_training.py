@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelab import images, plan, training
+from vaelab import plan, training
 from vaelab.errors import UserError
+from vaelab.images import Dataset
 from vaelab.likelihoods import CrossEntropy
 from vaelab.models import VAE
 from vaelab.networks import Mlp
@@ -29,7 +30,7 @@ from vaelab.training import fit, rate_factor
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
 
 
-def train(spec: Spec, dataset: images.Dataset, out: Path, **plan: object) -> Run:
+def train(spec: Spec, dataset: Dataset, out: Path, **plan: object) -> Run:
     return fit([spec], dataset, out, **{"device": "cpu", "precision": "float32", "threads": 1} | plan)[0]  # type: ignore[arg-type]
 
 
@@ -41,7 +42,7 @@ def rows(run: Run) -> list[dict[str, object]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in run.history]
 
 
-def test_the_loop_is_the_textbook_one(digits: images.Dataset, tmp_path: Path) -> None:
+def test_the_loop_is_the_textbook_one(digits: Dataset, tmp_path: Path) -> None:
     """The weights of `fit` are those of a plain loop with torch.optim.Adam and the loss written out."""
     run = train(SMALL, digits, tmp_path)
     x = torch.from_numpy(digits.splits["train"].uint8()).float() / 255
@@ -76,7 +77,7 @@ VARIANTS = {
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
-    changes: dict[str, object], precision: str, digits: images.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, object], precision: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = change(SMALL, changes)
     whole = train(spec, digits, tmp_path / "whole", precision=precision)
@@ -99,11 +100,11 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     assert not (resumed.path / "state").exists()
 
 
-def test_killed_without_warning_it_resumes_exactly(digits: images.Dataset, tmp_path: Path) -> None:
+def test_killed_without_warning_it_resumes_exactly(digits: Dataset, tmp_path: Path) -> None:
     spec = replace(SMALL, epochs=40, network=Mlp((256,)), batch_size=20)
     whole = train(spec, digits, tmp_path / "whole")
-    script = ("import sys; from pathlib import Path; from vaelab import images; from vaelab.spec import decode; import json;"
-              "from vaelab.training import fit; fit([decode(json.loads(sys.argv[1]))], images.load('digits', validation=0.1),"
+    script = ("import sys; from pathlib import Path; from vaelab.loading import load; from vaelab.spec import decode; import json;"
+              "from vaelab.training import fit; fit([decode(json.loads(sys.argv[1]))], load('digits', validation=0.1),"
               "Path(sys.argv[2]), device='cpu', precision='float32', threads=1)")  # fmt: skip
     import json
 
@@ -123,7 +124,7 @@ def test_killed_without_warning_it_resumes_exactly(digits: images.Dataset, tmp_p
     assert rows(killed) == rows(whole)
 
 
-def test_a_finished_run_is_returned_and_not_trained_again(digits: images.Dataset, tmp_path: Path) -> None:
+def test_a_finished_run_is_returned_and_not_trained_again(digits: Dataset, tmp_path: Path) -> None:
     first = train(SMALL, digits, tmp_path)
     again = train(SMALL, digits, tmp_path)
     assert (first.outcome, first.images_trained) == ("trained", 2 * len(digits.splits["train"]))
@@ -131,7 +132,7 @@ def test_a_finished_run_is_returned_and_not_trained_again(digits: images.Dataset
     assert first == again
 
 
-def test_the_seed_fixes_weights_order_and_noise(digits: images.Dataset, tmp_path: Path) -> None:
+def test_the_seed_fixes_weights_order_and_noise(digits: Dataset, tmp_path: Path) -> None:
     one, two = (train(SMALL, digits, tmp_path / name) for name in "ab")
     other = train(replace(SMALL, seed=1), digits, tmp_path)
     assert weights(one) == weights(two)
@@ -148,7 +149,7 @@ def test_training_learns(trained: Run) -> None:
     assert best < pixels.var(axis=0).mean(), "better than the mean image"
 
 
-def test_averaged_and_best_weights_are_the_ones_kept(digits: images.Dataset, tmp_path: Path) -> None:
+def test_averaged_and_best_weights_are_the_ones_kept(digits: Dataset, tmp_path: Path) -> None:
     plain = train(SMALL, digits, tmp_path)
     averaged = train(replace(SMALL, ema=0.5), digits, tmp_path)
     assert weights(plain) != weights(averaged)
@@ -158,7 +159,7 @@ def test_averaged_and_best_weights_are_the_ones_kept(digits: images.Dataset, tmp
     assert run.metrics["validation"]["metrics"]["loss"]["value"] == pytest.approx(min(losses), rel=1e-4)
 
 
-def test_a_child_starts_from_its_parents_weights(digits: images.Dataset, tmp_path: Path) -> None:
+def test_a_child_starts_from_its_parents_weights(digits: Dataset, tmp_path: Path) -> None:
     parent = train(SMALL, digits, tmp_path)
     spec = replace(SMALL, parent=parent.key, lr=1e-30)
     child = fit([spec], digits, tmp_path, device="cpu", precision="float32", threads=1, parent=parent)[0]
@@ -169,25 +170,25 @@ def test_a_child_starts_from_its_parents_weights(digits: images.Dataset, tmp_pat
         fit([replace(spec, latent_dim=4)], digits, tmp_path, device="cpu", precision="float32", parent=parent)
 
 
-def test_nan_stops_with_the_term_and_the_remedy(digits: images.Dataset, tmp_path: Path) -> None:
+def test_nan_stops_with_the_term_and_the_remedy(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training stopped in epoch 1, step \d+: the distortion.*became (NaN|infinite)") as error:
         train(replace(SMALL, lr=1e30), digits, tmp_path)
     assert "--lr" in str(error.value)
 
 
-def test_a_time_budget_becomes_steps_once(digits: images.Dataset, tmp_path: Path) -> None:
+def test_a_time_budget_becomes_steps_once(digits: Dataset, tmp_path: Path) -> None:
     run = train(replace(SMALL, minutes=0.02), digits, tmp_path)
     assert run.history[-1]["step"] == run.origin["plan"]["steps"] > 1
 
 
-def test_snapshots_show_the_same_images_at_chosen_epochs(digits: images.Dataset, tmp_path: Path) -> None:
+def test_snapshots_show_the_same_images_at_chosen_epochs(digits: Dataset, tmp_path: Path) -> None:
     run = train(replace(SMALL, epochs=3), digits, tmp_path, snapshots=[1])
     kept, _ = read_tensors(run.path / "snapshots.safetensors")
     assert set(kept) == {"originals", "epoch-00001", "epoch-00003"}
     assert kept["epoch-00003"].shape == kept["originals"].shape == (8, 1, 8, 8)
 
 
-def test_two_processes_do_not_train_one_run(digits: images.Dataset, tmp_path: Path) -> None:
+def test_two_processes_do_not_train_one_run(digits: Dataset, tmp_path: Path) -> None:
     from filelock import FileLock
 
     run = train(SMALL, digits, tmp_path / "other")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vaelab.console import progress
-from vaelab.data import Dataset, Images
+from vaelab.images import Dataset, Images
 from vaelab.metrics import batches
 from vaelab.models import VAE
 

@@ -280,16 +280,17 @@ def curves(history: Sequence[dict[str, Any]], title: str = "") -> Figure:
 
 
 def _arrange(figure: Figure, columns: int, top: float) -> None:
-    """Put panels into rows below `top` inches, all with the margins of the widest texts; a second drawing moves nothing."""
+    """Put panels into rows below `top` inches, with the margins of the widest texts: drawing twice moves nothing."""
     width, height = figure.get_size_inches()
-    ticks = [text for axes in figure.axes for text in axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks())]
-    left = max(_width(text, SMALL) for text in ticks) + 0.15
-    right = max((_width(text.get_text(), SMALL) for axes in figure.axes for text in axes.texts), default=0) + 0.1
+    marks = [axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks())) for axes in figure.axes]
+    left = max(_width(text, SMALL) for texts in marks for text in texts) + 0.15
+    named = {text.get_text() for axes in figure.axes for text in axes.texts} & set(SPLITS)
+    right = max((_width(split, SMALL) for split in named), default=0) + 0.1
     cell = width / columns
     for i, axes in enumerate(figure.axes):
         row, column = divmod(i, columns)
-        corner = ((column * cell + left) / width, (top - 1.75 * row - 1.33) / height)
-        axes.set_position((*corner, (cell - left - right) / width, 0.91 / height))
+        corner = ((column * cell + left) / width, (top - 1.75 * row - 1.35) / height)
+        axes.set_position((*corner, (cell - left - right) / width, 0.95 / height))
         if i >= len(figure.axes) - columns:
             axes.set_xlabel("epoch", size=SMALL, color=GREY)
 

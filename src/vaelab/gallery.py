@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vaelab import figures, projections
 from vaelab.console import progress
-from vaelab.data import Dataset, Images
+from vaelab.images import Dataset, Images
 from vaelab.densities import Normal, kl_per_dimension, standard_normal
 from vaelab.interpolation import alphas, draw_pairs, interpolate
 from vaelab.metrics import batches

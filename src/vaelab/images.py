@@ -1,1 +1,122 @@
-from vaelab.data import *  # noqa: F403
+"""Images: uint8 pixels, labels and splits, in memory or mapped from disk.
+
+A split is part of the data and not of a run: what a source does not store is held out by constant seeds, stratified by
+label, so that every run, whatever its seed, trains, validates and tests on the same pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Dataset", "Images", "make_splits"]
+
+HELD_OUT = 0.2  # of a source without a test split
+TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of the run
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Some pictures of a stored split: uint8 `pixels` (M, C, H, W), shared and never copied, and which `rows` of it.
+
+    `labels` (M,) index `categories`, -1 is unlabelled, None where the source has no labels; `names` are relative paths.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray | None
+    categories: tuple[str, ...]
+    split: str
+    names: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one picture."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def select(self, index: np.ndarray | Sequence[int] | slice) -> Images:
+        """The pictures at `index` (positions, a mask or a slice), in that order."""
+        return replace(self, rows=self.rows[index])
+
+    def spread(self, count: int) -> Images:
+        """At most `count` of the pictures, evenly over all of them: sources are often sorted by category."""
+        return self.select(np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64))
+
+    def uint8(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
+        """The pixels of all pictures, or of those at `index`, as a contiguous array (n, C, H, W) of its own."""
+        rows = self.rows if index is None else np.atleast_1d(self.rows[index])
+        return np.ascontiguousarray(self.pixels[rows])
+
+    def label(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
+        """The labels of all pictures, or of those at `index`, as int64 (n,); -1 where there is none."""
+        rows = self.rows if index is None else np.atleast_1d(self.rows[index])
+        return np.full(len(rows), -1, np.int64) if self.labels is None else self.labels[rows]
+
+    def name(self, i: int) -> str:
+        """The relative path of picture `i`, or its row as text where the source has no files."""
+        return str(self.rows[i]) if self.names is None else str(self.names[self.rows[i]])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images by split, where they came from and what is worth knowing about them.
+
+    `fingerprint` hashes pixels, labels, categories and splits before a validation split is cut off; neither path nor
+    time nor cache enters it. `skipped` are (file, reason); `facts` is what `describe` says of the source's files.
+    """
+
+    source: str
+    location: str
+    splits: dict[str, Images]
+    fingerprint: str
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+def make_splits(parts: dict[str, Images], validation: float) -> tuple[dict[str, Images], dict[str, str]]:
+    """Train, validation if asked for, and test, and how each came about."""
+    splits: dict[str, Images] = {"train": parts["train"]}
+    made: dict[str, str] = dict.fromkeys(SPLITS, "stored")
+    wanted = [("test", HELD_OUT, TEST_SEED), ("validation", validation, VALIDATION_SEED)]
+    for split, fraction, seed in wanted:
+        if fraction and split in parts:
+            splits[split] = parts[split]
+        elif fraction:
+            _hold_out(splits, split, fraction, seed)
+            made |= {split: f"{fraction:.6g} of train, stratified, by a fixed seed", "train": "the rest"}
+    splits = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
+    return splits, {split: made[split] for split in splits}
+
+
+def _hold_out(splits: dict[str, Images], split: str, fraction: float, seed: int) -> None:
+    """Move a fraction of the training pictures into another split; nothing happens where none can be spared."""
+    train = splits["train"]
+    chosen = _chosen(train.label(), fraction, seed)
+    if not chosen.any() and split == "validation":  # each category has one picture: some of them are given up
+        chosen = _chosen(np.zeros(len(train), np.int64), fraction, seed)
+    if chosen.any():
+        splits[split] = replace(train.select(chosen), split=split)
+        splits["train"] = train.select(~chosen)
+
+
+def _chosen(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A mask of the fraction, at least one, that is held out: evenly among the labels, never the last of its label.
+
+    The pictures, shuffled and then sorted by label, are passed at even steps; the first of each label is left out.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    rest = order[1:][labels[order[1:]] == labels[order[:-1]]]
+    count = min(max(1, round(fraction * len(labels))), len(rest))
+    chosen = np.zeros(len(labels), bool)
+    chosen[rest[(2 * np.arange(count) + 1) * len(rest) // (2 * max(count, 1))]] = True
+    return chosen

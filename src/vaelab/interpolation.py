@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.data import Images
+from vaelab.images import Images
 from vaelab.errors import UserError, unknown
 from vaelab.models import VAE
 from vaelab.streams import stream

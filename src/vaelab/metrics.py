@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaelab.console import Advance
-from vaelab.data import Images
+from vaelab.images import Images
 from vaelab.densities import kl_normal, standard_normal
 from vaelab.likelihoods import CrossEntropy, Distortion
 from vaelab.models import VAE, Draw

@@ -30,7 +30,7 @@ from vaelab.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vaelab.data import Dataset, Images
+    from vaelab.images import Dataset, Images
     from vaelab.models import VAE
     from vaelab.spec import Spec
 
@@ -179,9 +179,9 @@ class Run:
     @cached_property
     def dataset(self) -> Dataset:
         """The data that the run was trained on, with its validation split."""
-        from vaelab import data
+        from vaelab.loading import load as load_images
 
-        dataset = data.load(self.spec.data, size=self.spec.size, validation=self.spec.validation)
+        dataset = load_images(self.spec.data, size=self.spec.size, validation=self.spec.validation)
         trained = self.origin["data"]["fingerprint"]
         if dataset.fingerprint != trained:
             raise UserError(

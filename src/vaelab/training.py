@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from vaelab.console import Advance, notice, progress
-from vaelab.data import Dataset, Images
+from vaelab.images import Dataset, Images
 from vaelab.errors import UserError
 from vaelab.metrics import evaluate, footnotes, monitor
 from vaelab.models import VAE

@@ -16,7 +16,7 @@ from vaelab.errors import UserError, unknown
 if TYPE_CHECKING:
     import numpy as np
 
-    from vaelab.data import Dataset
+    from vaelab.images import Dataset
     from vaelab.models import VAE, Layer
     from vaelab.spec import Spec
     from vaelab.store import Run
@@ -129,7 +129,7 @@ def train(
         "schedule": schedule, "lr_warmup": lr_warmup, "clip": clip, "ema": ema, "flips": flips,
         "validation": validation, "keep": keep, "seed": seed,
     }  # fmt: skip
-    from vaelab.data import load
+    from vaelab.loading import load
     from vaelab.plan import choose_plan
     from vaelab.spec import check
     from vaelab.training import fit
@@ -231,7 +231,7 @@ def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None 
     import torch
 
     from vaelab import figures
-    from vaelab.data import read
+    from vaelab.pictures import read
 
     run = _run(run)
     pixels = read(list(images), run.model.shape)
@@ -306,7 +306,7 @@ def interpolate(
 
 def _ends(run: Run, ends: tuple[str | None, str | None], pairs: int, split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The pictures where paths start and end, each uint8 (P, C, H, W)."""
-    from vaelab.data import read
+    from vaelab.pictures import read
     from vaelab.interpolation import draw_pairs
 
     files = [end is not None and Path(end).is_file() for end in ends]
@@ -392,7 +392,7 @@ def data(data: str, *, size: int | None = None) -> dict[str, Any]:
     size
         Side in pixels to which pictures are cropped and resized.
     """
-    from vaelab.data import describe, load
+    from vaelab.loading import describe, load
 
     return describe(load(data, size=size))
 
@@ -449,7 +449,7 @@ def _run(run: RunLike) -> Run:
 
 def _other(data: str, model: VAE) -> Dataset:
     """Other images in the shape that the model takes."""
-    from vaelab.data import load
+    from vaelab.loading import load
 
     return load(data, size=model.shape[1:], channels=model.shape[0])
 

@@ -19,10 +19,11 @@ from hub import serving
 from PIL import Image
 from pyarrow import parquet
 
-from vaelab.data import describe, load, read
+from vaelab.loading import describe, load
+from vaelab.pictures import read
 from vaelab.errors import UserError
 
-module = importlib.import_module("vaelab.data")  # `vaelab.data` as an attribute is the verb of that name
+from vaelab import loading as module, sources
 SRC = str(Path(module.__file__).parents[1])
 
 
@@ -509,7 +510,7 @@ def outcome(names, **environment):
     """What loading each name gives in a process of its own: its description, or the error's text."""
     code = """
 import json, sys
-from vaelab.data import describe, load
+from vaelab.loading import describe, load
 for name in sys.argv[1:]:
     try:
         print(json.dumps(describe(load(name))))
@@ -571,7 +572,7 @@ def test_names_are_paths_first_then_under_vaelab_data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no/such", "pictures.npz", "a/b/c", "", "x" * 5000])
 def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
-    monkeypatch.setattr(module, "_hub", lambda name: pytest.fail("asked the hub"))
+    monkeypatch.setattr(sources, "_hub", lambda name: pytest.fail("asked the hub"))
     with pytest.raises(
         UserError, match=r"looked for: the path .*, \$VAELAB_DATA \(unset\)(.|\n)*give a folder of images"
     ):
@@ -581,9 +582,9 @@ def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
 def test_a_near_name_is_suggested(tmp_path, monkeypatch):
     (tmp_path / "flowers").mkdir()
     monkeypatch.setenv("VAELAB_DATA", str(tmp_path))
-    assert 'did you mean "flowers"?' in str(module._missing("flower", "the hub"))
-    assert 'did you mean "digits"?' in str(module._missing("digit", "the hub"))
-    assert "did you mean" not in str(module._missing("zzz", "the hub"))
+    assert 'did you mean "flowers"?' in str(sources._missing("flower", "the hub"))
+    assert 'did you mean "digits"?' in str(sources._missing("digit", "the hub"))
+    assert "did you mean" not in str(sources._missing("zzz", "the hub"))
 
 
 # ---- fingerprint and duplicates -------------------------------------------------------------------------------------
@@ -701,7 +702,7 @@ def test_the_slower_of_two_builders_takes_the_entry_of_the_faster(tmp_path, cach
 
 def test_two_processes_at_once(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 100})
-    code = "import sys; from vaelab.data import load; print(load(sys.argv[1]).fingerprint)"
+    code = "import sys; from vaelab.loading import load; print(load(sys.argv[1]).fingerprint)"
     call = [sys.executable, "-c", code, str(root)]
     variables = {**os.environ, "PYTHONPATH": SRC}
     both = [subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
@@ -754,7 +755,7 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
 
 def test_importing_costs_nothing():
     heavy = {"torch", "PIL", "datasets", "pyarrow", "sklearn", "huggingface_hub"}
-    code = f"import sys, vaelab.data; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, vaelab.loading; print(sorted({heavy} & set(sys.modules)))"
     variables = {**os.environ, "PYTHONPATH": SRC}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
