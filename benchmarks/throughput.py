@@ -99,11 +99,21 @@ def main() -> None:
     rates: dict[str, list[float]] = {"textbook": [], "ours": []}
     for _ in range(args.rounds):
         for side, measured in rates.items():
-            command = [sys.executable, __file__, "--side", side, "--epochs", str(args.epochs), "--threads", str(args.threads)]
+            command = [
+                sys.executable,
+                __file__,
+                "--side",
+                side,
+                "--epochs",
+                str(args.epochs),
+                "--threads",
+                str(args.threads),
+            ]
             measured.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     ratios = [b / a for a, b in zip(rates["textbook"], rates["ours"], strict=True)]
     for side, measured in rates.items():
-        print(f"{side:<9} {statistics.median(measured):>9,.0f} images/s  (from {min(measured):,.0f} to {max(measured):,.0f})")
+        middle, low, high = statistics.median(measured), min(measured), max(measured)
+        print(f"{side:<9} {middle:>9,.0f} images/s  (from {low:,.0f} to {high:,.0f})")
     print(f"ratio     {statistics.median(ratios):>9.2f}  (from {min(ratios):.2f} to {max(ratios):.2f}, pair by pair)")
 
 

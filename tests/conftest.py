@@ -17,6 +17,7 @@ from vaelab.images import Dataset
 from vaelab.loading import load
 from vaelab.store import Run
 
+
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     return load("digits", validation=0.1)
@@ -26,7 +27,9 @@ def digits() -> Dataset:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small finished run on the bundled digits, with its pictures."""
     out = tmp_path_factory.mktemp("trained")
-    return verbs.train("digits", latent_dim=4, epochs=12, lr=3e-3, out=out, threads=1, precision="float32", device="cpu")
+    return verbs.train(
+        "digits", latent_dim=4, epochs=12, lr=3e-3, out=out, threads=1, precision="float32", device="cpu"
+    )
 
 
 @pytest.fixture
@@ -35,13 +38,15 @@ def pixels(digits: Dataset) -> torch.Tensor:
     return torch.from_numpy(digits.splits["train"].uint8(slice(0, 16))).double() / 255
 
 
-def folder_of_pictures(folder: Path, count: int = 12, size: tuple[int, int] = (16, 12)) -> Path:
-    """Two categories of made colour pictures, `size` wide and high."""
+def folder_of_pictures(
+    folder: Path, count: int = 12, size: tuple[int, int] = (16, 12), names: tuple[str, str] = ("blue", "red")
+) -> Path:
+    """Two categories of made colour pictures, bluish and reddish, `size` wide and high."""
     import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for category, tint in (("blue", 2), ("red", 0)):
+    for category, tint in zip(names, (2, 0), strict=True):
         (folder / category).mkdir(parents=True)
         for i in range(count):
             array = rng.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)

@@ -18,7 +18,15 @@ from vaelab.objectives import Beta, Objective
 from vaelab.streams import evaluation_noise, stream
 
 NETWORKS = [Mlp(), Mlp(hidden=()), Mlp(hidden=(30, 20)), Conv(), Conv(widths=(4, 6)), ReportA(), ReportA(4, 0)]
-DISTORTIONS = [CrossEntropy(), SquaredError(), Sum(), Sum(0.5, 2.0), Gaussian(), Gaussian(0.2), Gaussian(0.2, "identity")]
+DISTORTIONS = [
+    CrossEntropy(),
+    SquaredError(),
+    Sum(),
+    Sum(0.5, 2.0),
+    Gaussian(),
+    Gaussian(0.2),
+    Gaussian(0.2, "identity"),
+]
 OBJECTIVES = [Beta(), Beta(0.0), Beta(4.0, warmup=0.5), Beta(free_bits=0.3), Beta(0.5, reduction="mean")]
 
 
@@ -58,7 +66,11 @@ def params(distortion: Distortion, *pixels: float) -> Params:
 
 @pytest.mark.parametrize("likelihood", [d for d in DISTORTIONS if isinstance(d, get_args(Likelihood))], ids=str)
 def test_a_likelihood_integrates_to_one_and_samples_from_itself(likelihood: Likelihood) -> None:
-    grid = torch.tensor([0.0, 1.0]) if isinstance(likelihood, CrossEntropy) else torch.linspace(-4, 5, 20_001, dtype=torch.float64)
+    grid = (
+        torch.tensor([0.0, 1.0])
+        if isinstance(likelihood, CrossEntropy)
+        else torch.linspace(-4, 5, 20_001, dtype=torch.float64)
+    )
     x = grid.double().view(-1, 1, 1, 1)
     one = params(likelihood, 0.3)
     density = likelihood.log_prob(Params(one.pixels.expand(len(x), 1, 1, 1), one.shared), x).exp()
@@ -120,7 +132,10 @@ def test_the_network_of_report_a_has_its_shapes() -> None:
 
 def test_the_textbook_network_has_its_parameters() -> None:
     model = VAE(Mlp(), CrossEntropy(), (1, 28, 28), 20)
-    assert sum(p.numel() for p in model.parameters()) == 784 * 400 + 400 + 2 * (400 * 20 + 20) + 20 * 400 + 400 + 400 * 784 + 784
+    assert (
+        sum(p.numel() for p in model.parameters())
+        == 784 * 400 + 400 + 2 * (400 * 20 + 20) + 20 * 400 + 400 + 400 * 784 + 784
+    )
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)

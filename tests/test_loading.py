@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import json
 import os
@@ -19,12 +18,12 @@ from hub import serving
 from PIL import Image
 from pyarrow import parquet
 
+from vaelab import loading, sources
+from vaelab.errors import UserError
 from vaelab.loading import describe, load
 from vaelab.pictures import read
-from vaelab.errors import UserError
 
-from vaelab import loading as module, sources
-SRC = str(Path(module.__file__).parents[1])
+SRC = str(Path(loading.__file__).parents[1])
 
 
 @pytest.fixture(autouse=True)
@@ -642,7 +641,7 @@ def test_description_is_json(tmp_path):
 
 
 def forbid_decoding(monkeypatch):
-    monkeypatch.setattr(module, "_build", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(loading, "_build", lambda *_: pytest.fail("decoded again"))
 
 
 def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
@@ -688,14 +687,14 @@ def test_a_damaged_entry_is_built_again(harm, tmp_path, capsys):
 
 def test_the_slower_of_two_builders_takes_the_entry_of_the_faster(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 5})
-    build = module._build
+    build = loading._build
 
     def overtaken(*arguments):
         build(*arguments)
-        monkeypatch.setattr(module, "_build", build)
+        monkeypatch.setattr(loading, "_build", build)
         load(root)
 
-    monkeypatch.setattr(module, "_build", overtaken)
+    monkeypatch.setattr(loading, "_build", overtaken)
     assert len(load(root).splits["train"]) == 4
     assert len(entries(cache)) == 1
 
@@ -719,7 +718,7 @@ def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", full)
+        patch.setattr(loading, "_write", full)
         with pytest.raises(
             UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"
         ):
@@ -743,14 +742,14 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_where_the_cache_lies(tmp_path, monkeypatch):
-    assert module._cache() == tmp_path / "cache"
+    assert loading._cache() == tmp_path / "cache"
     monkeypatch.delenv("VAELAB_CACHE")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert module._cache() == tmp_path / "xdg/vaelab"
+    assert loading._cache() == tmp_path / "xdg/vaelab"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert module._cache() == tmp_path / ".cache/vaelab"
+    assert loading._cache() == tmp_path / ".cache/vaelab"
 
 
 def test_importing_costs_nothing():

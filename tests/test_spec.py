@@ -57,7 +57,10 @@ def test_words_are_read(changes: dict[str, Any], expected: Spec) -> None:
         ({"lr": "nan"}, "lr must be a positive number, got nan"),
         ({"epochs": 2.5}, 'epochs must be a whole number, got "2.5"'),
         ({"epochs": -1}, "epochs must be at least 1, got -1"),
-        ({"latent_dim": 0, "batch_size": 0}, "latent_dim must be at least 1, got 0; batch_size must be at least 1, got 0"),
+        (
+            {"latent_dim": 0, "batch_size": 0},
+            "latent_dim must be at least 1, got 0; batch_size must be at least 1, got 0",
+        ),
         ({"size": 4}, "size must be from 8 to 256, got 4"),
         ({"network": "cnn"}, 'unknown network "cnn"; did you mean "conv"? (have: conv, mlp, report-a)'),
         ({"network": "mlp:widths=3"}, "network mlp has no field widths (it has: hidden)"),

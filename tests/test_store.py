@@ -49,16 +49,16 @@ def test_damaged_weights_are_named(copied: Run, damage: str) -> None:
 
 def test_other_damage_is_named(copied: Run, tmp_path: Path) -> None:
     (copied.path / "spec.json").write_text("{")
-    with pytest.raises(UserError, match="spec.json is damaged"):
+    with pytest.raises(UserError, match=r"spec\.json is damaged"):
         _ = load(copied.path).spec
     (copied.path / "history.jsonl").write_text("{")
-    with pytest.raises(UserError, match="history.jsonl is damaged"):
+    with pytest.raises(UserError, match=r"history\.jsonl is damaged"):
         _ = load(copied.path).history
     shutil.copy(copied.path / "origin.json", copied.path / "spec.json")
     with pytest.raises(UserError, match="unknown setting"):
         _ = load(copied.path).model
     (copied.path / "weights.safetensors").unlink()
-    with pytest.raises(UserError, match="weights.safetensors is missing"):
+    with pytest.raises(UserError, match=r"weights\.safetensors is missing"):
         _ = load(copied.path).model
     with pytest.raises(UserError, match="there is no run at"):
         load(tmp_path / "nowhere")
@@ -70,7 +70,7 @@ def test_other_damage_is_named(copied: Run, tmp_path: Path) -> None:
 def test_weights_of_another_model_are_refused(copied: Run) -> None:
     spec = json.loads((copied.path / "spec.json").read_text())
     write_json(copied.path / "spec.json", spec | {"latent_dim": 5})
-    with pytest.raises(UserError, match="does not fit the run's spec.json"):
+    with pytest.raises(UserError, match=r"does not fit the run's spec\.json"):
         _ = load(copied.path).model
 
 

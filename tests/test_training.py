@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from vaelab.likelihoods import CrossEntropy
 from vaelab.models import VAE
 from vaelab.networks import Mlp
 from vaelab.plan import choose_plan
-from vaelab.spec import Spec, change, preset
+from vaelab.spec import Spec, change, encode, preset
 from vaelab.store import Run, build, read_tensors
 from vaelab.streams import stream
 from vaelab.training import fit, rate_factor
@@ -83,7 +84,8 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     whole = train(spec, digits, tmp_path / "whole", precision=precision)
     step = training.take_step
     for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
-        def interrupted(work, state, order, stop=stop):  # noqa: ANN202
+
+        def interrupted(work, state, order, stop=stop):
             if state.step == stop - 1:
                 os.kill(os.getpid(), signal.SIGINT)
             return step(work, state, order)
@@ -100,17 +102,21 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     assert not (resumed.path / "state").exists()
 
 
+TRAIN = """
+import json, sys
+from pathlib import Path
+from vaelab.loading import load
+from vaelab.spec import decode
+from vaelab.training import fit
+spec, out = decode(json.loads(sys.argv[1])), Path(sys.argv[2])
+fit([spec], load("digits", validation=0.1), out, device="cpu", precision="float32", threads=1)
+"""
+
+
 def test_killed_without_warning_it_resumes_exactly(digits: Dataset, tmp_path: Path) -> None:
     spec = replace(SMALL, epochs=40, network=Mlp((256,)), batch_size=20)
     whole = train(spec, digits, tmp_path / "whole")
-    script = ("import sys; from pathlib import Path; from vaelab.loading import load; from vaelab.spec import decode; import json;"
-              "from vaelab.training import fit; fit([decode(json.loads(sys.argv[1]))], load('digits', validation=0.1),"
-              "Path(sys.argv[2]), device='cpu', precision='float32', threads=1)")  # fmt: skip
-    import json
-
-    from vaelab.spec import encode
-
-    command = [sys.executable, "-c", script, json.dumps(encode(spec)), str(tmp_path / "killed")]
+    command = [sys.executable, "-c", TRAIN, json.dumps(encode(spec)), str(tmp_path / "killed")]
     history = tmp_path / "killed" / whole.key / "history.jsonl"
     for epochs in (2, 9):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -171,7 +177,9 @@ def test_a_child_starts_from_its_parents_weights(digits: Dataset, tmp_path: Path
 
 
 def test_nan_stops_with_the_term_and_the_remedy(digits: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training stopped in epoch 1, step \d+: the distortion.*became (NaN|infinite)") as error:
+    with pytest.raises(
+        UserError, match=r"training stopped in epoch 1, step \d+: the distortion.*became (NaN|infinite)"
+    ) as error:
         train(replace(SMALL, lr=1e30), digits, tmp_path)
     assert "--lr" in str(error.value)
 
@@ -230,7 +238,7 @@ def test_averaging_moves_towards_the_present_weights() -> None:
     state = training.State(copy.deepcopy(model), torch.optim.Adam(model.parameters()), copy.deepcopy(model))
     with torch.no_grad():
         for p in state.model.parameters():
-            p += 1
+            p.add_(1)
     training.average(state, 0.75)
     for before, after in zip(model.parameters(), state.kept.parameters(), strict=True):
         torch.testing.assert_close(after, before + 0.25)

@@ -156,7 +156,7 @@ def test_a_folder_of_pictures_is_trained_with_the_damaged_ones_named(
     Image.new("RGB", (1, 1)).save(folder / "red" / "tiny.png")
     (folder / "alone").mkdir()
     Image.new("RGB", (20, 16), "green").save(folder / "alone" / "one.png")
-    status, out, err = say(capsys, "train", folder, "--epochs", 1, "--latent-dim", 2, "--threads", 1,
+    status, _, err = say(capsys, "train", folder, "--epochs", 1, "--latent-dim", 2, "--threads", 1,
                            "--out", tmp_path / "runs")  # fmt: skip
     assert status == 0, err
     assert "broken.png" in err
@@ -167,7 +167,7 @@ def test_a_folder_of_pictures_is_trained_with_the_damaged_ones_named(
 
 def test_without_a_prior_there_are_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "digits", "--loss", "se", "--kl-weight", 0, "--epochs", 1, "--threads", 1, "--no-figures"]
-    status, out, err = say(capsys, *words, "--out", tmp_path, "--json")
+    _, out, err = say(capsys, *words, "--out", tmp_path, "--json")
     assert "no likelihood" in err
     status, _, err = say(capsys, "sample", json.loads(out)["run"], "--out", tmp_path / "s.png")
     assert status == 2

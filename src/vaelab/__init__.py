@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-PUBLIC = {name: ("vaelab.verbs", name)
-          for name in ("data", "embed", "evaluate", "interpolate", "model", "reconstruct", "sample", "train")}  # fmt: skip
+VERBS = ("data", "embed", "evaluate", "interpolate", "model", "reconstruct", "sample", "train")
+PUBLIC = {name: ("vaelab.verbs", name) for name in VERBS}
 PUBLIC |= {"list": ("vaelab.verbs", "list_"), "load": ("vaelab.store", "load"), "Run": ("vaelab.store", "Run")}
 
 __all__ = ["Run", "data", "embed", "evaluate", "interpolate", "list", "load", "model", "reconstruct", "sample", "train"]

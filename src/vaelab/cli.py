@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from cyclopts import App, CycloptsError
-from cyclopts.exceptions import CoercionError
+from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts.exceptions import CoercionError, MissingArgumentError
 
 from vaelab import __version__, verbs
 from vaelab.console import notice
@@ -42,7 +42,11 @@ def shape(images: Any) -> dict[str, Any]:
 
 
 def show_train(run: Any, _: dict[str, Any]) -> Iterable[str]:
-    done = {"trained": "trained", "resumed": f"resumed after epoch {run.from_epoch} and trained", "existing": "found, already trained"}
+    done = {
+        "trained": "trained",
+        "resumed": f"resumed after epoch {run.from_epoch} and trained",
+        "existing": "found, already trained",
+    }
     yield f"run {run.path}: {done[run.outcome]}"
     for split, measured in run.metrics.items():
         yield from show_metrics(measured | {"split": split}, {})
@@ -69,17 +73,19 @@ def show_layers(rows: Any, given: dict[str, Any]) -> Iterable[str]:
 
 def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str]:
     if not rows:
-        yield f"no runs below {given.get('dir', '.')}; `vaelab train DATA` makes one"
-        return
+        return [f"no runs below {given.get('dir', '.')}; `vaelab train DATA` makes one"]
     shown = list(dict.fromkeys(n for n in ("negative_elbo", "mse", "kl", "active_units", given.get("sort")) if n))
-    width = max(len(row["path"]) for row in rows)
-    yield f"{'run':<{width}}  {'data':<12} {'network':<9} {'latent':>6}  {'loss':<13}" + "".join(f" {n:>13}" for n in shown) + "      disk"
+    table = [["run", "data", "network", "latent", "loss", *shown, "MiB", ""]]
     for row in rows:
         spec, found = row["spec"], row["metrics"]
-        numbers = "".join(f" {found[n]:>13.5g}" if n in found else f" {'-':>13}" for n in shown)
-        state = "" if row["state"] == "finished" else f"  {row['state']}"
-        yield (f"{row['path']:<{width}}  {Path(spec['data']).name[:12]:<12} {spec['network']['name']:<9} {spec['latent_dim']:>6}  "
-               f"{spec['loss']['name'][:13]:<13}{numbers} {row['bytes'] / 2**20:>6.1f} MiB{state}")  # fmt: skip
+        about = [Path(spec["data"]).name, spec["network"]["name"], str(spec["latent_dim"]), spec["loss"]["name"]]
+        numbers = [f"{found[n]:.5g}" if n in found else "-" for n in shown]
+        state = "" if row["state"] == "finished" else row["state"]
+        table.append([row["path"], *about, *numbers, f"{row['bytes'] / 2**20:.1f}", state])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    left = {0, 1, 2, 4, len(widths) - 1}
+    return ["  ".join(f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip()
+            for line in table]  # fmt: skip
 
 
 def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
@@ -90,7 +96,9 @@ def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
                 yield from walk(inner, depth + 1)
             elif isinstance(inner, list | tuple):
                 yield f"{'  ' * depth}{name}: " + ("none" if not inner else "")
-                yield from (f"{'  ' * (depth + 1)}{': '.join(map(str, i)) if isinstance(i, list | tuple) else i}" for i in inner)
+                yield from (
+                    f"{'  ' * (depth + 1)}{': '.join(map(str, i)) if isinstance(i, list | tuple) else i}" for i in inner
+                )
             else:
                 yield f"{'  ' * depth}{name}: {inner}"
 
@@ -112,12 +120,22 @@ VERBS: dict[str, Verb] = {
 }  # fmt: skip
 
 
+def whole(_: Any, tokens: Sequence[Token]) -> int:
+    """Read a whole number; the parser's own reading would cut 2.5 down to 2."""
+    return int(tokens[0].value)
+
+
+WHOLE = Parameter(converter=whole)
+
+
 def application() -> App:
     """The command line as it follows from the verbs' signatures."""
     app = App(name="vaelab", help="Variational autoencoders on images: train, look, compare.", version=__version__,
               help_format="plaintext", result_action="return_value")  # fmt: skip
     for name, verb in VERBS.items():
-        verb.function.__annotations__.pop("return", None)  # it names types whose import the help need not wait for
+        hints = verb.function.__annotations__
+        hints.pop("return", None)  # it names types whose import the help need not wait for
+        hints |= {n: Annotated[int | None, WHOLE] for n, hint in hints.items() if hint in ("int", "int | None")}
         app.command(verb.function, name=name)
     return app
 
@@ -167,9 +185,11 @@ KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
 
 def sentence(error: CycloptsError) -> str:
     """A parser's error in one sentence that names the value, what is allowed and the remedy."""
-    verb = " ".join(("vaelab", *error.command_chain))
+    verb = " ".join(("vaelab", *(error.command_chain or ())))
     if isinstance(error, CoercionError) and error.token is not None:
-        kind = next((text for kind, text in KINDS.items() if kind in (error.target_type, *get_args(error.target_type))), None)
-        if kind is not None:
+        wanted = (error.target_type, *get_args(error.target_type))
+        for kind in (text for kind, text in KINDS.items() if kind in wanted):
             return f'{error.token.keyword or "argument"} must be {kind}, got "{error.token.value}"'
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name.removeprefix('--').upper()} is missing; see `{verb} --help`"
     return f"{' '.join(str(error).split())} See `{verb} --help`."

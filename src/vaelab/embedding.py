@@ -21,7 +21,7 @@ __all__ = ["table"]
 def table(model: VAE, dataset: Dataset) -> pa.Table:
     """One row an image, split after split: path or index, split, label, mean_0..., logvar_0..., error.
 
-    `error` is the mean squared error of the mean reconstruction, per pixel value: large for images unlike those learned.
+    `error` is the mean squared error of the mean reconstruction, per pixel value: large for images unlike the known.
     """
     import pyarrow as pa
 

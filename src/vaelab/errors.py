@@ -1,7 +1,8 @@
 """The one kind of error that is the user's to mend, and how to suggest what was meant.
 
 A `UserError` carries a sentence of at most three lines: what happened, with the value; what is allowed; what to do.
-The command line prints it alone and leaves with status 2; every other exception is a fault of ours and keeps its traceback.
+The command line prints it alone and leaves with status 2; every other exception is a fault of ours and keeps its
+traceback.
 """
 
 from __future__ import annotations

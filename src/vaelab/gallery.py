@@ -18,8 +18,8 @@ from torch import Tensor
 
 from vaelab import figures, projections
 from vaelab.console import progress
-from vaelab.images import Dataset, Images
 from vaelab.densities import Normal, kl_per_dimension, standard_normal
+from vaelab.images import Dataset, Images
 from vaelab.interpolation import alphas, draw_pairs, interpolate
 from vaelab.metrics import batches
 from vaelab.models import VAE, layers
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["PICTURES", "Subject", "draw", "encode_all", "prior_samples"]
 
 POINTS = 2000  # in the feature figure of a single run
+FEW = 100  # test images below which it shows training images
 TRAVERSED = 10  # latent dimensions, those with the largest KL
 
 
@@ -83,8 +84,10 @@ class Subject:
 
     @cached_property
     def points(self) -> Images:
-        order = torch.randperm(len(self.images), generator=stream("points")).numpy()
-        return self.images.select(np.sort(order[:POINTS]))
+        """Of the feature figure: test images, or training images where there are few for testing."""
+        images = self.images if len(self.images) >= FEW else self.dataset.splits["train"]
+        order = torch.randperm(len(images), generator=stream("points")).numpy()
+        return images.select(np.sort(order[:POINTS]))
 
 
 def curves(subject: Subject) -> Figure:
@@ -110,7 +113,9 @@ def interpolations(subject: Subject) -> Figure:
         names = (images.categories[1], images.categories[0])
     start, end = draw_pairs(images, 7, names[0] or None, names[1] or None)
     made = interpolate(subject.model, images.uint8(start), images.uint8(end), alphas(6))
-    return figures.interpolations(made.originals.numpy(), made.images.numpy(), made.alphas.numpy(), names, subject.title)
+    return figures.interpolations(
+        made.originals.numpy(), made.images.numpy(), made.alphas.numpy(), names, subject.title
+    )
 
 
 @torch.no_grad()
@@ -127,16 +132,16 @@ def traversals(subject: Subject) -> Figure:
     return figures.traversals(images.numpy(), labels, steps.numpy(), subject.title)
 
 
-def latent(subject: Subject) -> Figure | None:
+def latent(subject: Subject) -> Figure:
     images = subject.points
-    if len(images) < 10:  # too few for clusters or neighbours
-        return None
     clusters = len(images.categories) or 10
     pixels = images.uint8().reshape(len(images), -1).astype(np.float32) / 255
-    panels = [projections.panels(points, clusters, label=label)
-              for points, label in ((pixels, "t-SNE of pixels"), (subject.posterior.mean.numpy(), "t-SNE of codes"))]  # fmt: skip
-    labels = images.label() if images.labels is not None else None
-    return figures.latent(panels[0], panels[1], labels, images.categories, subject.title)
+    raw = projections.panels(pixels, clusters, label="t-SNE of pixels")
+    codes = projections.panels(subject.posterior.mean.numpy(), clusters, label="t-SNE of codes")
+    labels, names = (images.label(), images.categories) if images.labels is not None else (None, ())
+    if labels is not None and (labels < 0).any():
+        labels, names = np.where(labels < 0, len(names), labels), (*names, "unlabelled")
+    return figures.latent(raw, codes, labels, names, subject.title)
 
 
 def model(subject: Subject) -> Figure:
@@ -152,7 +157,9 @@ def epochs(subject: Subject) -> Figure | None:
     return figures.epochs(kept["originals"], by_epoch, subject.title)
 
 
-PICTURES = {f.__name__: f for f in (curves, reconstructions, samples, interpolations, traversals, latent, model, epochs)}
+PICTURES = {
+    f.__name__: f for f in (curves, reconstructions, samples, interpolations, traversals, latent, model, epochs)
+}
 
 
 def draw(run: Run, dataset: Dataset, *, pdf: bool = False, names: Iterable[str] = PICTURES) -> list[Path]:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.images import Images
 from vaelab.errors import UserError, unknown
+from vaelab.images import Images
 from vaelab.models import VAE
 from vaelab.streams import stream
 
@@ -68,7 +68,7 @@ def between(start: Tensor, end: Tensor, alpha: Tensor, path: str = "linear") -> 
 
 
 @torch.no_grad()
-def interpolate(model: VAE, start: np.ndarray, end: np.ndarray, alpha: Tensor, path: str = "linear",
+def interpolate(model: VAE, start: np.ndarray, end: np.ndarray, alpha: Tensor, *, path: str = "linear",
                 noise: Tensor | None = None) -> Interpolation:  # fmt: skip
     """Decode the paths between pictures `start` and `end`, uint8 (P, C, H, W); `noise` (P, 2, D) samples the codes."""
     originals = torch.from_numpy(np.stack([start, end], axis=1)).float().div_(255)

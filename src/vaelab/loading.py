@@ -183,7 +183,7 @@ def _judge(
     hashes = {split: digests[split if split in parts else "train"][images.rows] for split, images in every.items()}
     common = _common(splits, hashes)
     meta["fingerprint"] = _fingerprint(every, hashes)
-    meta["notes"] = [*raw.notes, *_notes(splits, made, len(common), raw.skipped)]
+    meta["notes"] = [*raw.notes, *_notes(splits, made, len(common))]
     duplicates = {"count": len(common), "examples": common[:5]}
     meta["facts"] = {**_seen(looks), "other_files": 0, **raw.facts, "duplicates": duplicates}
 
@@ -323,7 +323,7 @@ def _common(splits: dict[str, Images], hashes: dict[str, np.ndarray]) -> list[tu
     return [(splits["test"].name(i), splits["train"].name(first[d])) for i, d in tested if d in first]
 
 
-def _notes(splits: dict[str, Images], made: dict[str, str], common: int, skipped: Skipped) -> list[str]:
+def _notes(splits: dict[str, Images], made: dict[str, str], common: int) -> list[str]:
     """What a user should know before trusting numbers that come from these data."""
     notes = []
     train, test = splits["train"], splits.get("test")
@@ -339,6 +339,4 @@ def _notes(splits: dict[str, Images], made: dict[str, str], common: int, skipped
             notes.append(f"categories with {text}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     if common:
         notes.append(f"{common} of {len(test or ())} test pictures stand in the training split too")
-    if skipped:
-        notes.append(f"{len(skipped)} files were skipped, the first: {skipped[0][0]} ({skipped[0][1]})")
     return notes

@@ -20,14 +20,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaelab.console import Advance
-from vaelab.images import Images
 from vaelab.densities import kl_normal, standard_normal
+from vaelab.images import Images
 from vaelab.likelihoods import CrossEntropy, Distortion
 from vaelab.models import VAE, Draw
 from vaelab.objectives import Objective
 from vaelab.streams import evaluation_noise
 
-__all__ = ["Batch", "Metrics", "batches", "bounds", "active_units", "evaluate", "fidelity", "footnotes", "is_binary", "monitor", "ssim"]
+__all__ = [
+    "Batch",
+    "Metrics",
+    "active_units",
+    "batches",
+    "bounds",
+    "evaluate",
+    "fidelity",
+    "footnotes",
+    "is_binary",
+    "monitor",
+    "ssim",
+]
 
 Metrics = dict[str, dict[str, Any]]  # name -> {"value", "stderr"}
 ACTIVE = 0.01  # variance of the posterior mean above which a latent dimension is active
@@ -161,5 +173,3 @@ def footnotes(distortion: Distortion, names: Metrics, images: Images) -> dict[st
 def is_binary(images: Images) -> bool:
     """Whether the pixels of the first thousand images are all black or white."""
     return bool(np.isin(images.spread(1000).uint8(), (0, 255)).all())
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -46,14 +46,16 @@ def choose_plan(
 ) -> Plan:
     """The plan for a spec and images of `shape` on this machine, with what the user insists on."""
     device = choose_device(device)
-    precision = precision or ("bfloat16" if has_bfloat16(device) else "float32")
-    if precision not in get_args(Precision):
-        raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{precision}"')
+    chosen = precision or ("bfloat16" if has_bfloat16(device) else "float32")
+    if chosen not in get_args(Precision):
+        raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{chosen}"')
     if threads is None:
         threads = processors() if spec.batch_size * multiply_adds(spec, shape) > SHARED_WORK else 1
     if threads < 1:
         raise UserError(f"threads must be at least 1, got {threads}")
-    return Plan(device, precision, threads, channels_last=not isinstance(spec.network, Mlp) and device != "mps")
+    return Plan(
+        device, cast(Precision, chosen), threads, channels_last=not isinstance(spec.network, Mlp) and device != "mps"
+    )
 
 
 def multiply_adds(spec: Spec, shape: Shape) -> int:
@@ -86,5 +88,3 @@ def has_bfloat16(device: str) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     capabilities = torch.cpu.get_capabilities() if device == "cpu" else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-

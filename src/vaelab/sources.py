@@ -127,8 +127,6 @@ def _missing(data: str, hub: str) -> UserError:
     return UserError(f"{what}\nlooked for: {', '.join(places)}\n{remedy}; $VAELAB_DATA is the folder of named sources")
 
 
-
-
 def _digits() -> Raw:
     from sklearn.datasets import load_digits
 

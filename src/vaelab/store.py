@@ -34,7 +34,18 @@ if TYPE_CHECKING:
     from vaelab.models import VAE
     from vaelab.spec import Spec
 
-__all__ = ["Run", "find", "load", "read_json", "read_tensors", "summary", "write_json", "write_tensors", "write_text", "writing"]
+__all__ = [
+    "Run",
+    "find",
+    "load",
+    "read_json",
+    "read_tensors",
+    "summary",
+    "write_json",
+    "write_tensors",
+    "write_text",
+    "writing",
+]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from vaelab.console import Advance, notice, progress
-from vaelab.images import Dataset, Images
 from vaelab.errors import UserError
+from vaelab.images import Dataset, Images
 from vaelab.metrics import evaluate, footnotes, monitor
 from vaelab.models import VAE
 from vaelab.objectives import Terms
@@ -57,8 +57,17 @@ class Stopped(KeyboardInterrupt):
     """The user's interruption, after the state was written."""
 
 
-def fit(specs: Sequence[Spec], dataset: Dataset, out: Path, *, device: str | None = None, precision: str | None = None,
-        threads: int | None = None, snapshots: Sequence[int] | None = None, parent: Run | None = None) -> list[Run]:  # fmt: skip
+def fit(
+    specs: Sequence[Spec],
+    dataset: Dataset,
+    out: Path,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    snapshots: Sequence[int] | None = None,
+    parent: Run | None = None,
+) -> list[Run]:
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
 
     `parent` is the run whose weights specs with its key as `parent` start from; `snapshots` are the epochs after which
@@ -230,7 +239,7 @@ def start(work: Work) -> State:
         inherit(model, work.parent)
     model = model.to(plan.device)
     if plan.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr, fused=True)
     for p in model.parameters():  # made now and not at the first step, so that a state is written and read in one way
         optimizer.state[p] = {"step": torch.zeros((), device=plan.device),
@@ -250,7 +259,7 @@ def inherit(model: VAE, parent: Run) -> None:
 
 def _tensors(state: State) -> dict[str, Tensor]:
     """Every tensor of the state under a name."""
-    names = {p: name for name, p in state.model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in state.model.named_parameters()}
     tensors = {f"model/{n}": t for n, t in state.model.state_dict().items()}
     for p, moments in state.optimizer.state.items():
         tensors |= {f"{moment}/{names[p]}": t for moment, t in moments.items()}
@@ -339,8 +348,8 @@ def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
 @torch.no_grad()
 def average(state: State, decay: float) -> None:
     """Move the averaged weights towards the present ones: averaged <- decay averaged + (1 - decay) present."""
-    averaged = [*state.averaged.parameters()] if state.averaged else []
-    torch._foreach_lerp_(averaged, [*state.model.parameters()], 1 - decay)
+    for averaged, present in zip(state.kept.parameters(), state.model.parameters(), strict=True):
+        averaged.lerp_(present, 1 - decay)
 
 
 def rate_factor(spec: Spec, done: float) -> float:
@@ -389,7 +398,7 @@ def refuse_nan(terms: Terms, epoch: int, step: int) -> None:
     raise UserError(
         f"training stopped in epoch {epoch}, step {step}: the {' and the '.join(bad)} became "
         f"{'NaN' if math.isnan(terms.loss.item()) else 'infinite'}.\n"
-        "Try a lower learning rate (a third of --lr), --clip 100, or --lr-warmup 0.1; with bfloat16 also --precision float32."
+        "Try a lower learning rate (a third of --lr), --clip 100 or --lr-warmup 0.1; with bfloat16 --precision float32."
     )
 
 
@@ -484,9 +493,9 @@ def finish(work: Work, state: State) -> None:
     model = run.model
     metrics = {split: measure(run, model, dataset.source, images)
                for split, images in dataset.splits.items() if split != "train"}  # fmt: skip
-    seen = work.images_until(state.step)
-    write_json(run.path / "origin.json", run.origin | {
-        "finished": now(), "seconds": round(state.seconds, 3), "images_per_second": round(seen / state.seconds, 1)})  # fmt: skip
+    rate = work.images_until(state.step) / state.seconds
+    ended = {"finished": now(), "seconds": round(state.seconds, 3), "images_per_second": round(rate, 1)}
+    write_json(run.path / "origin.json", run.origin | ended)
     write_json(run.path / "metrics.json", metrics)
 
 

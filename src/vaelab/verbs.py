@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 else:  # what the command line parses
     RunLike = Path
 
+NAMED = 50  # skipped files that train names
+
 __all__ = ["data", "embed", "evaluate", "interpolate", "list_", "model", "reconstruct", "sample", "train"]
 
 
@@ -146,19 +148,25 @@ def train(
         from vaelab import gallery
 
         drawn = run.path / "figures"
-        missing = [n for n in gallery.PICTURES if not all((drawn / f"{n}.{s}").exists() for s in ("png", "pdf")[:1 + pdf])]
+        missing = [
+            n for n in gallery.PICTURES if not all((drawn / f"{n}.{s}").exists() for s in ("png", "pdf")[: 1 + pdf])
+        ]
         gallery.draw(run, dataset, pdf=pdf, names=missing)
     return run
 
 
-def _spec(data: str | None, preset: str | None, parent: str | Path | None, given: dict[str, Any]) -> tuple[Spec, Run | None]:
+def _spec(
+    data: str | None, preset: str | None, parent: str | Path | None, given: dict[str, Any]
+) -> tuple[Spec, Run | None]:
     """The spec asked for: of a preset, of the run to start from, or the default, with what was given."""
     from vaelab import spec as specs
     from vaelab.store import load
 
     if parent is None:
         if data is None:
-            raise UserError("say what to train on: a folder of images, mnist, cifar10, digits, ... (`vaelab train DATA`)")
+            raise UserError(
+                "say what to train on: a folder of images, mnist, cifar10, digits, ... (`vaelab train DATA`)"
+            )
         return specs.change(specs.preset(preset, data), given), None
     run = load(parent)
     if not run.finished:
@@ -182,8 +190,16 @@ def opening(spec: Spec, dataset: Dataset) -> list[str]:
         f"loss: {spec.loss.meaning(weight, is_binary(images))}",
     ]
     if weight != spec.objective.kl_weight:
-        lines.append(f"KL weight {spec.objective.kl_weight:g} beside a mean over pixels is {weight:g} in nats per image")
-    return lines + [f"note: {note}" for note in dataset.notes]
+        lines.append(
+            f"KL weight {spec.objective.kl_weight:g} beside a mean over pixels is {weight:g} in nats per image"
+        )
+    lines += [f"note: {note}" for note in dataset.notes]
+    if dataset.skipped:
+        lines.append(f"skipped {len(dataset.skipped)} files that are not used:")
+        lines += [f"  {file}: {reason}" for file, reason in dataset.skipped[:NAMED]]
+    if len(dataset.skipped) > NAMED:
+        lines.append(f"  and {len(dataset.skipped) - NAMED} more; `vaelab data {spec.data}` names them all")
+    return lines
 
 
 def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: int | None = None) -> dict[str, Any]:
@@ -293,7 +309,7 @@ def interpolate(
     run = _run(run)
     start, end = _ends(run, (from_, to), _positive("pairs", pairs), split, seed)
     noise = torch.randn(len(start), 2, run.model.latent_dim, generator=stream(seed, "codes")) if sampled else None
-    made = paths.interpolate(run.model, start, end, paths.alphas(steps), path, noise)
+    made = paths.interpolate(run.model, start, end, paths.alphas(steps), path=path, noise=noise)
     if out is not None and _picture(out).suffix == ".gif":
         figures.animation(list(made.images.transpose(0, 1).numpy()), out)
     elif out is not None:
@@ -304,13 +320,17 @@ def interpolate(
     return made.images.numpy()
 
 
-def _ends(run: Run, ends: tuple[str | None, str | None], pairs: int, split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _ends(
+    run: Run, ends: tuple[str | None, str | None], pairs: int, split: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The pictures where paths start and end, each uint8 (P, C, H, W)."""
-    from vaelab.pictures import read
     from vaelab.interpolation import draw_pairs
+    from vaelab.pictures import read
 
     files = [end is not None and Path(end).is_file() for end in ends]
-    pictures = [read([end], run.model.shape) if is_file and end else None for end, is_file in zip(ends, files, strict=True)]
+    pictures = [
+        read([end], run.model.shape) if is_file and end else None for end, is_file in zip(ends, files, strict=True)
+    ]
     if not all(files):
         images = run.images(split)
         _known_ends(ends, files, images.categories)
@@ -349,7 +369,9 @@ def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None)
 
     run = _run(run)
     if not has_prior(run.spec, run.model.shape):
-        raise UserError(f"run {run.key} was trained with KL weight 0: its codes do not follow the prior, so samples mean nothing")
+        raise UserError(
+            f"run {run.key} was trained with KL weight 0: its codes do not follow the prior, so samples mean nothing"
+        )
     made = prior_samples(run.model, _positive("n", n), seed).numpy()
     if out is not None:
         figures.save(figures.grid(made, f"Samples of the prior by run {run.key}"), _picture(out))
