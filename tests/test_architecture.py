@@ -8,7 +8,7 @@ from pathlib import Path
 import vaelab
 
 FLOORS = [
-    ["errors", "console", "streams", "densities", "images"],
+    ["errors", "laws", "console", "streams", "densities", "images"],
     ["pictures", "likelihoods", "networks"],
     ["sources", "models"],
     ["loading", "objectives"],

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaelab.laws import NonNegative, Positive
+
 __all__ = ["CrossEntropy", "Distortion", "Gaussian", "Likelihood", "Params", "SquaredError", "Sum", "is_likelihood"]
 
 
@@ -115,8 +117,8 @@ class Sum(Sigmoid):
 
     name: ClassVar[str] = "cross-entropy+squared-error"
     short: ClassVar[str] = "ce+se"
-    cross_entropy: float = 1.0
-    squared_error: float = 1.0
+    cross_entropy: NonNegative = 1.0
+    squared_error: NonNegative = 1.0
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         return self.cross_entropy * CrossEntropy()(params, x) + self.squared_error * SquaredError()(params, x)
@@ -141,7 +143,7 @@ class Gaussian:
     name: ClassVar[str] = "gaussian"
     short: ClassVar[str] = "gaussian"
     channels: ClassVar[int] = 1
-    sigma: float | None = None
+    sigma: Positive | None = None
     link: Literal["sigmoid", "identity"] = "sigmoid"
 
     @property

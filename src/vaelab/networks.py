@@ -17,6 +17,7 @@ from typing import ClassVar
 from torch import nn
 
 from vaelab.errors import UserError
+from vaelab.laws import Count, Natural
 
 __all__ = ["Conv", "Mlp", "Network", "ReportA", "Shape"]
 
@@ -36,7 +37,7 @@ class Mlp:
     """Fully connected: the flattened image through the `hidden` widths; without any, a linear model."""
 
     name: ClassVar[str] = "mlp"
-    hidden: tuple[int, ...] = (400,)
+    hidden: tuple[Count, ...] = (400,)
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), *dense([math.prod(shape), *self.hidden, 2 * latent_dim]))
@@ -54,7 +55,7 @@ class Conv:
     """
 
     name: ClassVar[str] = "conv"
-    widths: tuple[int, ...] = ()
+    widths: tuple[Count, ...] = ()
 
     def stages(self, shape: Shape) -> list[Shape]:
         """The image's shape, then the shape after each layer."""
@@ -94,8 +95,8 @@ class ReportA:
     """
 
     name: ClassVar[str] = "report-a"
-    channels: int = 16
-    hidden: int = 512
+    channels: Count = 16
+    hidden: Natural = 512
 
     def stages(self, shape: Shape) -> list[Shape]:
         return [shape, (self.channels, shape[1] - 2, shape[2] - 2), (32, shape[1] - 4, shape[2] - 4)]

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor
 
 from vaelab.densities import kl_per_dimension, standard_normal
+from vaelab.laws import NonNegative, Part
 from vaelab.models import VAE, Draw
 from vaelab.networks import Shape
 
@@ -51,9 +52,9 @@ class Beta:
     """
 
     name: ClassVar[str] = "beta"
-    kl_weight: float = 1.0
-    warmup: float = 0.0
-    free_bits: float = 0.0
+    kl_weight: NonNegative = 1.0
+    warmup: Part = 0.0
+    free_bits: NonNegative = 0.0
     reduction: Literal["sum", "mean"] = "sum"
 
     def effective_kl_weight(self, shape: Shape) -> float:

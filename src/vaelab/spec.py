@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePath
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vaelab.errors import UserError, unknown
+from vaelab.laws import Count, Fraction, Law, Natural, Part, Positive, Side
 from vaelab.likelihoods import CrossEntropy, Distortion, Gaussian, SquaredError
 from vaelab.networks import Conv, Mlp, Network, ReportA
 from vaelab.objectives import Beta, Objective
@@ -35,23 +35,23 @@ class Spec:
     """
 
     data: str = "digits"
-    size: int | None = None  # side in pixels to which pictures are cropped and resized; none: as they are
+    size: Side | None = None  # side in pixels to which pictures are cropped and resized; none: as they are
     network: Network = field(default_factory=Conv)
-    latent_dim: int = 32
+    latent_dim: Count = 32
     loss: Distortion = field(default_factory=Gaussian)
     objective: Objective = field(default_factory=Beta)
-    epochs: int = 20
-    minutes: float | None = None  # a time budget in place of epochs
-    batch_size: int = 128
-    lr: float = 1e-3
+    epochs: Count = 20
+    minutes: Positive | None = None  # a time budget in place of epochs
+    batch_size: Count = 128
+    lr: Positive = 1e-3
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate, towards 0
-    lr_warmup: float = 0.0  # the part of the training over which the learning rate rises from 0
-    clip: float | None = None  # largest norm of the gradient
-    ema: float = 0.0  # decay of the averaged weights, which are then the ones evaluated and kept
+    lr_warmup: Part = 0.0  # the part of the training over which the learning rate rises from 0
+    clip: Positive | None = None  # largest norm of the gradient
+    ema: Fraction = 0.0  # decay of the averaged weights, which are then the ones evaluated and kept
     flips: bool = False  # mirror half of the training pictures
-    validation: float = 0.1  # the fraction of the training pictures held out
+    validation: Fraction = 0.1  # the fraction of the training pictures held out
     keep: Literal["last", "best"] = "last"  # best: the epoch of lowest validation loss
-    seed: int = 0  # of weights, batch order and noise
+    seed: Natural = 0  # of weights, batch order and noise
     parent: str | None = None  # key of the run whose weights this one starts from
 
 
@@ -84,7 +84,7 @@ def change(spec: Spec, changes: Mapping[str, Any]) -> Spec:
     """The spec with some fields changed; values may be words. `objective.warmup` names a field of a member."""
     for name, value in changes.items():
         head, _, rest = SHORT.get(name, name).replace("-", "_").partition(".")
-        hints = get_type_hints(Spec)
+        hints = _hints(Spec)
         if head not in hints:
             raise unknown("setting", name, [*hints, *SHORT])
         new = parse(head, hints[head], value) if not rest else _change_member(getattr(spec, head), rest, name, value)
@@ -119,49 +119,29 @@ def key(spec: Spec, fingerprint: str, precision: str) -> str:
 
 def check(spec: Spec) -> None:
     """Refuse values that cannot be meant, all of them in one message."""
-    o = spec.objective
-    laws = {
-        "latent_dim": (spec.latent_dim >= 1, "at least 1"),
-        "size": (spec.size is None or 8 <= spec.size <= 256, "from 8 to 256"),
-        "epochs": (spec.epochs >= 1, "at least 1"),
-        "minutes": (spec.minutes is None or 0 < spec.minutes < math.inf, "positive"),
-        "batch_size": (spec.batch_size >= 1, "at least 1"),
-        "lr": (0 < spec.lr < math.inf, "a positive number"),
-        "lr_warmup": (0 <= spec.lr_warmup <= 1, "from 0 to 1, a part of the training"),
-        "clip": (spec.clip is None or 0 < spec.clip < math.inf, "positive"),
-        "ema": (0 <= spec.ema < 1, "at least 0 and below 1"),
-        "validation": (0 <= spec.validation < 1, "at least 0 and below 1"),
-        "keep": (spec.keep == "last" or spec.validation > 0, "last where validation is 0"),
-        "seed": (spec.seed >= 0, "at least 0"),
-        "kl_weight": (0 <= o.kl_weight < math.inf, "at least 0"),
-        "warmup": (0 <= o.warmup <= 1, "from 0 to 1, a part of the training"),
-        "free_bits": (0 <= o.free_bits < math.inf, "at least 0"),
-        "network": (_positive(spec.network), "a network with positive sizes"),
-        "sigma": (getattr(spec.loss, "sigma", None) is None or 0 < spec.loss.sigma < math.inf, "positive"),  # type: ignore[union-attr]
-    }
-    wrong = [
-        f"{name} must be {law}, got {_show(spec, name)}" for name, (holds, law) in laws.items() if not holds
-    ]  # a comparison with NaN is false, so NaN never passes
+    wrong = list(broken(spec))
+    if spec.keep == "best" and spec.validation == 0:
+        wrong.append("keep must be last where validation is 0, got best")
     if wrong:
         raise UserError("; ".join(wrong))
 
 
-def _positive(network: Network) -> bool:
-    optional = {"hidden"} if isinstance(network, ReportA) else set()
-    sizes = {f.name: getattr(network, f.name) for f in fields(network)}
-    return all(
-        n > 0 or (n == 0 and name in optional)
-        for name, value in sizes.items()
-        for n in (value if isinstance(value, tuple) else (value,))
-    )
+def broken(member: Any) -> Iterator[str]:
+    """What breaks the law of its field, in a dataclass and the members that it holds."""
+    for name, hint in _hints(type(member)).items():
+        value = getattr(member, name)
+        if hasattr(value, "__dataclass_fields__"):
+            yield from broken(value)
+        values = value if isinstance(value, tuple) else (value,)
+        for law in _laws(hint):
+            yield from (f"{name} must be {law.said}, got {v}" for v in values if v is not None and not law.holds(v))
 
 
-def _show(spec: Spec, name: str) -> Any:
-    for holder in (spec, spec.objective, spec.loss):
-        if hasattr(holder, name):
-            value = getattr(holder, name)
-            return _plain(value) if not isinstance(value, str) else value
-    return "?"
+def _laws(hint: Any) -> list[Law]:
+    """The laws in a type such as `Positive | None` or `tuple[Count, ...]`."""
+    if get_origin(hint) is Annotated:
+        return [law for law in hint.__metadata__ if isinstance(law, Law)]
+    return [law for inner in get_args(hint) for law in _laws(inner)]
 
 
 # The codec: type hints say how a value is read.
@@ -173,6 +153,8 @@ def parse(name: str, hint: Any, value: Any) -> Any:
     members = _members(hint)
     if members:
         return _member(flag, members, value)
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType) and type(None) in args:
         if value is None or value in ("none", "None"):
@@ -252,7 +234,7 @@ def _build(flag: str, member: type, settings: Mapping[str, Any]) -> Any:
 
 
 def _hints(member: type) -> dict[str, Any]:
-    hints = get_type_hints(member)
+    hints = get_type_hints(member, include_extras=True)
     return {f.name: hints[f.name] for f in fields(member)}
 
 
