@@ -57,7 +57,7 @@ def test_evaluate_prints_metrics_with_errors(trained: Run, capsys: pytest.Captur
     assert measured == trained.metrics["test"]
     assert set(measured["metrics"]["negative_elbo"]) == {"value", "stderr"}
     _, out, _ = say(capsys, "evaluate", trained.path, "--split", "train", "--n", 50)
-    assert "train, 50 images of digits" in out
+    assert "train: 50 images of digits" in out
     assert "negative_elbo_of_mean" in out
 
 

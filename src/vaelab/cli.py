@@ -42,25 +42,35 @@ def shape(images: Any) -> dict[str, Any]:
 
 
 def show_train(run: Any, _: dict[str, Any]) -> Iterable[str]:
-    done = {
-        "trained": "trained",
-        "resumed": f"resumed after epoch {run.from_epoch} and trained",
-        "existing": "found, already trained",
-    }
-    yield f"run {run.path}: {done[run.outcome]}"
-    for split, measured in run.metrics.items():
-        yield from show_metrics(measured | {"split": split}, {})
-    drawn = sorted((run.path / "figures").glob("*.p*"))
+    done = {"resumed": f"resumed after epoch {run.from_epoch} and trained", "existing": "found, already trained"}
+    yield f"run {run.path}: {done.get(run.outcome, run.outcome)}"
+    yield from metrics_table(list(run.metrics.values()))
+    drawn = sorted(file.name for file in (run.path / "figures").glob("*.p*"))
     if drawn:
-        yield f"figures: {', '.join(str(file) for file in drawn)}"
+        yield f"figures in {run.path / 'figures'}: {', '.join(drawn)}"
 
 
 def show_metrics(measured: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
-    yield f"{measured['split']}, {measured['n']:,} images of {measured['data']}:"
-    for name, metric in measured["metrics"].items():
-        error = f" +- {metric['stderr']:.2g}" if metric["stderr"] is not None else ""
-        note = f"   ({metric['note']})" if "note" in metric else ""
-        yield f"  {name:<24} {metric['value']:>10.5g}{error}{note}"
+    return metrics_table([measured])
+
+
+def metrics_table(columns: list[dict[str, Any]]) -> Iterable[str]:
+    """Metrics as lines, a column for each split that was measured, with standard errors over images."""
+    for column in columns:
+        yield f"{column['split']}: {column['n']:,} images of {column['data']}"
+    yield " " * 24 + "".join(f"{column['split']:>24}" for column in columns)
+    for name in columns[0]["metrics"] if columns else ():
+        metrics = [column["metrics"][name] for column in columns]
+        yield f"{name:<24}" + "".join(f"{value_and_error(m):>24}" for m in metrics) + note_beside(metrics[0])
+
+
+def value_and_error(metric: dict[str, Any]) -> str:
+    error = metric["stderr"]
+    return f"{metric['value']:.5g}" + (f" +- {error:<7.2g}" if error is not None else " " * 11)
+
+
+def note_beside(metric: dict[str, Any]) -> str:
+    return f"   ({metric['note']})" if "note" in metric else ""
 
 
 def show_layers(rows: Any, given: dict[str, Any]) -> Iterable[str]:
@@ -89,20 +99,29 @@ def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str
 
 
 def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
-    def walk(value: Any, depth: int) -> Iterable[str]:
-        for name, inner in value.items():
-            if isinstance(inner, dict) and inner:
-                yield f"{'  ' * depth}{name}:"
-                yield from walk(inner, depth + 1)
-            elif isinstance(inner, list | tuple):
-                yield f"{'  ' * depth}{name}: " + ("none" if not inner else "")
-                yield from (
-                    f"{'  ' * (depth + 1)}{': '.join(map(str, i)) if isinstance(i, list | tuple) else i}" for i in inner
-                )
-            else:
-                yield f"{'  ' * depth}{name}: {inner}"
+    def counts(table: dict[str, int]) -> str:
+        shown = [f"{name} ({n:,})" for name, n in list(table.items())[:COUNTED]]
+        return ", ".join(shown) + (f" and {len(table) - COUNTED} more" if len(table) > COUNTED else "")
 
-    return walk(facts, 0)
+    total = sum(split["n"] for split in facts["splits"].values())
+    yield f"{facts['source']}: {facts['location']}"
+    yield f"{total:,} images, loaded as {' x '.join(map(str, facts['shape']))}"
+    for name, split in facts["splits"].items():
+        labels = f": {counts(split['categories'])}" if split.get("categories") else ""
+        yield f"  {name:<11} {split['n']:>9,}  {split['origin']}{labels}"
+    for name in ("sizes", "modes", "formats"):
+        yield f"  {name:<11} {counts(facts[name])}"
+    same = facts["duplicates"]
+    examples = "".join(f"; {test} = {train}" for test, train in same["examples"])
+    yield f"  duplicates  {same['count']:,} pictures of the test split stand in train too{examples}"
+    yield f"  cache       {facts['bytes'] / 2**20:,.1f} MiB in {facts['cache']}"
+    yield f"  content     {facts['fingerprint']}"
+    yield f"  skipped     {len(facts['skipped']):,} files"
+    yield from (f"    {skipped['file']}: {skipped['reason']}" for skipped in facts["skipped"])
+    yield from (f"note: {note}" for note in facts["notes"])
+
+
+COUNTED = 12  # categories, sizes and the like that are named one by one
 
 
 VERBS: dict[str, Verb] = {
