@@ -8,12 +8,13 @@ from pathlib import Path
 import vaelab
 
 FLOORS = [
-    ["errors", "laws", "console", "streams", "densities", "images"],
+    ["errors", "laws", "files", "console", "streams", "densities", "images"],
     ["pictures", "likelihoods", "networks"],
     ["sources", "models"],
     ["loading", "objectives"],
     ["metrics", "spec"],
-    ["plan", "store"],
+    ["plan", "store", "pace"],
+    ["state"],
     ["training", "interpolation", "projections", "embedding"],
     ["figures"],
     ["gallery"],

@@ -267,7 +267,7 @@ def test_save_refuses_an_unknown_format_and_leaves_nothing_behind(tmp_path):
     figure = figures.grid(patches(2))
     figure.savefig = lambda *_, **__: (_ for _ in ()).throw(OSError("no room"))
     (tmp_path / "old.png").write_bytes(b"old")
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(UserError, match="no room"):
         figures.save(figure, tmp_path / "old.png")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 

@@ -11,6 +11,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from vaelab.densities import Normal, kl_normal
+from vaelab.interpolation import PATHS, alphas, between
 from vaelab.likelihoods import CrossEntropy, Distortion, Gaussian, Likelihood, Params, SquaredError, Sum
 from vaelab.models import VAE
 from vaelab.networks import Conv, Mlp, Network, ReportA
@@ -116,6 +117,15 @@ def test_a_network_goes_from_images_to_codes_and_back(network: Network, shape: t
     assert network.decoder(shape, 5)(z).shape == (2, *shape)
 
 
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_a_network_has_no_state_but_its_weights(network: Network) -> None:
+    """No running statistics and no dropout: training and evaluation are the same function of the weights."""
+    for part in (network.encoder((3, 16, 16), 4), network.decoder((3, 16, 16), 4)):
+        assert isinstance(part, torch.nn.Sequential), "the table of layers walks through it"
+        assert not list(part.buffers())
+        assert not [m for m in part.modules() if "dropout" in type(m).__name__.lower()]
+
+
 def test_large_pictures_fit_the_default_network() -> None:
     encoder, decoder = Conv().encoder((3, 256, 200), 8), Conv().decoder((3, 256, 200), 8)
     assert decoder(encoder(torch.rand(1, 3, 256, 200))[:, :8]).shape == (1, 3, 256, 200)
@@ -169,6 +179,24 @@ def test_beta_weighs_as_its_fields_say(pixels: torch.Tensor) -> None:
     assert terms(Beta(4.0, warmup=0.5), 0.75)[0] == pytest.approx(loss)
     assert terms(Beta(0.5, reduction="mean"), 1)[0] == pytest.approx(distortion + 0.5 * 64 * rate)
     assert terms(Beta(free_bits=100), 1)[0] == pytest.approx(distortion + 3 * 100), "free bits are a floor a dimension"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_go_from_start_to_end(path: str) -> None:
+    start, end = torch.randn(2, 5, 6, generator=stream("path"), dtype=torch.float64)
+    way = between(start, end, alphas(11).double(), path)
+    assert way.shape == (5, 11, 6)
+    torch.testing.assert_close(way[:, 0], start)
+    torch.testing.assert_close(way[:, -1], end)
+    if path == "linear":
+        torch.testing.assert_close(way[:, 2], 0.2 * end + 0.8 * start, rtol=1e-6, atol=1e-6)
+    else:  # between codes of one length, equal steps on a circle
+        unit = [c / c.norm(dim=-1, keepdim=True) for c in (start, end)]
+        arc = between(unit[0], unit[1], alphas(11).double(), path)
+        torch.testing.assert_close(arc.norm(dim=-1), torch.ones(5, 11).double(), rtol=1e-6, atol=1e-6)
+        cosines = (arc[:, 1:] * arc[:, :-1]).sum(-1)
+        torch.testing.assert_close(cosines, cosines[:, :1].expand(-1, 10), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(between(start, start, alphas(3).double(), path), start[:, None].expand(-1, 3, -1))
 
 
 def test_noise_is_a_function_of_the_image_alone() -> None:

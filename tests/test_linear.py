@@ -31,7 +31,7 @@ def trained_linear(x: torch.Tensor) -> VAE:
     """A linear VAE with one learned sigma, trained on all images at once from random weights."""
     torch.manual_seed(0)
     model = VAE(Mlp(hidden=()), Gaussian(link="identity"), (1, 8, 8), LATENT).double()
-    steps, optimizer = 3000, torch.optim.Adam(model.parameters(), lr=2e-2)
+    steps, optimizer = 1500, torch.optim.Adam(model.parameters(), lr=2e-2)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 2e-2 * 0.5 * (1 + math.cos(math.pi * step / steps))
         noise = torch.randn(len(x), LATENT, generator=stream("linear", step), dtype=torch.float64)

@@ -257,7 +257,7 @@ def test_stored_splits_of_a_folder(tmp_path):
     assert {split: images.label().tolist() for split, images in dataset.splits.items()} == {
         "train": [0, 0, 0, 1, 1], "validation": [1], "test": [0, 0]}  # fmt: skip
     assert dataset.notes == ("1 pictures beside train are not used, such as extra/x/000.png",)
-    assert set(load(tmp_path / "d").splits) == {"train", "test"}  # a stored validation split waits to be asked for
+    assert set(load(tmp_path / "d", validation=0).splits) == {"train", "test"}  # of which nothing is held out
 
 
 def test_a_category_may_be_called_train(tmp_path):
@@ -558,6 +558,16 @@ def test_the_hub_and_its_silence(tmp_path, cache):
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_stored_splits_are_all_there_unless_validation_is_asked_otherwise(tmp_path):
+    for split in ("train", "validation", "test"):
+        (tmp_path / "d" / split / "a").mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(noise(9, 9, seed=hash((split, i)) % 1000)).save(tmp_path / "d" / split / "a" / f"{i}.png")
+    counts = {v: {s: len(p) for s, p in load(tmp_path / "d", validation=v).splits.items()} for v in (None, 0.0, 0.5)}
+    assert counts[None] == counts[0.5] == {"train": 4, "validation": 4, "test": 4}
+    assert counts[0.0] == {"train": 4, "test": 4}
 
 
 def test_names_are_paths_first_then_under_vaelab_data(tmp_path, monkeypatch):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +39,27 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_loss_of_contributing_works_when_it_is_pasted(tmp_path: Path) -> None:
+    """In a copy of the package, into the one file that it names."""
+    root = Path(__file__).parents[1]
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    package = Path(shutil.copytree(root / "src" / "vaelab", tmp_path / "vaelab"))
+    file = package / "objectives.py"
+    before, after = file.read_text().split("Objective = Beta\n")
+    file.write_text(before + block + after)
+    words = ["train", "digits", "--objective", "capacity:gamma=50", "--loss", "se", "--epochs", "1", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "vaelab", *words, "--json", "--out", str(tmp_path / "runs")], env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no likelihood" in done.stderr
+    [spec] = tmp_path.glob("runs/*/spec.json")
+    assert json.loads(spec.read_text())["objective"] == {"name": "capacity", "gamma": 50.0, "capacity": 25.0}
+    [metrics] = tmp_path.glob("runs/*/metrics.json")
+    assert "negative_elbo" not in json.loads(metrics.read_text())["test"]["metrics"]
 
 
 def test_what_the_readme_links_to_is_there() -> None:

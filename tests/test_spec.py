@@ -42,6 +42,7 @@ def test_json_and_words_bring_back_the_same_spec(spec: Spec) -> None:
         ({"network": "mlp:hidden="}, Spec(network=Mlp(()))),
         ({"network": "conv", "kl_weight": "0.5"}, Spec(network=Conv(), objective=Beta(0.5))),
         ({"objective": "beta:kl-weight=2,warmup=0.1", "latent-dim": 8}, Spec(objective=Beta(2, 0.1), latent_dim=8)),
+        ({"kl-weight": 0.5, "objective": "beta:warmup=0.1"}, Spec(objective=Beta(0.5, 0.1))),
         ({"objective.free_bits": 0.25, "flips": "yes"}, Spec(objective=Beta(free_bits=0.25), flips=True)),
     ],
     ids=str,
@@ -92,6 +93,10 @@ def test_presets_are_values() -> None:
 def test_a_key_follows_what_shapes_numbers_and_nothing_else() -> None:
     spec = Spec(data="here")
     assert key(spec, "f", "float32") == key(replace(spec, data="moved"), "f", "float32")
+    assert key(decode(encode(spec)), "f", "float32") == key(spec, "f", "float32")
+    assert key(replace(spec, objective=Beta(4)), "f", "float32") == key(
+        replace(spec, objective=Beta(4.0)), "f", "float32"
+    )
     others = [(replace(spec, seed=1), "f", "float32"), (spec, "g", "float32"), (spec, "f", "bfloat16")]
     assert len({key(*o) for o in [*others, (spec, "f", "float32")]}) == 4
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelab import store
 from vaelab.errors import UserError
-from vaelab.store import Run, load, read_tensors, write_json, write_tensors
+from vaelab.files import read_json, write_json
+from vaelab.store import Run, load, read_tensors, write_tensors
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_without_room_the_old_file_stays_and_nothing_is_left_over(tmp_path: Path
     write_json(file, [1])
     with pytest.raises(UserError, match="no room to write"):
         write_json(file, list(range(5000)))
-    assert store.read_json(file) == [1]
+    assert read_json(file) == [1]
     tensors = tmp_path / "t.safetensors"
     write_tensors(tensors, {"a": torch.ones(3)})
     with pytest.raises(UserError, match="no room to write"):

@@ -24,7 +24,8 @@ from vaelab.models import VAE
 from vaelab.networks import Mlp
 from vaelab.plan import choose_plan
 from vaelab.spec import Spec, change, encode, preset
-from vaelab.store import Run, build, read_tensors
+from vaelab.state import State, average
+from vaelab.store import Run, alone, build, read_tensors
 from vaelab.streams import stream
 from vaelab.training import fit, rate_factor
 
@@ -71,7 +72,7 @@ VARIANTS = {
     "plain": {},
     "everything": {"ema": 0.9, "clip": 5.0, "flips": True, "schedule": "cosine", "lr_warmup": 0.2, "keep": "best",
                    "objective": "beta:warmup=0.5,free_bits=0.1"},
-    "report-a": {"network": "report-a:channels=2,hidden=8", "loss": "se", "size": 8},
+    "report-a": {"network": "report-a:channels=2,hidden=8", "loss": "se"},
 }  # fmt: skip
 
 
@@ -174,6 +175,7 @@ def test_a_child_starts_from_its_parents_weights(digits: Dataset, tmp_path: Path
     assert child.origin["parent"] == str(parent.path)
     with pytest.raises(UserError, match="do not fit"):
         fit([replace(spec, latent_dim=4)], digits, tmp_path, device="cpu", precision="float32", parent=parent)
+    assert len(list(tmp_path.glob("*/spec.json"))) == 2, "what was refused leaves no run behind"
 
 
 def test_nan_stops_with_the_term_and_the_remedy(digits: Dataset, tmp_path: Path) -> None:
@@ -182,6 +184,24 @@ def test_nan_stops_with_the_term_and_the_remedy(digits: Dataset, tmp_path: Path)
     ) as error:
         train(replace(SMALL, lr=1e30), digits, tmp_path)
     assert "--lr" in str(error.value)
+
+
+def test_nan_of_the_last_step_is_never_written(digits: Dataset, tmp_path: Path) -> None:
+    """The step itself was fine, its weights are not: the epoch's measurement finds out."""
+    spec = replace(SMALL, lr=1e30, batch_size=5000, epochs=1)
+    with pytest.raises(UserError, match=r"training stopped in epoch 1, step 1: the .* of the train images became"):
+        train(spec, digits, tmp_path)
+    [file] = tmp_path.glob("*/history.jsonl")
+    assert file.read_text() == ""
+    assert not list(tmp_path.glob("*/weights.safetensors"))
+
+
+def test_a_key_is_never_a_lie(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"loaded with size None and validation 0\.1"):
+        train(replace(SMALL, validation=0.3), digits, tmp_path)
+    with pytest.raises(ValueError, match="the spec's parent is abc"):
+        train(replace(SMALL, parent="abc"), digits, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_time_budget_becomes_steps_once(digits: Dataset, tmp_path: Path) -> None:
@@ -197,19 +217,28 @@ def test_snapshots_show_the_same_images_at_chosen_epochs(digits: Dataset, tmp_pa
 
 
 def test_two_processes_do_not_train_one_run(digits: Dataset, tmp_path: Path) -> None:
-    from filelock import FileLock
-
-    run = train(SMALL, digits, tmp_path / "other")
-    state = tmp_path / "here" / run.key / "state"
-    state.mkdir(parents=True)
-    with FileLock(state / "lock"), pytest.raises(UserError, match="another process is training"):
+    done = train(SMALL, digits, tmp_path / "other")
+    run = Run(tmp_path / "here" / done.key)
+    with alone(run), pytest.raises(UserError, match="another process is training"):
         train(SMALL, digits, tmp_path / "here")
+
+
+def test_a_run_finished_by_another_process_is_left_as_it_is(digits: Dataset, tmp_path: Path) -> None:
+    run = train(SMALL, digits, tmp_path)
+    before = weights(run), rows(run)
+    (run.path / "state").mkdir()  # as of a process that looked before the other one had finished, or was killed then
+    (run.path / ".weights-0123abcd.safetensors").touch()
+    again = train(SMALL, digits, tmp_path)
+    assert (again.outcome, again.images_trained) == ("existing", 0)
+    assert (weights(run), rows(run)) == before
+    assert not list(run.path.glob(".*"))
+    assert not (run.path / "state").exists()
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_schedules_rise_and_end(schedule: str) -> None:
     spec = change(SMALL, {"schedule": schedule, "lr_warmup": 0.1})
-    factors = [rate_factor(spec, done) for done in torch.linspace(0, 1, 101).tolist()]
+    factors = [rate_factor(spec, done, 0.01) for done in torch.linspace(0, 1, 101).tolist()]
     assert factors[:10] == sorted(factors[:10])
     assert max(factors) <= 1 + 1e-9
     assert factors[10] == pytest.approx(1, abs=0.01)
@@ -235,10 +264,10 @@ def test_threads_follow_from_the_work() -> None:
 
 def test_averaging_moves_towards_the_present_weights() -> None:
     model = VAE(Mlp((4,)), CrossEntropy(), (1, 8, 8), 2)
-    state = training.State(copy.deepcopy(model), torch.optim.Adam(model.parameters()), copy.deepcopy(model))
+    state = State(copy.deepcopy(model), torch.optim.Adam(model.parameters()), copy.deepcopy(model))
     with torch.no_grad():
         for p in state.model.parameters():
             p.add_(1)
-    training.average(state, 0.75)
+    average(state, 0.75)
     for before, after in zip(model.parameters(), state.kept.parameters(), strict=True):
         torch.testing.assert_close(after, before + 0.25)

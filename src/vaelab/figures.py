@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +26,7 @@ from mpl_toolkits.mplot3d import Axes3D, proj3d
 from PIL import Image
 
 from vaelab.errors import UserError, unknown
+from vaelab.files import writing
 from vaelab.projections import Panels
 
 __all__ = ["animation", "curves", "epochs", "grid", "interpolations", "latent", "model", "reconstructions", "save",
@@ -43,7 +42,7 @@ PETROFF = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e
 SPLITS = {"train": OKABE_ITO[0], "validation": OKABE_ITO[1]}
 NATS = "nats per image"
 SUMMED = "summed over pixel values"
-TERMS = {"loss": ("Loss", NATS), "cross_entropy": ("Cross entropy", NATS), "kl": ("KL", NATS),
+TERMS = {"loss": ("Loss", "as trained, per image"), "cross_entropy": ("Cross entropy", NATS), "kl": ("KL", NATS),
          "squared_error": ("Squared error", SUMMED), "negative_elbo": ("Negative ELBO", NATS)}  # fmt: skip
 FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic",
              "Arial Unicode MS", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Unifont")  # fmt: skip
@@ -520,18 +519,6 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], sty
 # Files
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save(figure: Figure, path: Path, pdf: bool = False) -> list[Path]:
     """Write a figure in the format of the path's suffix, if asked also as a PDF beside it; the paths written."""
     known = figure.canvas.get_supported_filetypes()
@@ -540,7 +527,7 @@ def save(figure: Figure, path: Path, pdf: bool = False) -> list[Path]:
         form = target.suffix[1:].lower()
         if form not in known:
             raise unknown("picture format", form, known)
-        with _replacing(target) as temporary:
+        with writing(target) as temporary:
             figure.savefig(temporary, format=form, dpi="figure", **SAVING.get(form, {}))
     return paths
 
@@ -557,6 +544,6 @@ def animation(frames: Sequence[np.ndarray], path: Path, milliseconds: int = 80) 
         small = Image.fromarray(canvas).quantize(256, dither=Image.Dither.NONE)  # before growing: dots would show
         pictures.append(small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST))
     pictures += pictures[-2:0:-1]
-    with _replacing(path) as temporary:
+    with writing(path) as temporary:
         pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return path

@@ -52,7 +52,7 @@ def prior_samples(model: VAE, count: int, seed: int = 0) -> Tensor:
 
 def has_prior(spec: Spec, shape: tuple[int, int, int]) -> bool:
     """Whether the codes were drawn to the prior at all: with KL weight 0, samples of it mean nothing."""
-    return spec.objective.effective_kl_weight(shape) > 0
+    return spec.objective.effective_kl_weight(shape) != 0
 
 
 @dataclass(frozen=True)

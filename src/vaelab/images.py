@@ -69,6 +69,7 @@ class Images:
 class Dataset:
     """Images by split, where they came from and what is worth knowing about them.
 
+    `size` and `validation` are what it was loaded with; `validation` None gives the splits that are stored.
     `fingerprint` hashes pixels, labels, categories and splits before a validation split is cut off; neither path nor
     time nor cache enters it. `skipped` are (file, reason); `facts` is what `describe` says of the source's files.
     """
@@ -80,15 +81,17 @@ class Dataset:
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     facts: dict[str, Any]
+    size: int | tuple[int, int] | None
+    validation: float | None
 
 
-def make_splits(parts: dict[str, Images], validation: float) -> tuple[dict[str, Images], dict[str, str]]:
-    """Train, validation if asked for, and test, and how each came about."""
+def make_splits(parts: dict[str, Images], validation: float | None) -> tuple[dict[str, Images], dict[str, str]]:
+    """Train, validation if asked for, and test, and how each came about; with validation None, as stored."""
     splits: dict[str, Images] = {"train": parts["train"]}
     made: dict[str, str] = dict.fromkeys(SPLITS, "stored")
     wanted = [("test", HELD_OUT, TEST_SEED), ("validation", validation, VALIDATION_SEED)]
     for split, fraction, seed in wanted:
-        if fraction and split in parts:
+        if fraction != 0 and split in parts:
             splits[split] = parts[split]
         elif fraction:
             _hold_out(splits, split, fraction, seed)

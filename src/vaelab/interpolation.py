@@ -9,7 +9,7 @@ Source of slerp: Sampling Generative Networks, White 2016, arXiv 1609.04468.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,7 @@ from vaelab.images import Images
 from vaelab.models import VAE
 from vaelab.streams import stream
 
-__all__ = ["PATHS", "Interpolation", "Path", "alphas", "between", "draw_pairs", "interpolate", "of_category"]
-
-Path = Literal["linear", "slerp"]
+__all__ = ["PATHS", "Interpolation", "alphas", "between", "draw_pairs", "interpolate", "of_category"]
 
 
 class Interpolation(NamedTuple):

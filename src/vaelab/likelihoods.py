@@ -4,6 +4,7 @@ A *distortion* is a frozen callable `(params, x) -> (B,)`: nats, or squared pixe
 image. A *likelihood* is a distortion -log p(x|z) of a normalised density; only for these does an evidence bound exist.
 Training any distortion d with a KL weight w minimises d + w KL = w (d / w + KL): that is the bound of the likelihood
 proportional to exp(-d / w), where this can be normalised. For the squared error it is the Gaussian of variance w / 2.
+Where an objective has no constant weight, w is None.
 
 The decoder gives `channels` numbers for each value of a pixel; `Params` carries them with the few numbers that all
 pixels share. With a sigmoid `link`, the first number is a logit: x^ = sigmoid(logit). Densities are computed in float32
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from vaelab.laws import NonNegative, Positive
 
-__all__ = ["CrossEntropy", "Distortion", "Gaussian", "Likelihood", "Params", "SquaredError", "Sum", "is_likelihood"]
+__all__ = ["CrossEntropy", "Distortion", "Gaussian", "Likelihood", "Params", "SquaredError", "Sum"]
 
 
 class Params(NamedTuple):
@@ -72,16 +73,16 @@ class CrossEntropy(Sigmoid):
     def log_prob(self, params: Params, x: Tensor) -> Tensor:
         return -self(params, x)
 
-    def as_likelihood(self, kl_weight: float) -> CrossEntropy:
+    def as_likelihood(self, kl_weight: float | None) -> CrossEntropy:
         del kl_weight  # the textbook figure is defined at weight 1
         return self
 
     def sample(self, params: Params, noise: Tensor) -> Tensor:
         return (torch.special.ndtr(noise) < self.mean(params)).to(noise.dtype)
 
-    def meaning(self, kl_weight: float, binary: bool) -> str:
+    def meaning(self, kl_weight: float | None, binary: bool) -> str:
         """What this loss stands for, said when training starts."""
-        weight = "" if kl_weight == 1 else f", trained with KL weight {kl_weight:g}"
+        weight = "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
         if binary:
             return f"cross entropy is the Bernoulli likelihood of these binary pixels{weight}"
         return f"cross entropy on grey pixels is the textbook loss, not a likelihood of them{weight}"
@@ -100,13 +101,15 @@ class SquaredError(Sigmoid):
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         return total((self.mean(params) - x).square())
 
-    def as_likelihood(self, kl_weight: float) -> Gaussian | None:
-        return Gaussian(sigma=math.sqrt(kl_weight / 2)) if kl_weight > 0 else None
+    def as_likelihood(self, kl_weight: float | None) -> Gaussian | None:
+        return Gaussian(sigma=math.sqrt(kl_weight / 2)) if kl_weight else None
 
-    def meaning(self, kl_weight: float, binary: bool) -> str:
+    def meaning(self, kl_weight: float | None, binary: bool) -> str:
         del binary
         if kl_weight == 0:
             return "squared error with KL weight 0 is an autoencoder: no likelihood, no bound, no prior samples"
+        if kl_weight is None:
+            return "squared error without a constant KL weight stands for no likelihood: no bound is computed for it"
         sigma = math.sqrt(kl_weight / 2)
         return f"squared error with KL weight {kl_weight:g} is a Gaussian likelihood of standard deviation {sigma:.3g}"
 
@@ -123,10 +126,10 @@ class Sum(Sigmoid):
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         return self.cross_entropy * CrossEntropy()(params, x) + self.squared_error * SquaredError()(params, x)
 
-    def as_likelihood(self, kl_weight: float) -> None:
+    def as_likelihood(self, kl_weight: float | None) -> None:
         del kl_weight
 
-    def meaning(self, kl_weight: float, binary: bool) -> str:
+    def meaning(self, kl_weight: float | None, binary: bool) -> str:
         del kl_weight, binary
         return "a sum of cross entropy and squared error is no likelihood: no bound is computed for it"
 
@@ -171,24 +174,19 @@ class Gaussian:
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         return -self.log_prob(params, x)
 
-    def as_likelihood(self, kl_weight: float) -> Gaussian:
+    def as_likelihood(self, kl_weight: float | None) -> Gaussian:
         del kl_weight
         return self
 
     def sample(self, params: Params, noise: Tensor) -> Tensor:
         return self.mean(params) + self.log_sigma(params).exp() * noise
 
-    def meaning(self, kl_weight: float, binary: bool) -> str:
+    def meaning(self, kl_weight: float | None, binary: bool) -> str:
         del binary
         sigma = "learned" if self.sigma is None else f"{self.sigma:g}"
-        weight = "" if kl_weight == 1 else f", trained with KL weight {kl_weight:g}"
+        weight = "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
         return f"a Gaussian likelihood, one standard deviation for all pixels, {sigma}{weight}"
 
 
 Distortion = CrossEntropy | SquaredError | Sum | Gaussian
 Likelihood = CrossEntropy | Gaussian
-
-
-def is_likelihood(distortion: Distortion) -> bool:
-    """Whether a distortion has a density of its own (`log_prob`, `sample`)."""
-    return isinstance(distortion, get_args(Likelihood))

@@ -41,13 +41,18 @@ Sides = tuple[int, int] | None  # height and width asked for
 
 
 def load(
-    data: str | Path, *, size: int | tuple[int, int] | None = None, channels: int | None = None, validation: float = 0.0
+    data: str | Path,
+    *,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    validation: float | None = None,
 ) -> Dataset:
     """The images that `data` names, decoded once and mapped from the cache afterwards.
 
     `size` (a side, or height and width) crops to the centre and resizes; `channels` 1 or 3 overrides what the pictures
     say. A source without a test split gives up 20 % of its pictures for one; `validation` is the fraction of the
-    training pictures held out besides, unless the source stores a validation split, which then serves. Both are drawn
+    training pictures held out besides, unless the source stores a validation split, which then serves; None means just
+    what is stored. Both are drawn
     by constant seeds, stratified by label, and leave every category a training picture; they never depend on a run.
     A dataset of the hub is fetched once and stays as it was.
     """
@@ -59,7 +64,9 @@ def load(
     used = sum(entry.stat().st_size for entry in folder.iterdir())
     facts = {**meta["facts"], "splits": made, "bytes": used, "cache": str(folder)}
     skipped = tuple((file, reason) for file, reason in meta["skipped"])
-    return Dataset(str(data), source.location, splits, meta["fingerprint"], skipped, tuple(meta["notes"]), facts)
+    return Dataset(
+        str(data), source.location, splits, meta["fingerprint"], skipped, tuple(meta["notes"]), facts, size, validation
+    )
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -83,13 +90,13 @@ def _counts(images: Images) -> dict[str, Any]:
     return {"categories": dict(zip(images.categories, counts, strict=True)), **unlabelled}
 
 
-def _check(size: int | tuple[int, int] | None, channels: int | None, validation: float) -> None:
+def _check(size: int | tuple[int, int] | None, channels: int | None, validation: float | None) -> None:
     for side in (size,) if isinstance(size, int) else size or ():
         if not SIDES[0] <= side <= SIDES[1]:
             raise UserError(f"size must be between {SIDES[0]} and {SIDES[1]} pixels a side, got {side}")
     if channels not in (None, 1, 3):
         raise UserError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
-    if not 0 <= validation < 1:
+    if validation is not None and not 0 <= validation < 1:
         raise UserError(f"validation is a fraction of the training pictures, at least 0 and below 1, got {validation}")
 
 

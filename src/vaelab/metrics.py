@@ -3,7 +3,7 @@ r"""Metrics: (model, images) -> numbers with their standard errors over images.
     negative_elbo = E_q[-log p(x|z)] + KL(q(z|x) || p(z))        in nats per image, one posterior sample
 
 at KL weight 1 whatever weight was trained, with the density that the trained loss stands for, constants included. Names
-end in `_of_mean` where the posterior mean is decoded in place of a sample: a lower figure, and not the same one.
+end in `_of_mean` where the posterior mean is decoded in place of a sample: usually a lower figure, and no bound.
 Evaluation draws its noise from the index of the image: the same images give the same numbers, whatever the batch size,
 and models of one latent dimension are compared on the same noise.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaelab.console import Advance
+from vaelab.console import Advance, progress
 from vaelab.densities import kl_normal, standard_normal
 from vaelab.images import Images
 from vaelab.likelihoods import CrossEntropy, Distortion
@@ -37,11 +37,13 @@ __all__ = [
     "fidelity",
     "footnotes",
     "is_binary",
+    "measure",
     "monitor",
     "ssim",
 ]
 
 Metrics = dict[str, dict[str, Any]]  # name -> {"value", "stderr"}
+BATCH_VALUES = 2**22  # pixel values that are evaluated at once
 ACTIVE = 0.01  # variance of the posterior mean above which a latent dimension is active
 
 
@@ -55,7 +57,7 @@ class Batch(NamedTuple):
 
 def batches(model: VAE, images: Images) -> Iterator[Batch]:
     """The images in order, as many at once as memory likes: a rule of the shape alone."""
-    size = max(8, min(512, 2**22 // math.prod(images.shape)))
+    size = max(8, min(512, BATCH_VALUES // math.prod(images.shape)))
     device = next(model.parameters()).device
     for start in range(0, len(images), size):
         x = torch.from_numpy(images.uint8(slice(start, start + size))).to(device).float().div_(255)
@@ -82,7 +84,7 @@ class Sums:
 
     def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
-            v = value.double()
+            v = value.detach().cpu().double()  # some devices have no float64
             n, first, second = self.sums.get(name, (0, 0.0, 0.0))
             self.sums[name] = (n + len(v), first + v.sum().item(), second + v.square().sum().item())
 
@@ -97,13 +99,12 @@ def mean_and_error(n: int, first: float, second: float) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def monitor(model: VAE, objective: Objective, images: Images, precision: torch.dtype) -> dict[str, float]:
+def monitor(model: VAE, objective: Objective, images: Images) -> dict[str, float]:
     """The terms that a row of history holds, over `images`, at the weights of the end of training."""
     sums, loss = Sums(), 0.0
     for batch in batches(model, images):
-        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            terms = objective(model, batch.x, batch.noise, torch.ones(()))
-            sums.add(bounds(model, objective, terms.draw, batch.x))
+        terms = objective(model, batch.x, batch.noise, batch.x.new_ones(()))
+        sums.add(bounds(model, objective, terms.draw, batch.x))
         loss += terms.loss.item() * len(batch.x)
     return {"loss": loss / len(images)} | {name: m["value"] for name, m in sums.metrics().items()}
 
@@ -113,7 +114,7 @@ def evaluate(model: VAE, objective: Objective, images: Images, advance: Advance 
     """All metrics of a model on images, in float32, with standard errors over images."""
     sums, loss, means = Sums(), 0.0, []
     for batch in batches(model, images):
-        terms = objective(model, batch.x, batch.noise, torch.ones(()))
+        terms = objective(model, batch.x, batch.noise, batch.x.new_ones(()))
         loss += terms.loss.item() * len(batch.x)
         q = terms.draw.q
         of_mean = Draw(q, q.mean, model.decode(q.mean))
@@ -173,3 +174,12 @@ def footnotes(distortion: Distortion, names: Metrics, images: Images) -> dict[st
 def is_binary(images: Images) -> bool:
     """Whether the pixels of the first thousand images are all black or white."""
     return bool(np.isin(images.spread(1000).uint8(), (0, 255)).all())
+
+
+def measure(run: str, model: VAE, objective: Objective, source: str, images: Images) -> dict[str, Any]:
+    """The metrics of a run's model on some images, as `evaluate` gives and metrics.json holds them."""
+    with progress(f"evaluating {images.split}", len(images)) as advance:
+        values = evaluate(model, objective, images, advance)
+    for name, note in footnotes(model.distortion, values, images).items():
+        values[name]["note"] = note
+    return {"run": run, "data": source, "split": images.split, "n": len(images), "metrics": values}

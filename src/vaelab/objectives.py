@@ -58,8 +58,15 @@ class Beta:
     reduction: Literal["sum", "mean"] = "sum"
 
     def effective_kl_weight(self, shape: Shape) -> float:
-        """The KL weight at the end of training, in nats per image of `shape`."""
+        """The KL weight at the end of training, in nats per image of `shape`; None in objectives that have none."""
         return self.kl_weight * (math.prod(shape) if self.reduction == "mean" else 1)
+
+    def meaning(self, shape: Shape) -> str | None:
+        """What the settings amount to in nats per image, where that is not what they say."""
+        if self.reduction == "sum":
+            return None
+        effective = self.effective_kl_weight(shape)
+        return f"KL weight {self.kl_weight:g} beside a mean over pixel values is {effective:g} in nats per image"
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
         draw = model(x, noise)

@@ -82,13 +82,19 @@ def preset(name: str | None, data: str) -> Spec:
 
 def change(spec: Spec, changes: Mapping[str, Any]) -> Spec:
     """The spec with some fields changed; values may be words. `objective.warmup` names a field of a member."""
+    hints = _hints(Spec)
+    inner = []
     for name, value in changes.items():
-        head, _, rest = SHORT.get(name, name).replace("-", "_").partition(".")
-        hints = _hints(Spec)
+        plain = name.replace("-", "_")
+        head, _, rest = SHORT.get(plain, plain).partition(".")
         if head not in hints:
             raise unknown("setting", name, [*hints, *SHORT])
-        new = parse(head, hints[head], value) if not rest else _change_member(getattr(spec, head), rest, name, value)
-        spec = replace(spec, **{head: new})
+        if rest:
+            inner.append((name, head, rest, value))
+        else:
+            spec = replace(spec, **{head: parse(head, hints[head], value)})
+    for name, head, rest, value in inner:  # after whole members, whatever the order in which they were given
+        spec = replace(spec, **{head: _change_member(getattr(spec, head), rest, name, value)})
     return spec
 
 
@@ -100,8 +106,8 @@ def _change_member(member: Any, inner: str, name: str, value: Any) -> Any:
 
 
 def decode(table: Mapping[str, Any]) -> Spec:
-    """JSON or TOML -> spec; unknown names are refused."""
-    return change(Spec(), table)
+    """The spec that `encode` wrote, perhaps before some fields were there; unknown names are refused."""
+    return change(Spec(**{f.name: f.metadata["legacy"] for f in fields(Spec) if "legacy" in f.metadata}), table)
 
 
 def encode(spec: Spec) -> dict[str, Any]:
@@ -111,10 +117,17 @@ def encode(spec: Spec) -> dict[str, Any]:
 
 def key(spec: Spec, fingerprint: str, precision: str) -> str:
     """The name of a run: a hash of what shapes its numbers, with the content of the data in place of their path."""
-    table = {f.name: _plain(getattr(spec, f.name)) for f in fields(spec)
-             if "legacy" not in f.metadata or getattr(spec, f.name) != f.metadata["legacy"]}  # fmt: skip
-    table |= {"data": fingerprint, "precision": precision}
+    spec = decode(encode(spec))  # equal specs have equal keys, also where one says 4 and the other 4.0
+    table = _hashed(spec) | {"data": fingerprint, "precision": precision}
     return hashlib.blake2b(json.dumps(table, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _hashed(member: Any) -> dict[str, Any]:
+    """The fields of a spec or of a member that enter its key: not those that are as before they were there."""
+    values = {f.name: getattr(member, f.name) for f in fields(member)
+              if "legacy" not in f.metadata or getattr(member, f.name) != f.metadata["legacy"]}  # fmt: skip
+    plain = {n: _hashed(v) if hasattr(v, "__dataclass_fields__") else _plain(v) for n, v in values.items()}
+    return plain if isinstance(member, Spec) else {"name": member.name} | plain
 
 
 def check(spec: Spec) -> None:

@@ -3,22 +3,21 @@ r"""The run folder: written atomically, read safely, resumed exactly.
     spec.json            every setting of the run
     weights.safetensors  the model; its metadata say the shape of the images
     history.jsonl        one row an epoch
+    snapshots.safetensors  how the same few images are reconstructed after some epochs
     metrics.json         the metrics of the finished run, by split
     origin.json          the data, plan, versions and machine that it comes from
     figures/             pictures
     state/               while unfinished: what resuming needs
 
-Every file is written under a temporary name beside its place and renamed, so that a reader sees the old or the new
-one and never a part. Nothing is pickled: JSON and safetensors only.
+Nothing is pickled: JSON and safetensors only.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaelab.errors import UserError
+from vaelab.files import MEND, NO_ROOM, read_json, remove_temporaries, write_text, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,68 +34,7 @@ if TYPE_CHECKING:
     from vaelab.models import VAE
     from vaelab.spec import Spec
 
-__all__ = [
-    "Run",
-    "find",
-    "load",
-    "read_json",
-    "read_tensors",
-    "summary",
-    "write_json",
-    "write_tensors",
-    "write_text",
-    "writing",
-]
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place once the block has ended well."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another folder with --out") from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise UserError(
-            f"no room to write {path}: {error.strerror}; what was there is unharmed.\n"
-            "Free some space, or give another folder with --out, and repeat the command: it goes on where it was."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, for people to read."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run; a damaged one is the user's to mend."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: is {path.parent} the folder of a run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{path} is damaged; {MEND}") from None
-
-
-MEND = "delete the run's folder and train it again, or restore the file from a copy"
+__all__ = ["Run", "alone", "build", "find", "load", "pick", "read_tensors", "summary", "write_history", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
@@ -107,6 +46,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     with writing(path) as temporary:
         try:
             save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary, strings)
+            with temporary.open("rb+") as file:  # weights must outlive a power cut, which a rename alone may not
+                os.fsync(file.fileno())
         except SafetensorError as error:  # it hides the system's error in its text
             code = next((c for c in NO_ROOM if f"os error {c}" in str(error)), None)
             raise (OSError(code, os.strerror(code)) if code else error) from error
@@ -147,7 +88,10 @@ class Run:
     def spec(self) -> Spec:
         from vaelab.spec import decode
 
-        return decode(read_json(self.path / "spec.json"))
+        try:
+            return decode(read_json(self.path / "spec.json"))
+        except UserError as error:
+            raise UserError(f"{self.path / 'spec.json'}: {error}") from None
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -192,7 +136,9 @@ class Run:
         """The data that the run was trained on, with its validation split."""
         from vaelab.loading import load as load_images
 
-        dataset = load_images(self.spec.data, size=self.spec.size, validation=self.spec.validation)
+        there = Path(self.origin["data"]["location"])  # found again from any working directory
+        source = str(there) if there.exists() else self.spec.data
+        dataset = load_images(source, size=self.spec.size, validation=self.spec.validation)
         trained = self.origin["data"]["fingerprint"]
         if dataset.fingerprint != trained:
             raise UserError(
@@ -213,6 +159,30 @@ def pick(dataset: Dataset, split: str) -> Images:
     return dataset.splits[split]
 
 
+def write_history(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of history, one JSON object a line."""
+    write_text(run.path / "history.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Hold the run's folder for training, so that no two processes do; afterwards a finished run has no state left."""
+    from filelock import FileLock, Timeout
+
+    state = run.path / "state"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        with FileLock(state / "lock", timeout=0):
+            remove_temporaries(run.path)
+            yield
+    except Timeout:
+        raise UserError(f"another process is training {run.path} just now; wait for it, or stop it first") from None
+    except OSError as error:
+        raise UserError(f"cannot write in {run.path}: {error.strerror}; give another folder with --out") from None
+    if run.finished:
+        shutil.rmtree(state, ignore_errors=True)
+
+
 def build(spec: Spec, shape: tuple[int, int, int], seed: int | None = None) -> VAE:
     """The model of a spec for images of `shape`; with a seed its initial weights are those of that seed alone."""
     import torch
@@ -220,8 +190,8 @@ def build(spec: Spec, shape: tuple[int, int, int], seed: int | None = None) -> V
     from vaelab.models import VAE
     from vaelab.streams import stream
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, "weights").initial_seed())
+    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the default generator
+        torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
         return VAE(spec.network, spec.loss, shape, spec.latent_dim)
 
 
@@ -243,14 +213,22 @@ def load(path: str | Path) -> Run:
 def find(folder: Path) -> list[Run]:
     """The runs below a folder, at most two levels down, sorted by path."""
     patterns = ("spec.json", "*/spec.json", "*/*/spec.json")
-    return [Run(file.parent) for pattern in patterns for file in sorted(folder.glob(pattern))]
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    return [Run(file.parent) for file in files if (file.parent / "origin.json").exists()]
+
+
+def disk_use(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # a training renames its files while we look
+        return 0
 
 
 def summary(run: Run) -> dict[str, Any]:
     """What a list of runs says of one, read without building anything: settings, state, test metrics, disk use."""
     spec = read_json(run.path / "spec.json")
     metrics = run.metrics.get("test", {}).get("metrics", {})
-    size = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+    size = sum(disk_use(file) for file in run.path.rglob("*"))
     return {
         "path": str(run.path),
         "spec": spec,

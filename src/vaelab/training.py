@@ -9,47 +9,39 @@ Images stay what they are on disk, uint8, and are gathered by index into a batch
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import json
 import math
 import os
 import platform
 import shlex
-import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from vaelab.console import Advance, notice, progress
+from vaelab.console import notice, progress
 from vaelab.errors import UserError
+from vaelab.files import write_json
 from vaelab.images import Dataset, Images
-from vaelab.metrics import evaluate, footnotes, monitor
-from vaelab.models import VAE
+from vaelab.metrics import measure, monitor
 from vaelab.objectives import Terms
+from vaelab.pace import Clock, Saver, interruption
 from vaelab.plan import Plan, choose_device, choose_plan
 from vaelab.spec import Spec, check, encode, key
-from vaelab.store import Run, build, read_tensors, write_json, write_tensors, write_text
+from vaelab.state import State, average, restore, save, start
+from vaelab.store import Run, alone, read_tensors, write_history, write_tensors
 from vaelab.streams import stream
 
-__all__ = ["Stopped", "fit", "measure"]
+__all__ = ["Stopped", "fit"]
 
 MONITORED = 5000  # training images on which history is measured, at most, and at most a tenth of them
-CHECK_SECONDS = 0.2  # between two looks at the terms, which cost a wait for the device
-STATE_SHARE = 20  # a state is written when training since the last took this many times as long as writing it
-STATE_SECONDS = 60  # within an epoch, a state is written this often
+LOOK = 50  # steps between two looks at the terms on a GPU, each of which waits for it
 SNAPSHOTS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
 
 
@@ -70,52 +62,58 @@ def fit(
 ) -> list[Run]:
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
 
-    `parent` is the run whose weights specs with its key as `parent` start from; `snapshots` are the epochs after which
-    a few reconstructions are kept.
+    The data set must be loaded with the size and the validation fraction of the specs. `parent` is the run whose
+    weights specs with its key as `parent` start from; `snapshots` are the epochs after which a few reconstructions are
+    kept.
     """
-    runs = []
+    runs, kept = [], SNAPSHOTS if snapshots is None else snapshots
     for spec in specs:
-        check(spec)
+        _agree(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
         run = Run(out / key(spec, dataset.fingerprint, plan.precision))
-        if run.finished:
+        if run.finished and not (run.path / "state").exists():
             run = replace(run, outcome="existing", from_epoch=len(run.history))
         else:
-            with _alone(run):
-                run = carry_out(Work(run, spec, dataset, plan, parent), snapshots or SNAPSHOTS)
-            shutil.rmtree(run.path / "state")
+            with alone(run):
+                if run.finished:  # by another process meanwhile
+                    run = replace(run, outcome="existing", from_epoch=len(run.history))
+                else:
+                    run = carry_out(Work(run, spec, dataset, plan, parent), kept)
         runs.append(run)
     return runs
 
 
-@contextlib.contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Hold the run's folder, so that no two processes train it at once."""
-    state = run.path / "state"
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {state}: {error.strerror}; give another folder with --out") from None
-    try:
-        with FileLock(state / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"another process is training {run.path} just now; wait for it, or stop it first") from None
+def _agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
+    """Refuse what would make the key of a run a lie."""
+    check(spec)
+    if (spec.size, spec.validation) != (dataset.size, dataset.validation):
+        raise ValueError(f"the data were loaded with size {dataset.size} and validation {dataset.validation}, "
+                         f"the spec has {spec.size} and {spec.validation}")  # fmt: skip
+    if spec.parent != (parent.key if parent else None):
+        raise ValueError(f"the spec's parent is {spec.parent}, the run given is {parent and parent.key}")
+    if spec.keep == "best" and "validation" not in dataset.splits:
+        raise UserError(f"keep must be last: {dataset.source} has no picture to spare for a validation split")
 
 
 def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
     """Train one run to its end, from where it stands."""
     run, spec = work.run, work.spec
-    work = replace(work, plan=begin(work))
+    work = replace(work, plan=began(work) or work.plan)
+    threads = torch.get_num_threads()
     torch.set_num_threads(work.plan.threads)
-    state = start(work)
-    resumed = restore(state, run)
-    if spec.minutes is not None and work.plan.steps is None:
-        work = replace(work, plan=replace(work.plan, steps=probe(work)))
-        write_json(run.path / "origin.json", run.origin | {"plan": asdict(work.plan)})
-    first = state.step
-    descend(work, state, snapshots)
-    finish(work, state)
+    try:
+        state = start(spec, work.plan, work.images.shape, work.parent)
+        resumed = restore(state, run)
+        if spec.minutes is not None and work.plan.steps is None:
+            work = replace(work, plan=replace(work.plan, steps=probe(work)))
+        if not resumed:
+            begin(work)
+        write_history(run, [row for row in run.history if row["step"] <= state.step])
+        first = state.step
+        descend(work, state, snapshots)
+        finish(work, state)
+    finally:
+        torch.set_num_threads(threads)
     trained = work.images_until(state.step) - work.images_until(first)
     outcome = "resumed" if resumed else "trained"
     return replace(run, outcome=outcome, from_epoch=first // work.steps_per_epoch, images_trained=trained)
@@ -124,34 +122,48 @@ def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
 # What a run comes from.
 
 
-def begin(work: Work) -> Plan:
-    """Write what the run will be, or take up the plan that it began with."""
-    run, dataset, plan = work.run, work.dataset, work.plan
-    if (run.path / "origin.json").exists():
-        began = Plan(**run.origin["plan"])
-        choose_device(began.device)  # refuses where it is gone
-        if run.origin["versions"] != versions():
-            notice(f"resuming with other versions than the run began with ({run.origin['versions']}): not bit for bit")
-        return began
+def began(work: Work) -> Plan | None:
+    """The plan that an unfinished run began with, if it did: it is kept, whatever is asked for now."""
+    file = work.run.path / "origin.json"
+    if not file.exists():
+        return None
+    origin = work.run.origin
+    plan = Plan(**origin["plan"])
+    try:
+        choose_device(plan.device)
+    except UserError as error:
+        raise UserError(f"run {work.run.key} began there and cannot go on elsewhere: {error}; "
+                        "begin a new one with another --out") from None  # fmt: skip
+    if replace(plan, steps=None) != work.plan:
+        notice(f"going on as the run began: {plan.device}, {plan.precision}, {plan.threads} threads")
+    if origin["versions"] != versions():
+        notice(f"the run began with other versions ({origin['versions']}): it will not repeat bit for bit")
+    return plan
+
+
+def begin(work: Work) -> None:
+    """Write what the run will be, before the first step."""
+    run, dataset = work.run, work.dataset
+    data = {
+        "source": dataset.source,
+        "location": dataset.location,
+        "fingerprint": dataset.fingerprint,
+        "shape": list(work.images.shape),
+        "categories": list(work.images.categories),
+        "images": {split: len(images) for split, images in dataset.splits.items()},
+    }
+    command = shlex.join(["vaelab", *sys.argv[1:]]) if Path(sys.argv[0]).name == "vaelab" else None
     write_json(run.path / "spec.json", encode(work.spec))
     write_json(run.path / "origin.json", {
         "key": run.key,
-        "data": {
-            "source": dataset.source,
-            "location": dataset.location,
-            "fingerprint": dataset.fingerprint,
-            "shape": list(dataset.splits["train"].shape),
-            "categories": list(dataset.splits["train"].categories),
-            "images": {split: len(images) for split, images in dataset.splits.items()},
-        },
-        "plan": asdict(plan),
+        "data": data,
+        "plan": asdict(work.plan),
         "parent": str(work.parent.path) if work.parent else None,
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, {platform.node()}",
-        "command": shlex.join(["vaelab", *sys.argv[1:]]) if Path(sys.argv[0]).name == "vaelab" else None,
+        "command": command,
         "started": now(),
     })  # fmt: skip
-    return plan
 
 
 def versions() -> dict[str, str]:
@@ -164,7 +176,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-# The work and its state.
+# The work.
 
 
 @dataclass(frozen=True)
@@ -213,95 +225,13 @@ class Work:
         return torch.autocast(kind, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
 
 
-@dataclass
-class State:
-    """What a step changes, all that resuming needs: weights and moments after `step` steps, and the best weights."""
-
-    model: VAE
-    optimizer: torch.optim.Adam
-    averaged: VAE | None
-    step: int = 0
-    seconds: float = 0.0
-    best_loss: float = math.inf
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def kept(self) -> VAE:
-        """The model that is evaluated and kept."""
-        return self.averaged or self.model
-
-
-def start(work: Work) -> State:
-    """Weights of the run's seed, or of its parent, before the first step."""
-    spec, plan = work.spec, work.plan
-    model = build(spec, work.images.shape, spec.seed)
-    if work.parent is not None:
-        inherit(model, work.parent)
-    model = model.to(plan.device)
-    if plan.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr, fused=True)
-    for p in model.parameters():  # made now and not at the first step, so that a state is written and read in one way
-        optimizer.state[p] = {"step": torch.zeros((), device=plan.device),
-                              "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}  # fmt: skip
-    return State(model, optimizer, copy.deepcopy(model).requires_grad_(False) if spec.ema else None)
-
-
-def inherit(model: VAE, parent: Run) -> None:
-    """Pour in the weights of another run."""
-    try:
-        model.load_state_dict(parent.model.state_dict())
-    except RuntimeError as error:
-        last = str(error).splitlines()[-1].strip()
-        raise UserError(f"the weights of {parent.path} do not fit ({last}); leave out --network, --latent-dim and "
-                        "--size to take those of that run") from None  # fmt: skip
-
-
-def _tensors(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state under a name."""
-    names: dict[Tensor, str] = {p: name for name, p in state.model.named_parameters()}
-    tensors = {f"model/{n}": t for n, t in state.model.state_dict().items()}
-    for p, moments in state.optimizer.state.items():
-        tensors |= {f"{moment}/{names[p]}": t for moment, t in moments.items()}
-    if state.averaged is not None:
-        tensors |= {f"averaged/{n}": t for n, t in state.averaged.state_dict().items()}
-    return tensors
-
-
-def save(state: State, run: Run) -> None:
-    """Write the state in one file, whole or not at all."""
-    best = {f"best/{n}": t for n, t in state.best.items()}
-    numbers = {"step": state.step, "seconds": state.seconds, "best_loss": state.best_loss}
-    write_tensors(run.path / "state" / "state.safetensors", _tensors(state) | best, numbers)
-
-
-def restore(state: State, run: Run) -> bool:
-    """Pour in the last state written, if any; what history has beyond it is dropped."""
-    file = run.path / "state" / "state.safetensors"
-    if not file.exists():
-        write_history(run, [])
-        return False
-    tensors, numbers = read_tensors(file)
-    state.step, state.seconds, state.best_loss = numbers["step"], numbers["seconds"], numbers["best_loss"]
-    state.best = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
-    with torch.no_grad():
-        for name, t in _tensors(state).items():
-            t.copy_(tensors[name])
-    write_history(run, [row for row in run.history if row["step"] <= state.step])
-    return True
-
-
-def write_history(run: Run, rows: list[dict[str, Any]]) -> None:
-    write_text(run.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-
-
 # The loop.
 
 
 def descend(work: Work, state: State, snapshots: Sequence[int]) -> None:
     """Take the steps that are left; a row of history and perhaps a state after each epoch."""
     spec, per_epoch = work.spec, work.steps_per_epoch
-    clock, saver = Clock(state.seconds), Saver(work.run)
+    clock, saver = Clock(state.seconds, work.images_until(state.step)), Saver()
     epochs = math.ceil(work.steps / per_epoch)
     with interruption() as interrupted, progress("training", work.steps, state.step) as advance:
         for epoch in range(state.step // per_epoch, epochs):
@@ -309,16 +239,25 @@ def descend(work: Work, state: State, snapshots: Sequence[int]) -> None:
             for at in range(state.step - epoch * per_epoch, min(per_epoch, work.steps - epoch * per_epoch)):
                 terms = take_step(work, state, order[at * spec.batch_size : (at + 1) * spec.batch_size])
                 last = at == per_epoch - 1 or state.step == work.steps
-                if last or work.plan.device == "cpu" or state.step % 50 == 0:  # reading a term waits for the device
+                if last or work.plan.device == "cpu" or state.step % LOOK == 0:
                     refuse_nan(terms, epoch + 1, state.step)
-                    clock.show(advance, work, state.step, terms)
+                    text = partial(tell, terms, epoch + 1, epochs)
+                    clock.show(advance, state.step, work.images_until(state.step), text)
                 if last:
-                    end_epoch(work, state, epoch + 1, clock, snapshots)
+                    end_epoch(work, state, epoch + 1, clock.seconds(), snapshots)
                 state.seconds = clock.seconds()
-                if interrupted() or saver.due(last):
-                    saver.save(state)
-                if interrupted():
+                stop = interrupted()
+                if stop or saver.due(last):
+                    with saver.timed():
+                        save(state, work.run)
+                if stop:
                     raise Stopped
+
+
+def tell(terms: Terms, epoch: int, epochs: int) -> str:
+    """The terms of a step, for the display."""
+    loss, distortion, rate = (t.item() for t in terms[:3])
+    return f"epoch {epoch} of {epochs}, loss {loss:.2f} (distortion {distortion:.2f}, KL {rate:.2f})"
 
 
 def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
@@ -337,7 +276,7 @@ def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
     terms.loss.backward()
     if spec.clip is not None:
         nn.utils.clip_grad_norm_(state.model.parameters(), spec.clip)
-    state.optimizer.param_groups[0]["lr"] = spec.lr * rate_factor(spec, done)
+    state.optimizer.param_groups[0]["lr"] = spec.lr * rate_factor(spec, done, 1 / work.steps)
     state.optimizer.step()
     if state.averaged is not None:
         average(state, min(spec.ema, (1 + step) / (10 + step)))  # early on, the start is forgotten faster
@@ -345,30 +284,25 @@ def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
     return terms
 
 
-@torch.no_grad()
-def average(state: State, decay: float) -> None:
-    """Move the averaged weights towards the present ones: averaged <- decay averaged + (1 - decay) present."""
-    for averaged, present in zip(state.kept.parameters(), state.model.parameters(), strict=True):
-        averaged.lerp_(present, 1 - decay)
-
-
-def rate_factor(spec: Spec, done: float) -> float:
-    """The learning rate as a part of `lr`, when a part `done` of the training is behind."""
+def rate_factor(spec: Spec, done: float, step: float) -> float:
+    """The learning rate as a part of `lr`, when a part `done` of the training is behind and a `step` comes."""
     if done < spec.lr_warmup:
-        return (done + 1e-3) / (spec.lr_warmup + 1e-3)
-    left = 1 - (done - spec.lr_warmup) / max(1 - spec.lr_warmup, 1e-12)
+        return min(1.0, (done + step) / spec.lr_warmup)
+    left = 1 - (done - spec.lr_warmup) / max(1 - spec.lr_warmup, step)
     return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[spec.schedule]
 
 
-def end_epoch(work: Work, state: State, epoch: int, clock: Clock, snapshots: Sequence[int]) -> None:
+def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: Sequence[int]) -> None:
     """Measure, note the row of history, keep the best weights and the snapshots."""
     spec, run = work.spec, work.run
-    dtype = getattr(torch, work.plan.precision)
     measured = {"train": work.images.spread(max(1, min(MONITORED, len(work.images) // 10)))}
     if "validation" in work.dataset.splits:
         measured["validation"] = work.dataset.splits["validation"]
-    terms = {split: monitor(state.kept.eval(), spec.objective, images, dtype) for split, images in measured.items()}
-    row = {"epoch": epoch, "step": state.step, "seconds": round(clock.seconds(), 3)} | {"validation": {}} | terms
+    with work.autocast():
+        terms = {split: monitor(state.kept, spec.objective, images) for split, images in measured.items()}
+    for split, values in terms.items():
+        refuse_unfit({f"{name} of the {split} images": value for name, value in values.items()}, epoch, state.step)
+    row = {"epoch": epoch, "step": state.step, "seconds": round(seconds, 3)} | {"validation": {}} | terms
     write_history(run, [*run.history, row])
     if spec.keep == "best" and row["validation"]["loss"] < state.best_loss:
         state.best_loss = row["validation"]["loss"]
@@ -390,93 +324,44 @@ def snapshot(work: Work, state: State, epoch: int) -> None:
 
 
 def refuse_nan(terms: Terms, epoch: int, step: int) -> None:
-    """Stop at a loss that is no number, with the term that it came from and what to try."""
-    if math.isfinite(terms.loss.item()):
-        return
-    named = {"distortion": terms.distortion, "KL": terms.rate, **terms.parts}
-    bad = [name for name, value in named.items() if not math.isfinite(value.item())] or ["loss"]
-    raise UserError(
-        f"training stopped in epoch {epoch}, step {step}: the {' and the '.join(bad)} became "
-        f"{'NaN' if math.isnan(terms.loss.item()) else 'infinite'}.\n"
-        "Try a lower learning rate (a third of --lr), --clip 100 or --lr-warmup 0.1; with bfloat16 --precision float32."
-    )
+    """Stop at a loss that is no number, with the term that it came from."""
+    if not math.isfinite(terms.loss.item()):
+        named = {"distortion": terms.distortion, "KL": terms.rate, **terms.parts, "loss": terms.loss}
+        refuse_unfit({name: value.item() for name, value in named.items()}, epoch, step)
 
 
-class Clock:
-    """Seconds of training, those before a resumption included, and what the display shows of them."""
-
-    def __init__(self, before: float) -> None:
-        self.before, self.start, self.shown = before, time.monotonic(), 0.0
-        self.first: int | None = None
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.start
-
-    def show(self, advance: Advance, work: Work, step: int, terms: Terms) -> None:
-        now = time.monotonic()
-        self.first = step - 1 if self.first is None else self.first
-        if now - self.shown >= CHECK_SECONDS:
-            self.shown = now
-            rate = (work.images_until(step) - work.images_until(self.first)) / (now - self.start)
-            epoch = math.ceil(step / work.steps_per_epoch)
-            advance(step, f"epoch {epoch}, {rate:,.0f} images/s, loss {terms.loss.item():.2f} "
-                          f"(distortion {terms.distortion.item():.2f}, KL {terms.rate.item():.2f})")  # fmt: skip
-
-
-class Saver:
-    """Writes states seldom enough to cost less than 5 % of the training."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.last, self.cost = run, time.monotonic(), 0.0
-
-    def due(self, epoch_ended: bool) -> bool:
-        since = time.monotonic() - self.last
-        return since > STATE_SHARE * self.cost and (epoch_ended or since > STATE_SECONDS)
-
-    def save(self, state: State) -> None:
-        begun = time.monotonic()
-        save(state, self.run)
-        self.last = time.monotonic()
-        self.cost = self.last - begun
-
-
-@contextlib.contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Hold back the first Ctrl-C or SIGTERM, so that a step and its state are completed; the second one strikes."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
-        yield lambda: False
-        return
-
-    def receive(number: int, _: object) -> None:
-        received.append(number)
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-    before = {name: signal.signal(name, receive) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+def refuse_unfit(values: dict[str, float], epoch: int, step: int) -> None:
+    """Stop at values that are no numbers, naming the first, with what to try."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"training stopped in epoch {epoch}, step {step}: the {name} became "
+                f"{'NaN' if math.isnan(value) else 'infinite'}.\nTry a lower learning rate (a third of --lr), "
+                "--clip 100 or --lr-warmup 0.1; with bfloat16 --precision float32."
+            )
 
 
 def probe(work: Work) -> int:
     """How many steps the time budget holds: from a few seconds of training that is thrown away."""
     budget = 60 * (work.spec.minutes or 0)
-    state, rows = start(work), np.arange(min(work.spec.batch_size, len(work.images)))
-    trial = replace(work, plan=replace(work.plan, steps=10**9))
+    state = start(work.spec, work.plan, work.images.shape, work.parent)
+    trial, rows = (
+        replace(work, plan=replace(work.plan, steps=10**9)),
+        np.arange(min(work.spec.batch_size, len(work.images))),
+    )
     for _ in range(3):  # the first steps are slower
-        take_step(trial, state, rows)
+        take_step(trial, state, rows).loss.item()
     begun, steps = time.monotonic(), 0
     while steps < 5 or time.monotonic() - begun < min(3.0, 0.05 * budget):
         take_step(trial, state, rows).loss.item()
         steps += 1
     per_step = (time.monotonic() - begun) / steps
     begun = time.monotonic()
-    validation = work.dataset.splits.get("validation", work.images).spread(1000)
-    monitor(state.model, work.spec.objective, validation, getattr(torch, work.plan.precision))
-    per_image = (time.monotonic() - begun) / len(validation)
+    validation = work.dataset.splits.get("validation", work.images)
+    some = validation.spread(1000)
+    with work.autocast():
+        monitor(state.model, work.spec.objective, some)
+    per_image = (time.monotonic() - begun) / len(some)
     measured = len(work.dataset.splits.get("validation", ())) + min(MONITORED, len(work.images) // 10)
     per_epoch = work.steps_per_epoch * per_step + measured * per_image
     return max(1, int(0.95 * budget * work.steps_per_epoch / per_epoch))
@@ -490,19 +375,11 @@ def finish(work: Work, state: State) -> None:
     run, dataset = work.run, work.dataset
     weights = state.best or state.kept.state_dict()
     write_tensors(run.path / "weights.safetensors", weights, {"shape": list(work.images.shape)})
-    model = run.model
-    metrics = {split: measure(run, model, dataset.source, images)
+    model = run.model.to(work.plan.device)
+    metrics = {split: measure(run.key, model, run.spec.objective, dataset.source, images)
                for split, images in dataset.splits.items() if split != "train"}  # fmt: skip
+    model.to("cpu")
     rate = work.images_until(state.step) / state.seconds
     ended = {"finished": now(), "seconds": round(state.seconds, 3), "images_per_second": round(rate, 1)}
     write_json(run.path / "origin.json", run.origin | ended)
     write_json(run.path / "metrics.json", metrics)
-
-
-def measure(run: Run, model: VAE, source: str, images: Images) -> dict[str, Any]:
-    """The metrics of a model on some images, as evaluate prints and metrics.json holds them."""
-    with progress(f"evaluating {images.split}", len(images)) as advance:
-        values = evaluate(model, run.spec.objective, images, advance)
-    for name, note in footnotes(run.spec.loss, values, images).items():
-        values[name]["note"] = note
-    return {"run": run.key, "data": source, "split": images.split, "n": len(images), "metrics": values}

@@ -26,6 +26,7 @@ else:  # what the command line parses
     RunLike = Path
 
 NAMED = 50  # skipped files that train names
+STILL = (".png", ".pdf")
 
 __all__ = ["data", "embed", "evaluate", "interpolate", "list_", "model", "reconstruct", "sample", "train"]
 
@@ -189,10 +190,7 @@ def opening(spec: Spec, dataset: Dataset) -> list[str]:
         f"model: {spec.network.name}, {spec.latent_dim} latent dimensions, {count:,} parameters",
         f"loss: {spec.loss.meaning(weight, is_binary(images))}",
     ]
-    if weight != spec.objective.kl_weight:
-        lines.append(
-            f"KL weight {spec.objective.kl_weight:g} beside a mean over pixels is {weight:g} in nats per image"
-        )
+    lines += filter(None, [spec.objective.meaning(images.shape)])
     lines += [f"note: {note}" for note in dataset.notes]
     if dataset.skipped:
         lines.append(f"skipped {len(dataset.skipped)} files that are not used:")
@@ -216,16 +214,18 @@ def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: i
     n
         Only N images, spread evenly over the split.
     """
+    from vaelab.metrics import measure
     from vaelab.store import pick
-    from vaelab.training import measure
 
     run = _run(run)
     model = run.model
     dataset = run.dataset if data is None else _other(data, model)
+    for note in dataset.notes if data is not None else ():
+        notice(f"note: {note}")
     images = pick(dataset, split)
     if n is not None:
         images = images.spread(_positive("n", n))
-    return measure(run, model, dataset.source, images)
+    return measure(run.key, model, run.spec.objective, dataset.source, images)
 
 
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
@@ -249,12 +249,13 @@ def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None 
     from vaelab import figures
     from vaelab.pictures import read
 
+    out = _picture(out, *STILL)
     run = _run(run)
     pixels = read(list(images), run.model.shape)
     with torch.no_grad():
         made = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
     if out is not None:
-        figures.save(figures.reconstructions(pixels, made, f"Reconstructions by run {run.key}"), _picture(out))
+        figures.save(figures.reconstructions(pixels, made, f"Reconstructions by run {run.key}"), out)
     return made
 
 
@@ -306,11 +307,12 @@ def interpolate(
     from vaelab import interpolation as paths
     from vaelab.streams import stream
 
+    out = _picture(out, *STILL, ".gif")
     run = _run(run)
     start, end = _ends(run, (from_, to), _positive("pairs", pairs), split, seed)
     noise = torch.randn(len(start), 2, run.model.latent_dim, generator=stream(seed, "codes")) if sampled else None
     made = paths.interpolate(run.model, start, end, paths.alphas(steps), path=path, noise=noise)
-    if out is not None and _picture(out).suffix == ".gif":
+    if out is not None and out.suffix.lower() == ".gif":
         figures.animation(list(made.images.transpose(0, 1).numpy()), out)
     elif out is not None:
         names = tuple(Path(end).stem if end and Path(end).is_file() else end or "" for end in (from_, to))
@@ -367,6 +369,7 @@ def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None)
     from vaelab import figures
     from vaelab.gallery import has_prior, prior_samples
 
+    out = _picture(out, *STILL)
     run = _run(run)
     if not has_prior(run.spec, run.model.shape):
         raise UserError(
@@ -374,7 +377,7 @@ def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None)
         )
     made = prior_samples(run.model, _positive("n", n), seed).numpy()
     if out is not None:
-        figures.save(figures.grid(made, f"Samples of the prior by run {run.key}"), _picture(out))
+        figures.save(figures.grid(made, f"Samples of the prior by run {run.key}"), out)
     return made
 
 
@@ -433,10 +436,11 @@ def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
     from vaelab.models import layers
     from vaelab.spec import word
 
+    out = _picture(out, *STILL)
     run = _run(run)
     rows = layers(run.model)
     if out is not None:
-        figures.save(figures.model(rows, run.model.latent_dim, word(run.spec.loss), f"Run {run.key}"), _picture(out))
+        figures.save(figures.model(rows, run.model.latent_dim, word(run.spec.loss), f"Run {run.key}"), out)
     return rows
 
 
@@ -454,7 +458,12 @@ def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]
 
     if not Path(dir).is_dir():
         raise UserError(f"there is no folder {dir}")
-    rows = [summary(run) for run in find(Path(dir))]
+    rows = []
+    for run in find(Path(dir)):
+        try:
+            rows.append(summary(run))
+        except UserError as error:  # one damaged run does not hide the others
+            notice(f"left out: {error}")
     names = {name for row in rows for name in row["metrics"]}
     if sort is not None and rows:
         if sort not in names:
@@ -482,7 +491,8 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _picture(out: Path) -> Path:
-    if Path(out).suffix.lower() not in (".png", ".pdf", ".gif"):
-        raise UserError(f'--out must end in .png, .pdf or .gif, got "{out}"')
-    return Path(out)
+def _picture(out: Path | None, *formats: str) -> Path | None:
+    """The file to draw, refused before the work where its ending says nothing to draw with."""
+    if out is not None and Path(out).suffix.lower() not in formats:
+        raise UserError(f'--out must end in {" or ".join(formats)}, got "{out}"')
+    return None if out is None else Path(out)

@@ -1,0 +1,70 @@
+"""Files: read safely, written whole or not at all.
+
+A file is written under a temporary name beside its place and renamed, so that a reader sees the old or the new one and
+never a part.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from vaelab.errors import UserError
+
+__all__ = ["MEND", "NO_ROOM", "read_json", "remove_temporaries", "write_json", "write_text", "writing"]
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MEND = "delete the run's folder and train it again, or restore the file from a copy"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its place once the block has ended well."""
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; give another place with --out") from None
+        raise UserError(
+            f"no room to write {path}: {error.strerror}; what was there is unharmed.\n"
+            "Free some space, or give another folder with --out, and repeat the command: it goes on where it was."
+        ) from None
+    finally:
+        with suppress(OSError):  # where the folder itself cannot be used, that has been said
+            temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a process killed while it was writing has left in a folder."""
+    for file in folder.glob(".*-????????.*"):
+        file.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, for people to read."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run; a damaged one is the user's to mend."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: is {path.parent} the folder of a run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is damaged; {MEND}") from None

@@ -1,0 +1,104 @@
+"""The state of a run in training: what a step changes, and so all that resuming needs.
+
+Randomness is named by the step, so a state is weights, moments and a number; it may be written after any step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vaelab.errors import UserError
+from vaelab.models import VAE
+from vaelab.networks import Shape
+from vaelab.plan import Plan
+from vaelab.spec import Spec
+from vaelab.store import Run, build, read_tensors, write_tensors
+
+__all__ = ["State", "average", "restore", "save", "start"]
+
+
+@dataclass
+class State:
+    """What a step changes, all that resuming needs: weights and moments after `step` steps, and the best weights."""
+
+    model: VAE
+    optimizer: torch.optim.Adam
+    averaged: VAE | None
+    step: int = 0
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> VAE:
+        """The model that is evaluated and kept."""
+        return self.averaged or self.model
+
+
+def start(spec: Spec, plan: Plan, shape: Shape, parent: Run | None) -> State:
+    """Weights of the run's seed, or of its parent, before the first step."""
+    model = build(spec, shape, spec.seed)
+    if parent is not None:
+        inherit(model, parent)
+    model = model.to(plan.device)
+    if plan.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr, fused=True)
+    for p in model.parameters():  # made now and not at the first step, so that a state is written and read in one way
+        optimizer.state[p] = {"step": torch.zeros((), device=plan.device),
+                              "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}  # fmt: skip
+    return State(model, optimizer, copy.deepcopy(model).requires_grad_(False) if spec.ema else None)
+
+
+def inherit(model: VAE, parent: Run) -> None:
+    """Pour in the weights of another run."""
+    try:
+        model.load_state_dict(parent.model.state_dict())
+    except RuntimeError as error:
+        last = str(error).splitlines()[-1].strip()
+        raise UserError(f"the weights of {parent.path} do not fit ({last}); leave out --network, --latent-dim and "
+                        "--size to take those of that run") from None  # fmt: skip
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """Every tensor of the state under a name."""
+    names: dict[Tensor, str] = {p: name for name, p in state.model.named_parameters()}
+    tensors = {f"model/{n}": t for n, t in state.model.state_dict().items()}
+    for p, moments in state.optimizer.state.items():
+        tensors |= {f"{moment}/{names[p]}": t for moment, t in moments.items()}
+    if state.averaged is not None:
+        tensors |= {f"averaged/{n}": t for n, t in state.averaged.state_dict().items()}
+    return tensors
+
+
+def save(state: State, run: Run) -> None:
+    """Write the state in one file, whole or not at all."""
+    best = {f"best/{n}": t for n, t in state.best.items()}
+    numbers = {"step": state.step, "seconds": state.seconds, "best_loss": state.best_loss}
+    write_tensors(run.path / "state" / "state.safetensors", _tensors(state) | best, numbers)
+
+
+def restore(state: State, run: Run) -> bool:
+    """Pour in the last state written, if there is one."""
+    file = run.path / "state" / "state.safetensors"
+    if not file.exists():
+        return False
+    tensors, numbers = read_tensors(file)
+    state.step, state.seconds, state.best_loss = numbers["step"], numbers["seconds"], numbers["best_loss"]
+    state.best = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
+    with torch.no_grad():
+        for name, t in _tensors(state).items():
+            t.copy_(tensors[name])
+    return True
+
+
+@torch.no_grad()
+def average(state: State, decay: float) -> None:
+    """Move the averaged weights towards the present ones: averaged <- decay averaged + (1 - decay) present."""
+    for averaged, present in zip(state.kept.parameters(), state.model.parameters(), strict=True):
+        averaged.lerp_(present, 1 - decay)
