@@ -52,8 +52,8 @@ def test_the_loss_of_contributing_works_when_it_is_pasted(tmp_path: Path) -> Non
     file.write_text(before + block + after)
     words = ["train", "digits", "--objective", "capacity:gamma=50", "--loss", "se", "--epochs", "1", "--threads", "1"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "vaelab", *words, "--json", "--out", str(tmp_path / "runs")], env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    command = [sys.executable, "-m", "vaelab", *words, "--json", "--out", str(tmp_path / "runs")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "no likelihood" in done.stderr
     [spec] = tmp_path.glob("runs/*/spec.json")

@@ -86,5 +86,6 @@ def has_bfloat16(device: str) -> bool:
     """Whether the processor multiplies in bfloat16 itself: emulation would be slower than float32."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device)[0] >= 8
-    capabilities = torch.cpu.get_capabilities() if device == "cpu" else {}
+    told = getattr(torch.cpu, "get_capabilities", dict)  # not in every release that we admit
+    capabilities = told() if device == "cpu" else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -101,6 +101,7 @@ def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
     work = replace(work, plan=began(work) or work.plan)
     threads = torch.get_num_threads()
     torch.set_num_threads(work.plan.threads)
+    torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
     try:
         state = start(spec, work.plan, work.images.shape, work.parent)
         resumed = restore(state, run)
