@@ -16,6 +16,8 @@ FLOORS = [
     ["plan", "store", "pace"],
     ["state"],
     ["training", "interpolation", "projections", "embedding"],
+    ["page"],
+    ["diagram"],
     ["figures"],
     ["gallery"],
     ["verbs"],
