@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,11 +130,78 @@ def test_pairs_are_of_the_categories_named(trained: Run) -> None:
 
 def test_list_tells_of_the_runs(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = say(capsys, "list", trained.path.parent, "--sort", "mse", "--json")
-    [row] = json.loads(out)
+    [row] = json.loads(out)["runs"]
     assert row["path"] == str(trained.path)
     assert row["metrics"]["mse"] == trained.metrics["test"]["metrics"]["mse"]["value"]
     assert row["bytes"] > 10_000
     assert trained.key in say(capsys, "list", trained.path.parent)[1]
+
+
+def test_a_damaged_run_does_not_hide_the_others(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, damage in (("a", "{"), ("b", "[]"), ("c", "{}"), ("d", "null")):
+        run = Path(shutil.copytree(trained.path, tmp_path / name))
+        for file in ("spec.json", "metrics.json", "origin.json", "history.jsonl"):
+            (run / file).write_text(damage)
+            for words in (["evaluate", run], ["train", "--from", run], ["model", run]):
+                status, _, err = say(capsys, *words)
+                assert status in (0, 2), err
+                assert "Traceback" not in err
+            shutil.copy(trained.path / file, run / file)
+        (run / "spec.json").write_text(damage)
+    shutil.copytree(trained.path, tmp_path / "good")
+    status, out, err = say(capsys, "list", tmp_path)
+    assert status == 0
+    assert str(tmp_path / "good") in out
+    assert err.count("left out, damaged") >= 3
+
+
+def test_train_does_not_call_a_damaged_run_well(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(trained.path, tmp_path / trained.key))
+    words = ["train", "digits", "--latent-dim", 4, "--epochs", 12, "--lr", 3e-3, "--precision", "float32",
+             "--device", "cpu", "--out", tmp_path]  # fmt: skip
+    content = (run / "weights.safetensors").read_bytes()
+    (run / "weights.safetensors").write_bytes(content[:1000])
+    status, _, err = say(capsys, *words)
+    assert status == 2
+    assert "weights.safetensors is damaged" in err
+    (run / "weights.safetensors").unlink()  # what is missing is trained again
+    status, out, _ = say(capsys, *words, "--no-figures", "--threads", 1)
+    assert status == 0
+    assert "trained" in out
+    assert (run / "weights.safetensors").read_bytes() == content
+
+
+def test_data_of_several_sizes_is_told_and_other_data_are_measured_whole(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_pictures(tmp_path / "pictures", count=3)
+    Image.new("RGB", (30, 40), "green").save(folder / "red" / "other.png")
+    status, out, _ = say(capsys, "data", folder)
+    assert status == 0
+    assert "16x12 (6), 30x40 (1)" in out
+    assert "train with --size" in out
+    (folder / "red" / "broken.png").write_text("text")
+    status, out, err = say(capsys, "evaluate", trained.path, "--data", folder, "--json")
+    assert status == 0, err
+    assert (json.loads(out)["split"], json.loads(out)["n"]) == ("all", 7)
+    assert "red/broken.png: not a picture" in err
+
+
+def test_a_run_is_used_from_anywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of_pictures(tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "pictures", "--epochs", 1, "--latent-dim", 2, "--threads", 1, "--no-figures", "--json"]
+    status, out, err = say(capsys, *words)
+    assert status == 0, err
+    run = tmp_path / json.loads(out)["run"]
+    monkeypatch.chdir("/")
+    assert say(capsys, "evaluate", run)[0] == 0
 
 
 def test_data_tells_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +271,12 @@ WRONG = {
     "interpolate RUN --steps 1 --out x.png": "steps must be at least 2",
     "sample RUN --n 0 --out x.png": "n must be at least 1, got 0",
     "sample RUN --out x.jpeg": "--out must end in .png",
+    "sample RUN --out x.gif": "--out must end in .png",
+    "embed RUN digits --out x.csv": "--out must end in .parquet",
+    "train digits --threads 5000": "threads must be from 1 to",
+    "train digits --snapshots 0": "snapshots are epochs from 1 on",
+    "train digits --loss ce+se:cross_entropy=nan": "cross_entropy must be a number of at least 0, got nan",
+    "train ONE --size 16 --keep best": "no picture to spare for a validation",
     "embed RUN nowhere": 'data "nowhere"',
     "list nowhere": "there is no folder nowhere",
     "list RUNS --sort mes": 'unknown metric "mes"; did you mean "mse"?',
@@ -219,8 +293,16 @@ def test_wrong_use_is_answered_in_a_sentence(
     (tmp_path / "empty").mkdir()
     (tmp_path / "unreadable").mkdir()
     (tmp_path / "unreadable" / "a.png").write_text("text")
-    places = {"EMPTY": "empty", "UNREADABLE": "unreadable", "BROKEN": "unreadable/a.png", "RUN": trained.path,
-              "RUNS": trained.path.parent}  # fmt: skip
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (20, 20), "green").save(tmp_path / "one" / "a.png")
+    places = {
+        "ONE": "one",
+        "EMPTY": "empty",
+        "UNREADABLE": "unreadable",
+        "BROKEN": "unreadable/a.png",
+        "RUN": trained.path,
+        "RUNS": trained.path.parent,
+    }
     before = sorted(tmp_path.rglob("*"))
     status, out, err = say(capsys, *(places.get(word, word) for word in line.split()))
     assert status == 2

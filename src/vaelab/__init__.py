@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaelab.errors import UserError
     from vaelab.store import Run, load
     from vaelab.verbs import data, embed, evaluate, interpolate, model, reconstruct, sample, train
     from vaelab.verbs import list_ as list  # noqa: A004
@@ -18,9 +19,27 @@ __version__ = "0.1.0"
 
 VERBS = ("data", "embed", "evaluate", "interpolate", "model", "reconstruct", "sample", "train")
 PUBLIC = {name: ("vaelab.verbs", name) for name in VERBS}
-PUBLIC |= {"list": ("vaelab.verbs", "list_"), "load": ("vaelab.store", "load"), "Run": ("vaelab.store", "Run")}
+PUBLIC |= {
+    "UserError": ("vaelab.errors", "UserError"),
+    "list": ("vaelab.verbs", "list_"),
+    "load": ("vaelab.store", "load"),
+    "Run": ("vaelab.store", "Run"),
+}
 
-__all__ = ["Run", "data", "embed", "evaluate", "interpolate", "list", "load", "model", "reconstruct", "sample", "train"]
+__all__ = [
+    "Run",
+    "UserError",
+    "data",
+    "embed",
+    "evaluate",
+    "interpolate",
+    "list",
+    "load",
+    "model",
+    "reconstruct",
+    "sample",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

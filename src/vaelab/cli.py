@@ -7,6 +7,7 @@ done; 2: the user's to mend, one sentence and no traceback; 130: interrupted; 1:
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from cyclopts.exceptions import CoercionError, MissingArgumentError
 from vaelab import __version__, verbs
 from vaelab.console import notice
 from vaelab.errors import UserError, unknown
+from vaelab.files import NO_ROOM
 
 __all__ = ["main"]
 
@@ -30,24 +32,24 @@ class Verb:
 
     function: Callable[..., Any]
     lines: Callable[[Any, dict[str, Any]], Iterable[str]]
-    json: Callable[[Any], Any]
+    json: Callable[[Any, dict[str, Any]], Any]
 
 
 def wrote(_: Any, given: dict[str, Any]) -> Iterable[str]:
     return [f"wrote {given['out']}"] if given.get("out") else ["nothing written: give --out"]
 
 
-def shape(images: Any) -> dict[str, Any]:
-    return {"images": list(images.shape)}
+def drawn(images: Any, given: dict[str, Any]) -> dict[str, Any]:
+    return {"out": str(given["out"]) if given.get("out") else None, "images": list(images.shape)}
 
 
 def show_train(run: Any, _: dict[str, Any]) -> Iterable[str]:
     done = {"resumed": f"resumed after epoch {run.from_epoch} and trained", "existing": "found, already trained"}
     yield f"run {run.path}: {done.get(run.outcome, run.outcome)}"
     yield from metrics_table(list(run.metrics.values()))
-    drawn = sorted(file.name for file in (run.path / "figures").glob("*.p*"))
-    if drawn:
-        yield f"figures in {run.path / 'figures'}: {', '.join(drawn)}"
+    files = sorted(file.name for file in (run.path / "figures").glob("*.p*"))
+    if files:
+        yield f"figures in {run.path / 'figures'}: {', '.join(files)}"
 
 
 def show_metrics(measured: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
@@ -89,13 +91,15 @@ def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str
     for row in rows:
         spec, found = row["spec"], row["metrics"]
         about = [Path(spec["data"]).name, spec["network"]["name"], str(spec["latent_dim"]), spec["loss"]["name"]]
-        numbers = [f"{found[n]:.5g}" if n in found else "-" for n in shown]
+        numbers = [f"{found[n]:.5g}{'*' * (n in row['notes'])}" if n in found else "-" for n in shown]
         state = "" if row["state"] == "finished" else row["state"]
         table.append([row["path"], *about, *numbers, f"{row['bytes'] / 2**20:.1f}", state])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     left = {0, 1, 2, 4, len(widths) - 1}
-    return ["  ".join(f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip()
-            for line in table]  # fmt: skip
+    lines = ["  ".join(f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip()
+             for line in table]  # fmt: skip
+    notes = {note for row in rows for note in row["notes"].values()}
+    return lines + [f"* {note}" for note in sorted(notes)]
 
 
 def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
@@ -125,17 +129,17 @@ COUNTED = 12  # categories, sizes and the like that are named one by one
 
 
 VERBS: dict[str, Verb] = {
-    "train": Verb(verbs.train, show_train, lambda run: {
+    "train": Verb(verbs.train, show_train, lambda run, _: {
         "run": str(run.path), "key": run.key, "outcome": run.outcome, "from_epoch": run.from_epoch,
         "images_trained": run.images_trained}),
-    "evaluate": Verb(verbs.evaluate, show_metrics, lambda measured: measured),
-    "reconstruct": Verb(verbs.reconstruct, wrote, shape),
-    "interpolate": Verb(verbs.interpolate, wrote, shape),
-    "sample": Verb(verbs.sample, wrote, shape),
-    "embed": Verb(verbs.embed, wrote, lambda path: {"out": str(path)}),
-    "model": Verb(verbs.model, show_layers, lambda rows: [row._asdict() for row in rows]),
-    "list": Verb(verbs.list_, show_runs, lambda rows: rows),
-    "data": Verb(verbs.data, show_data, lambda facts: facts),
+    "evaluate": Verb(verbs.evaluate, show_metrics, lambda measured, _: measured),
+    "reconstruct": Verb(verbs.reconstruct, wrote, drawn),
+    "interpolate": Verb(verbs.interpolate, wrote, drawn),
+    "sample": Verb(verbs.sample, wrote, drawn),
+    "embed": Verb(verbs.embed, wrote, lambda path, _: {"out": str(path)}),
+    "model": Verb(verbs.model, show_layers, lambda rows, _: {"layers": [row._asdict() for row in rows]}),
+    "list": Verb(verbs.list_, show_runs, lambda rows, _: {"runs": rows}),
+    "data": Verb(verbs.data, show_data, lambda facts, _: facts),
 }  # fmt: skip
 
 
@@ -145,6 +149,7 @@ def whole(_: Any, tokens: Sequence[Token]) -> int:
 
 
 WHOLE = Parameter(converter=whole)
+SEVERAL = Parameter(consume_multiple=True, negative="")
 
 
 def application() -> App:
@@ -155,6 +160,9 @@ def application() -> App:
         hints = verb.function.__annotations__
         hints.pop("return", None)  # it names types whose import the help need not wait for
         hints |= {n: Annotated[int | None, WHOLE] for n, hint in hints.items() if hint in ("int", "int | None")}
+        hints |= {
+            n: Annotated[list[int] | None, SEVERAL] for n, hint in hints.items() if hint == "Sequence[int] | None"
+        }
         app.command(verb.function, name=name)
     return app
 
@@ -166,32 +174,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command line; gives the exit status."""
-    as_json = "--json" in arguments
-    words = [a for a in arguments if a != "--json"]
     try:
-        app = application()
-        if not words or words[0].startswith("-"):
-            app(words, exit_on_error=False, print_error=False)
-            return 0
-        if words[0] not in VERBS:
-            raise unknown("verb", words[0], VERBS)
-        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-        result = function(*bound.args, **bound.kwargs)
-        verb = VERBS.get(words[0])
-        if verb is not None and function is verb.function:
-            for line in [json.dumps(verb.json(result))] if as_json else verb.lines(result, bound.arguments):
-                print(line)
-    except CycloptsError as error:
-        return refuse(sentence(error))
-    except UserError as error:
-        return refuse(str(error))
+        execute([a for a in arguments if a != "--json"], "--json" in arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         notice(f"\ninterrupted; to go on: {shlex.join(['vaelab', *arguments])}")
         return 130
     except BrokenPipeError:  # the reader of our output went away
-        sys.stderr.close()
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (CycloptsError, UserError, MemoryError, RuntimeError, OSError) as error:
+        text = sentence(error)
+        if text is None:  # a fault of ours
+            raise
+        return refuse(text)
     return 0
+
+
+def execute(words: list[str], as_json: bool) -> None:
+    """Parse, call the verb and print its result."""
+    app = application()
+    if not words or words[0].startswith("-"):
+        app(words, exit_on_error=False, print_error=False)
+        return
+    if words[0] not in VERBS:
+        raise unknown("verb", words[0], VERBS)
+    function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    result, verb = function(*bound.args, **bound.kwargs), VERBS[words[0]]
+    if function is verb.function:  # and not its help
+        shown = bound.arguments
+        print(*([json.dumps(verb.json(result, shown))] if as_json else verb.lines(result, shown)), sep="\n")
 
 
 def refuse(text: str) -> int:
@@ -202,13 +213,27 @@ def refuse(text: str) -> int:
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
 
 
-def sentence(error: CycloptsError) -> str:
-    """A parser's error in one sentence that names the value, what is allowed and the remedy."""
+def sentence(error: Exception) -> str | None:
+    """An error that is the user's to mend in a sentence with the value, what is allowed and the remedy; else None."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, CycloptsError):
+        return misuse(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "not enough memory; a smaller --latent-dim, --network, --batch-size or --size needs less"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"no room to write: {error.strerror}"
+    return None
+
+
+def misuse(error: CycloptsError) -> str:
+    """What the parser found."""
     verb = " ".join(("vaelab", *(error.command_chain or ())))
     if isinstance(error, CoercionError) and error.token is not None:
         wanted = (error.target_type, *get_args(error.target_type))
         for kind in (text for kind, text in KINDS.items() if kind in wanted):
             return f'{error.token.keyword or "argument"} must be {kind}, got "{error.token.value}"'
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        return f"{error.argument.name.removeprefix('--').upper()} is missing; see `{verb} --help`"
+        name = error.argument.name
+        return f"{name if error.keyword else name.removeprefix('--').upper()} is missing; see `{verb} --help`"
     return f"{' '.join(str(error).split())} See `{verb} --help`."

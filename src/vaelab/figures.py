@@ -194,7 +194,7 @@ def latent(raw: Panels, codes: Panels, labels: np.ndarray | None, categories: Se
     figure = Figure((PAGE, height), DPI, facecolor="white")
     headline(figure, lines)
     for row, (panels, what) in enumerate(((raw, "raw pixels"), (codes, "encoder output"))):
-        numbers = [str(i + 1) for i in range(panels.clusters.max() + 1)]
+        numbers = [chr(ord("A") + i) if i < 26 else str(i) for i in range(panels.clusters.max() + 1)]
         groups, names = (panels.clusters, numbers) if labels is None else (labels, distinct(categories))
         shares = " + ".join(f"{100 * share:.1f}" for share in panels.variance)
         count = f"{len(numbers)} cluster{'s' * (len(numbers) > 1)} in three components"

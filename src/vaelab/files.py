@@ -60,11 +60,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run; a damaged one is the user's to mend."""
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON object of a run, which has the `needed` names; a damaged file is the user's to mend."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: is {path.parent} the folder of a run?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path} is damaged; {MEND}") from None
+    lacking = [name for name in needed if name not in value] if isinstance(value, dict) else ["an object"]
+    if lacking:
+        raise UserError(f"{path} is damaged (it lacks {', '.join(lacking)}); {MEND}")
+    return value

@@ -109,7 +109,10 @@ def samples(subject: Subject) -> Figure | None:
 
 def interpolations(subject: Subject) -> Figure:
     images, names = subject.images, ("", "")
-    if len(images.categories) == 2:  # alpha = 0, on the left, is the second category, as in report A
+    if len(images.categories) == 2 and set(images.label()) >= {
+        0,
+        1,
+    }:  # alpha = 0, on the left, is the second category, as in report A
         names = (images.categories[1], images.categories[0])
     start, end = draw_pairs(images, 7, names[0] or None, names[1] or None)
     made = interpolate(subject.model, images.uint8(start), images.uint8(end), alphas(6))

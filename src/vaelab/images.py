@@ -84,6 +84,13 @@ class Dataset:
     size: int | tuple[int, int] | None
     validation: float | None
 
+    def unsplit(self) -> Images:
+        """The stored test split, or all pictures where the source stores none."""
+        train, test = self.splits["train"], self.splits.get("test")
+        if test is not None and test.pixels is not train.pixels:
+            return test
+        return replace(train, rows=np.arange(len(train.pixels)), split="all")
+
 
 def make_splits(parts: dict[str, Images], validation: float | None) -> tuple[dict[str, Images], dict[str, str]]:
     """Train, validation if asked for, and test, and how each came about; with validation None, as stored."""

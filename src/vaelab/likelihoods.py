@@ -85,7 +85,7 @@ class CrossEntropy(Sigmoid):
         weight = "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
         if binary:
             return f"cross entropy is the Bernoulli likelihood of these binary pixels{weight}"
-        return f"cross entropy on grey pixels is the textbook loss, not a likelihood of them{weight}"
+        return f"cross entropy on grey or coloured pixels is the textbook loss, not a likelihood of them{weight}"
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,16 @@ from vaelab.images import Dataset, Images, make_splits
 from vaelab.pictures import Look, decode, inspect, quiet, reason
 from vaelab.sources import SPLITS, Part, Raw, Skipped, Source, find
 
-__all__ = ["describe", "load"]
+__all__ = ["SizeError", "describe", "load"]
 
 VERSION = 1  # of the decoding: another number makes every cache entry anew
 SIDES = (8, 256)  # pixels a side that the networks are made for
 
 Sides = tuple[int, int] | None  # height and width asked for
+
+
+class SizeError(UserError):
+    """Pictures of several sizes, or of one that no network takes: they must be resized to be trained on."""
 
 
 def load(
@@ -240,10 +244,10 @@ def _shape(looks: Counter[Look], where: str, sides: Sides, channels: int | None)
     if len(sizes) > 1:
         text = ", ".join(f"{size} ({n})" for size, n in list(sizes.items())[:6])
         more = f" and {len(sizes) - 6} more" if len(sizes) > 6 else ""
-        raise UserError(f"pictures of several sizes in {where}: {text}{more}, width x height\n{remedy}")
+        raise SizeError(f"pictures of several sizes in {where}: {text}{more}, width x height\n{remedy}")
     if min(width, height) < SIDES[0] or max(width, height) > SIDES[1]:
         limits = f"sides must be between {SIDES[0]} and {SIDES[1]}"
-        raise UserError(f"pictures of {width}x{height} in {where}: {limits}\n{remedy}")
+        raise SizeError(f"pictures of {width}x{height} in {where}: {limits}\n{remedy}")
     return channels, height, width
 
 

@@ -167,7 +167,7 @@ def active_units(means: Tensor, threshold: float = ACTIVE) -> int:
 def footnotes(distortion: Distortion, names: Metrics, images: Images) -> dict[str, str]:
     """What must be said beside a number, by metric."""
     grey = isinstance(distortion, CrossEntropy) and not is_binary(images)
-    text = "the textbook figure; cross entropy of grey pixels is no likelihood"
+    text = "the textbook figure; cross entropy of grey or coloured pixels is no likelihood"
     return {name: text for name in names if grey and name.startswith("negative_elbo")}
 
 

@@ -8,6 +8,7 @@ matplotlib's objects, never through pyplot: figures may be drawn in threads and 
 from __future__ import annotations
 
 import functools
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -226,8 +227,10 @@ def save(figure: Figure, path: Path, pdf: bool = False) -> list[Path]:
         form = target.suffix[1:].lower()
         if form not in known:
             raise unknown("picture format", form, known)
+        drawn = io.BytesIO()  # in memory first: a full disk in the middle of a PDF is no clean error
+        figure.savefig(drawn, format=form, dpi="figure", **SAVING.get(form, {}))
         with writing(target) as temporary:
-            figure.savefig(temporary, format=form, dpi="figure", **SAVING.get(form, {}))
+            temporary.write_bytes(drawn.getvalue())
     return paths
 
 
@@ -243,6 +246,8 @@ def animation(frames: Sequence[np.ndarray], path: Path, milliseconds: int = 80) 
         small = Image.fromarray(canvas).quantize(256, dither=Image.Dither.NONE)  # before growing: dots would show
         pictures.append(small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST))
     pictures += pictures[-2:0:-1]
+    drawn = io.BytesIO()
+    pictures[0].save(drawn, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     with writing(path) as temporary:
-        pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+        temporary.write_bytes(drawn.getvalue())
     return path

@@ -106,7 +106,10 @@ def _change_member(member: Any, inner: str, name: str, value: Any) -> Any:
 
 
 def decode(table: Mapping[str, Any]) -> Spec:
-    """The spec that `encode` wrote, perhaps before some fields were there; unknown names are refused."""
+    """The spec that `encode` wrote, perhaps before some fields were there; other names are refused."""
+    lacking = [f.name for f in fields(Spec) if f.name not in table and "legacy" not in f.metadata]
+    if lacking:
+        raise UserError(f"a stored spec lacks {', '.join(lacking)}")
     return change(Spec(**{f.name: f.metadata["legacy"] for f in fields(Spec) if "legacy" in f.metadata}), table)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.files import MEND
 from vaelab.models import VAE
 from vaelab.networks import Shape
 from vaelab.plan import Plan
@@ -59,10 +60,11 @@ def inherit(model: VAE, parent: Run) -> None:
     """Pour in the weights of another run."""
     try:
         model.load_state_dict(parent.model.state_dict())
-    except RuntimeError as error:
-        last = str(error).splitlines()[-1].strip()
-        raise UserError(f"the weights of {parent.path} do not fit ({last}); leave out --network, --latent-dim and "
-                        "--size to take those of that run") from None  # fmt: skip
+    except RuntimeError:
+        raise UserError(
+            f"the weights of {parent.path} do not fit: network, latent_dim, loss and the shape of the images must be\n"
+            "those of that run; leave out --preset, --network, --latent-dim, --loss and --size to take them over"
+        ) from None
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
@@ -89,11 +91,16 @@ def restore(state: State, run: Run) -> bool:
     if not file.exists():
         return False
     tensors, numbers = read_tensors(file)
+    if not {"step", "seconds", "best_loss"} <= set(numbers):
+        raise UserError(f"{file} is damaged; {MEND}")
     state.step, state.seconds, state.best_loss = numbers["step"], numbers["seconds"], numbers["best_loss"]
     state.best = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
-    with torch.no_grad():
-        for name, t in _tensors(state).items():
-            t.copy_(tensors[name])
+    try:
+        with torch.no_grad():
+            for name, t in _tensors(state).items():
+                t.copy_(tensors[name])
+    except (KeyError, RuntimeError):
+        raise UserError(f"{file} is damaged; {MEND}") from None
     return True
 
 

@@ -63,7 +63,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path} is missing: the run has not been trained, or not to its end") from None
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}); {MEND}") from None
 
 
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def origin(self) -> dict[str, Any]:
-        return read_json(self.path / "origin.json")
+        return read_json(self.path / "origin.json", "data", "plan", "versions")
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -104,8 +104,9 @@ class Run:
         if not file.exists():
             return []
         try:
-            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        except json.JSONDecodeError:
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            return sorted(rows, key=lambda row: row["step"])
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{file} is damaged; {MEND}") from None
 
     @property
@@ -114,9 +115,14 @@ class Run:
         file = self.path / "metrics.json"
         return read_json(file) if file.exists() else {}
 
+    def check(self) -> None:
+        """Refuse a finished run with damaged files, naming the first."""
+        _ = self.spec, self.origin, self.history, self.model
+        read_json(self.path / "metrics.json", *(s for s in self.origin["data"]["images"] if s != "train"))
+
     @property
     def finished(self) -> bool:
-        return (self.path / "metrics.json").exists()
+        return (self.path / "metrics.json").exists() and (self.path / "weights.safetensors").exists()
 
     @cached_property
     def model(self) -> VAE:
@@ -226,7 +232,7 @@ def disk_use(file: Path) -> int:
 
 def summary(run: Run) -> dict[str, Any]:
     """What a list of runs says of one, read without building anything: settings, state, test metrics, disk use."""
-    spec = read_json(run.path / "spec.json")
+    spec = read_json(run.path / "spec.json", "data", "network", "latent_dim", "loss")
     metrics = run.metrics.get("test", {}).get("metrics", {})
     size = sum(disk_use(file) for file in run.path.rglob("*"))
     return {
@@ -234,5 +240,6 @@ def summary(run: Run) -> dict[str, Any]:
         "spec": spec,
         "state": "finished" if run.finished else f"epoch {len(run.history)}, unfinished",
         "metrics": {name: m["value"] for name, m in metrics.items()},
+        "notes": {name: m["note"] for name, m in metrics.items() if "note" in m},
         "bytes": size,
     }

@@ -27,20 +27,20 @@ from torch import Tensor, nn
 
 from vaelab.console import notice, progress
 from vaelab.errors import UserError
-from vaelab.files import write_json
+from vaelab.files import MEND, write_json
 from vaelab.images import Dataset, Images
 from vaelab.metrics import measure, monitor
 from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
-from vaelab.plan import Plan, choose_device, choose_plan
+from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory
 from vaelab.spec import Spec, check, encode, key
 from vaelab.state import State, average, restore, save, start
 from vaelab.store import Run, alone, read_tensors, write_history, write_tensors
 from vaelab.streams import stream
 
-__all__ = ["Stopped", "fit"]
+__all__ = ["Stopped", "agree", "fit"]
 
-MONITORED = 5000  # training images on which history is measured, at most, and at most a tenth of them
+MONITORED = 1000, 5000  # training images on which history is measured: a tenth of them within these bounds
 LOOK = 50  # steps between two looks at the terms on a GPU, each of which waits for it
 SNAPSHOTS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
 
@@ -68,10 +68,11 @@ def fit(
     """
     runs, kept = [], SNAPSHOTS if snapshots is None else snapshots
     for spec in specs:
-        _agree(spec, dataset, parent)
+        agree(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
         run = Run(out / key(spec, dataset.fingerprint, plan.precision))
         if run.finished and not (run.path / "state").exists():
+            run.check()
             run = replace(run, outcome="existing", from_epoch=len(run.history))
         else:
             with alone(run):
@@ -83,7 +84,7 @@ def fit(
     return runs
 
 
-def _agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
+def agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
     """Refuse what would make the key of a run a lie."""
     check(spec)
     if (spec.size, spec.validation) != (dataset.size, dataset.validation):
@@ -101,15 +102,18 @@ def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
     work = replace(work, plan=began(work) or work.plan)
     threads = torch.get_num_threads()
     torch.set_num_threads(work.plan.threads)
+    keep_freed_memory()
     torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
     try:
         state = start(spec, work.plan, work.images.shape, work.parent)
         resumed = restore(state, run)
         if spec.minutes is not None and work.plan.steps is None:
             work = replace(work, plan=replace(work.plan, steps=probe(work)))
-        if not resumed:
-            begin(work)
-        write_history(run, [row for row in run.history if row["step"] <= state.step])
+        begin(work, resumed)
+        rows = [row for row in run.history if row["step"] <= state.step]
+        if len(rows) < state.step // work.steps_per_epoch:
+            raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {MEND}")
+        write_history(run, rows)
         first = state.step
         descend(work, state, snapshots)
         finish(work, state)
@@ -142,9 +146,12 @@ def began(work: Work) -> Plan | None:
     return plan
 
 
-def begin(work: Work) -> None:
+def begin(work: Work, resumed: bool) -> None:
     """Write what the run will be, before the first step."""
     run, dataset = work.run, work.dataset
+    write_json(run.path / "spec.json", encode(work.spec))
+    if resumed:
+        return
     data = {
         "source": dataset.source,
         "location": dataset.location,
@@ -154,7 +161,6 @@ def begin(work: Work) -> None:
         "images": {split: len(images) for split, images in dataset.splits.items()},
     }
     command = shlex.join(["vaelab", *sys.argv[1:]]) if Path(sys.argv[0]).name == "vaelab" else None
-    write_json(run.path / "spec.json", encode(work.spec))
     write_json(run.path / "origin.json", {
         "key": run.key,
         "data": data,
@@ -296,7 +302,7 @@ def rate_factor(spec: Spec, done: float, step: float) -> float:
 def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: Sequence[int]) -> None:
     """Measure, note the row of history, keep the best weights and the snapshots."""
     spec, run = work.spec, work.run
-    measured = {"train": work.images.spread(max(1, min(MONITORED, len(work.images) // 10)))}
+    measured = {"train": work.images.spread(monitored(work.images))}
     if "validation" in work.dataset.splits:
         measured["validation"] = work.dataset.splits["validation"]
     with work.autocast():
@@ -310,6 +316,11 @@ def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: S
         state.best = {n: t.detach().clone() for n, t in state.kept.state_dict().items()}
     if epoch in snapshots or state.step == work.steps:
         snapshot(work, state, epoch)
+
+
+def monitored(images: Images) -> int:
+    """On how many training images history is measured: all of a small set, a tenth of a large one."""
+    return min(len(images), max(MONITORED[0], min(MONITORED[1], len(images) // 10)))
 
 
 def snapshot(work: Work, state: State, epoch: int) -> None:
@@ -363,7 +374,7 @@ def probe(work: Work) -> int:
     with work.autocast():
         monitor(state.model, work.spec.objective, some)
     per_image = (time.monotonic() - begun) / len(some)
-    measured = len(work.dataset.splits.get("validation", ())) + min(MONITORED, len(work.images) // 10)
+    measured = len(work.dataset.splits.get("validation", ())) + monitored(work.images)
     per_epoch = work.steps_per_epoch * per_step + measured * per_image
     return max(1, int(0.95 * budget * work.steps_per_epoch / per_epoch))
 

@@ -5,6 +5,7 @@ Each reads what it needs, calls the parts below and returns its result. What is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ else:  # what the command line parses
 
 NAMED = 50  # skipped files that train names
 STILL = (".png", ".pdf")
+SURVEY = 64  # pixels a side as which pictures are looked through that need resizing
+FEW_STEPS = 100  # of training, below which a model has hardly begun to learn
 
 __all__ = ["data", "embed", "evaluate", "interpolate", "list_", "model", "reconstruct", "sample", "train"]
 
@@ -135,12 +138,15 @@ def train(
     from vaelab.loading import load
     from vaelab.plan import choose_plan
     from vaelab.spec import check
-    from vaelab.training import fit
+    from vaelab.training import agree, fit
 
+    if any(epoch < 1 for epoch in snapshots or ()):
+        raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, snapshots or ()))}")
     spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
     check(spec)
     dataset = load(spec.data, size=spec.size, validation=spec.validation)
-    choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)  # refuses before anything is said
+    choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
+    agree(spec, dataset, parent)  # what is refused is refused before anything is said
     for line in opening(spec, dataset):
         notice(line)
     [run] = fit([spec], dataset, Path(out), device=device, precision=precision, threads=threads, snapshots=snapshots,
@@ -191,16 +197,26 @@ def opening(spec: Spec, dataset: Dataset) -> list[str]:
         f"loss: {spec.loss.meaning(weight, is_binary(images))}",
     ]
     lines += filter(None, [spec.objective.meaning(images.shape)])
-    lines += [f"note: {note}" for note in dataset.notes]
+    steps = spec.epochs * math.ceil(len(images) / spec.batch_size)
+    if steps < FEW_STEPS and spec.minutes is None:
+        lines.append(f"note: {steps} steps in all, which is little: more --epochs or a smaller --batch-size make more")
+    return lines + remarks(dataset)
+
+
+def remarks(dataset: Dataset) -> list[str]:
+    """What is to be said of a data set wherever it is used: its notes, and each file that was left out."""
+    lines = [f"note: {note}" for note in dataset.notes]
     if dataset.skipped:
-        lines.append(f"skipped {len(dataset.skipped)} files that are not used:")
+        lines.append(f"skipped, {len(dataset.skipped)} in all:")
         lines += [f"  {file}: {reason}" for file, reason in dataset.skipped[:NAMED]]
     if len(dataset.skipped) > NAMED:
-        lines.append(f"  and {len(dataset.skipped) - NAMED} more; `vaelab data {spec.data}` names them all")
+        lines.append(f"  and {len(dataset.skipped) - NAMED} more; `vaelab data {dataset.source}` names them all")
     return lines
 
 
-def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: int | None = None) -> dict[str, Any]:
+def evaluate(
+    run: RunLike, *, data: str | None = None, split: str | None = None, n: int | None = None
+) -> dict[str, Any]:
     """Measure a run on a split of its data, or of other data: every metric with its standard error over images.
 
     Parameters
@@ -210,7 +226,7 @@ def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: i
     data
         Other images, cropped and resized to the run's shape.
     split
-        test, validation or train.
+        test, validation or train; test if not given, or all of other data that store no test split.
     n
         Only N images, spread evenly over the split.
     """
@@ -220,9 +236,12 @@ def evaluate(run: RunLike, *, data: str | None = None, split: str = "test", n: i
     run = _run(run)
     model = run.model
     dataset = run.dataset if data is None else _other(data, model)
-    for note in dataset.notes if data is not None else ():
-        notice(f"note: {note}")
-    images = pick(dataset, split)
+    if data is None:
+        images = pick(dataset, split or "test")
+    else:
+        for line in remarks(dataset):
+            notice(line)
+        images = pick(dataset, split) if split else dataset.unsplit()
     if n is not None:
         images = images.spread(_positive("n", n))
     return measure(run.key, model, run.spec.objective, dataset.source, images)
@@ -398,10 +417,14 @@ def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path
     import pyarrow.parquet as pq
 
     from vaelab.embedding import table
-    from vaelab.store import writing
+    from vaelab.files import writing
 
+    _picture(out, ".parquet")
     run = _run(run)
-    codes = table(run.model, _other(data, run.model))
+    dataset = _other(data, run.model)
+    for line in remarks(dataset):
+        notice(line)
+    codes = table(run.model, dataset)
     with writing(Path(out)) as temporary:
         pq.write_table(codes, temporary)
     return Path(out)
@@ -417,9 +440,14 @@ def data(data: str, *, size: int | None = None) -> dict[str, Any]:
     size
         Side in pixels to which pictures are cropped and resized.
     """
-    from vaelab.loading import describe, load
+    from vaelab.loading import SizeError, describe, load
 
-    return describe(load(data, size=size))
+    try:
+        return describe(load(data, size=size))
+    except SizeError:
+        facts = describe(load(data, size=SURVEY))
+        facts["notes"].insert(0, f"the sizes differ or are out of bounds: train with --size, such as --size {SURVEY}")
+        return facts
 
 
 def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
@@ -462,8 +490,8 @@ def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]
     for run in find(Path(dir)):
         try:
             rows.append(summary(run))
-        except UserError as error:  # one damaged run does not hide the others
-            notice(f"left out: {error}")
+        except (UserError, LookupError, TypeError, AttributeError) as error:  # one damaged run does not hide the others
+            notice(f"left out, damaged: {run.path} ({error})")
     names = {name for row in rows for name in row["metrics"]}
     if sort is not None and rows:
         if sort not in names:
