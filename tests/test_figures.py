@@ -221,7 +221,7 @@ def test_names_at_one_place_are_moved_apart():
 
 def test_latent_without_labels_shows_clusters():
     figure = figures.latent(views(), views(), None, ())
-    assert words(figure).count("4") == 4  # in (b), (c), (e) and (f)
+    assert words(figure).count("D") == 4  # in (b), (c), (e) and (f)
 
 
 def test_latent_of_a_single_place():
@@ -267,7 +267,7 @@ def test_save_refuses_an_unknown_format_and_leaves_nothing_behind(tmp_path):
     figure = figures.grid(patches(2))
     figure.savefig = lambda *_, **__: (_ for _ in ()).throw(OSError("no room"))
     (tmp_path / "old.png").write_bytes(b"old")
-    with pytest.raises(UserError, match="no room"):
+    with pytest.raises(OSError, match="no room"):
         figures.save(figure, tmp_path / "old.png")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
