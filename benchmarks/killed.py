@@ -3,7 +3,7 @@
     python benchmarks/killed.py                       # the small MLP and the network of report A, on bundled digits
     python benchmarks/killed.py --kills 20 --seed 3
 
-The moments are drawn from start-up on; half of the kills are SIGKILL, half SIGINT (Ctrl-C).
+The moments are drawn over the whole training; half of the kills are SIGKILL, half SIGINT (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ def finished(out: Path) -> bool:
     return any(out.glob("*/metrics.json"))
 
 
+def rows(out: Path) -> int:
+    """How many epochs a run has behind it."""
+    return sum(len(file.read_text().splitlines()) for file in out.glob("*/history.jsonl"))
+
+
 def weights(out: Path) -> bytes:
     [file] = out.glob("*/weights.safetensors")
     return file.read_bytes()
@@ -44,18 +49,20 @@ def case(name: str, kills: int, draw: random.Random, folder: Path) -> bool:
     if start(words, whole).wait():
         raise SystemExit(f"{name}: the undisturbed training failed")
     seconds = time.monotonic() - begun
-    hits = 0
-    while hits < kills and not finished(killed):
-        process = start(words, killed)
-        # Start-up takes about four seconds; a tenth of the training each time leaves some for the last kill.
-        time.sleep(draw.uniform(1, 4 + 2 * seconds / kills))
-        process.send_signal(signal.SIGKILL if hits % 2 else signal.SIGINT)
+    epochs, at = rows(whole), []
+    for i in range(kills):
+        process, until = start(words, killed), rows(killed) + draw.randint(1, epochs // (kills + 2))
+        while rows(killed) < until and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.5))  # somewhere within an epoch, a measurement or the writing of a file
+        process.send_signal(signal.SIGKILL if i % 2 else signal.SIGINT)
         process.wait()
-        hits += not finished(killed)
-    rows = len(next(killed.glob("*/history.jsonl")).read_text().splitlines())
+        at.append(rows(killed))
+        if finished(killed):
+            raise SystemExit(f"{name}: finished before kill {i + 1}; give it more epochs")
     start(words, killed).wait()
     same = weights(whole) == weights(killed)
-    print(f"{name:<9} {seconds:5.1f} s undisturbed; killed {hits} times, the last after {rows} epochs: "
+    print(f"{name:<9} {seconds:5.1f} s and {epochs} epochs undisturbed; killed after epochs {at}: "
           f"{'identical' if same else 'DIFFERENT'} weights file, {len(weights(whole)):,} bytes")  # fmt: skip
     return same
 

@@ -71,7 +71,9 @@ def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor, suffix: str 
     squared = (model.distortion.mean(draw.params) - x).square().flatten(1).sum(1)
     terms = {"cross_entropy": CrossEntropy()(logits, x), "squared_error": squared, "kl": kl}
     likelihood = model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
-    if likelihood is not None:
+    if isinstance(likelihood, CrossEntropy):  # which stands there already
+        terms["negative_elbo"] = kl + terms["cross_entropy"]
+    elif likelihood is not None:
         terms["negative_elbo"] = kl - likelihood.log_prob(draw.params, x)
     return {name + suffix: value for name, value in terms.items()}
 

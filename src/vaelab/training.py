@@ -40,7 +40,7 @@ from vaelab.streams import stream
 
 __all__ = ["Stopped", "agree", "fit"]
 
-MONITORED = 1000, 5000  # training images on which history is measured: a tenth of them within these bounds
+MONITORED = 1000, 2000  # training images on which history is measured: a tenth of them within these bounds
 LOOK = 50  # steps between two looks at the terms on a GPU, each of which waits for it
 SNAPSHOTS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
 
