@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -101,8 +102,10 @@ def test_without_room_the_old_file_stays_and_nothing_is_left_over(tmp_path: Path
 
 
 def test_tensors_come_back_with_their_metadata(tmp_path: Path) -> None:
+    os.umask(umask := os.umask(0o022))
     channels_last = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
     write_tensors(tmp_path / "t.safetensors", {"a": channels_last}, {"shape": [3, 4, 5], "best": float("inf")})
     tensors, metadata = read_tensors(tmp_path / "t.safetensors")
     assert torch.equal(tensors["a"], channels_last)
+    assert {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {0o666 & ~umask}
     assert metadata == {"shape": [3, 4, 5], "best": float("inf")}

@@ -29,14 +29,16 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # as the user's umask has it, whoever wrote the file
         temporary.replace(path)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise UserError(f"cannot write {path}: {error.strerror or error}; give another place with --out") from None
         raise UserError(
             f"no room to write {path}: {error.strerror}; what was there is unharmed.\n"
-            "Free some space, or give another folder with --out, and repeat the command: it goes on where it was."
+            "Free some space and repeat the command, which goes on where it was, or give another place with --out."
         ) from None
     finally:
         with suppress(OSError):  # where the folder itself cannot be used, that has been said
