@@ -201,7 +201,9 @@ def test_a_run_is_used_from_anywhere(
     assert status == 0, err
     run = tmp_path / json.loads(out)["run"]
     monkeypatch.chdir("/")
-    assert say(capsys, "evaluate", run)[0] == 0
+    status, out, _ = say(capsys, "evaluate", run, "--json")
+    assert status == 0
+    assert json.loads(out) == vaelab.load(run).metrics["test"]
 
 
 def test_data_tells_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

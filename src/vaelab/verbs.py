@@ -244,7 +244,7 @@ def evaluate(
         images = pick(dataset, split) if split else dataset.unsplit()
     if n is not None:
         images = images.spread(_positive("n", n))
-    return measure(run.key, model, run.spec.objective, dataset.source, images)
+    return measure(run.key, model, run.spec.objective, run.spec.data if data is None else data, images)
 
 
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
