@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -20,7 +21,7 @@ from vaelab.models import VAE, layers
 from vaelab.networks import Mlp, Shape
 from vaelab.spec import Spec
 
-__all__ = ["Plan", "choose_device", "choose_plan", "keep_freed_memory"]
+__all__ = ["Plan", "choose_device", "choose_plan", "keep_freed_memory", "processors", "using"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -77,6 +78,17 @@ def choose_device(device: str | None) -> str:
     if device not in names:
         raise UserError(f'device "{device}" is not on this machine (have: {", ".join(names)})')
     return device
+
+
+@contextlib.contextmanager
+def using(threads: int) -> Iterator[None]:
+    """Compute with so many threads, and as before afterwards. Sums round differently with another number of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> None:

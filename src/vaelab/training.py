@@ -32,7 +32,7 @@ from vaelab.images import Dataset, Images
 from vaelab.metrics import measure, monitor
 from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
-from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory
+from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, using
 from vaelab.spec import Spec, check, encode, key
 from vaelab.state import State, average, restore, save, start
 from vaelab.store import Run, alone, read_tensors, write_history, write_tensors
@@ -100,11 +100,9 @@ def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
     """Train one run to its end, from where it stands."""
     run, spec = work.run, work.spec
     work = replace(work, plan=began(work) or work.plan)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(work.plan.threads)
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
-    try:
+    with using(work.plan.threads):
         state = start(spec, work.plan, work.images.shape, work.parent)
         resumed = restore(state, run)
         if spec.minutes is not None and work.plan.steps is None:
@@ -117,8 +115,6 @@ def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
         first = state.step
         descend(work, state, snapshots)
         finish(work, state)
-    finally:
-        torch.set_num_threads(threads)
     trained = work.images_until(state.step) - work.images_until(first)
     outcome = "resumed" if resumed else "trained"
     return replace(run, outcome=outcome, from_epoch=first // work.steps_per_epoch, images_trained=trained)

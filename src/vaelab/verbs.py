@@ -231,6 +231,7 @@ def evaluate(
         Only N images, spread evenly over the split.
     """
     from vaelab.metrics import measure
+    from vaelab.plan import processors, using
     from vaelab.store import pick
 
     run = _run(run)
@@ -244,7 +245,8 @@ def evaluate(
         images = pick(dataset, split) if split else dataset.unsplit()
     if n is not None:
         images = images.spread(_positive("n", n))
-    return measure(run.key, model, run.spec.objective, run.spec.data if data is None else data, images)
+    with using(min(run.origin["plan"]["threads"], processors())):  # as when metrics.json was written: the same digits
+        return measure(run.key, model, run.spec.objective, run.spec.data if data is None else data, images)
 
 
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
