@@ -103,7 +103,7 @@ def make_splits(parts: dict[str, Images], validation: float | None) -> tuple[dic
         elif fraction:
             _hold_out(splits, split, fraction, seed)
             made |= {split: f"{fraction:.6g} of train, stratified, by a fixed seed", "train": "the rest"}
-    splits = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
+    splits = {split: splits[split] for split in SPLITS if split in splits}
     return splits, {split: made[split] for split in splits}
 
 

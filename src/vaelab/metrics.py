@@ -64,7 +64,7 @@ def batches(model: VAE, images: Images) -> Iterator[Batch]:
         yield Batch(start, x, evaluation_noise(images.rows[start : start + size], model.latent_dim).to(device))
 
 
-def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor, suffix: str = "") -> dict[str, Tensor]:
+def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor) -> dict[str, Tensor]:
     """The per-image terms of one pass, each (B,): cross_entropy, squared_error, kl and, where it exists, the bound."""
     logits = draw.params._replace(pixels=model.distortion.logits(draw.params))
     kl = kl_normal(draw.q, standard_normal(draw.q.mean))
@@ -75,7 +75,7 @@ def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor, suffix: str 
         terms["negative_elbo"] = kl + terms["cross_entropy"]
     elif likelihood is not None:
         terms["negative_elbo"] = kl - likelihood.log_prob(draw.params, x)
-    return {name + suffix: value for name, value in terms.items()}
+    return terms
 
 
 class Sums:
@@ -121,7 +121,7 @@ def evaluate(model: VAE, objective: Objective, images: Images, advance: Advance 
         q = terms.draw.q
         of_mean = Draw(q, q.mean, model.decode(q.mean))
         sums.add(bounds(model, objective, terms.draw, batch.x))
-        sums.add({n: v for n, v in bounds(model, objective, of_mean, batch.x, "_of_mean").items() if "kl" not in n})
+        sums.add({f"{n}_of_mean": v for n, v in bounds(model, objective, of_mean, batch.x).items() if n != "kl"})
         sums.add(fidelity(model.distortion.mean(of_mean.params).clamp(0, 1), batch.x))
         means.append(q.mean)
         if advance is not None:

@@ -88,8 +88,9 @@ class Run:
     def spec(self) -> Spec:
         from vaelab.spec import decode
 
+        table = read_json(self.path / "spec.json")
         try:
-            return decode(read_json(self.path / "spec.json"))
+            return decode(table)
         except UserError as error:
             raise UserError(f"{self.path / 'spec.json'}: {error}") from None
 
@@ -176,15 +177,19 @@ def alone(run: Run) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     state = run.path / "state"
+    lock = FileLock(state / "lock", timeout=0)
     try:
         state.mkdir(parents=True, exist_ok=True)
-        with FileLock(state / "lock", timeout=0):
-            remove_temporaries(run.path)
-            yield
+        lock.acquire()
     except Timeout:
         raise UserError(f"another process is training {run.path} just now; wait for it, or stop it first") from None
     except OSError as error:
         raise UserError(f"cannot write in {run.path}: {error.strerror}; give another folder with --out") from None
+    try:  # a failure in here is not the lock's to explain
+        remove_temporaries(run.path)
+        yield
+    finally:
+        lock.release()
     if run.finished:
         shutil.rmtree(state, ignore_errors=True)
 

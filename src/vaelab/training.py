@@ -72,16 +72,18 @@ def fit(
         plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
         run = Run(out / key(spec, dataset.fingerprint, plan.precision))
         if run.finished and not (run.path / "state").exists():
-            run.check()
-            run = replace(run, outcome="existing", from_epoch=len(run.history))
+            run = found(run)
         else:
-            with alone(run):
-                if run.finished:  # by another process meanwhile
-                    run = replace(run, outcome="existing", from_epoch=len(run.history))
-                else:
-                    run = carry_out(Work(run, spec, dataset, plan, parent), kept)
+            with alone(run):  # another process may have finished it meanwhile
+                run = found(run) if run.finished else carry_out(Work(run, spec, dataset, plan, parent), kept)
         runs.append(run)
     return runs
+
+
+def found(run: Run) -> Run:
+    """A run that was finished before, if its files are whole."""
+    run.check()
+    return replace(run, outcome="existing", from_epoch=len(run.history))
 
 
 def agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
@@ -353,10 +355,8 @@ def probe(work: Work) -> int:
     """How many steps the time budget holds: from a few seconds of training that is thrown away."""
     budget = 60 * (work.spec.minutes or 0)
     state = start(work.spec, work.plan, work.images.shape, work.parent)
-    trial, rows = (
-        replace(work, plan=replace(work.plan, steps=10**9)),
-        np.arange(min(work.spec.batch_size, len(work.images))),
-    )
+    trial = replace(work, plan=replace(work.plan, steps=10**9))
+    rows = np.arange(min(work.spec.batch_size, len(work.images)))
     for _ in range(3):  # the first steps are slower
         take_step(trial, state, rows).loss.item()
     begun, steps = time.monotonic(), 0

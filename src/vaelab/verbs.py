@@ -184,13 +184,16 @@ def _spec(
 
 def opening(spec: Spec, dataset: Dataset) -> list[str]:
     """What is said where training starts: the data, the model and what its loss really means."""
+    import torch
+
     from vaelab.metrics import is_binary
     from vaelab.store import build
 
     images = dataset.splits["train"]
     counts = ", ".join(f"{len(part):,} {split}" for split, part in dataset.splits.items())
     weight = spec.objective.effective_kl_weight(images.shape)
-    count = sum(p.numel() for p in build(spec, images.shape).parameters())
+    with torch.device("meta"):  # no weights are drawn only to be counted
+        count = sum(p.numel() for p in build(spec, images.shape).parameters())
     lines = [
         f"data: {dataset.location}, {' x '.join(map(str, images.shape))}, {counts} images",
         f"model: {spec.network.name}, {spec.latent_dim} latent dimensions, {count:,} parameters",
@@ -236,10 +239,10 @@ def evaluate(
 
     run = _run(run)
     model = run.model
-    dataset = run.dataset if data is None else _other(data, model)
     if data is None:
-        images = pick(dataset, split or "test")
+        images = pick(run.dataset, split or "test")
     else:
+        dataset = _other(data, model)
         for line in remarks(dataset):
             notice(line)
         images = pick(dataset, split) if split else dataset.unsplit()
