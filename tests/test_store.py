@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,9 @@ def test_weights_of_another_model_are_refused(copied: Run) -> None:
         _ = load(copied.path).model
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Files beyond 4 KiB find no room."""
+    """Files beyond 4 KiB find no room: no longer than needed, since pytest's own output may go to a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -86,17 +87,16 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_without_room_the_old_file_stays_and_nothing_is_left_over(tmp_path: Path) -> None:
-    file = tmp_path / "values.json"
+    file, tensors = tmp_path / "values.json", tmp_path / "t.safetensors"
     write_json(file, {"a": 1})
-    with pytest.raises(UserError, match="no room to write"):
-        write_json(file, {"a": list(range(5000))})
-    assert read_json(file) == {"a": 1}
-    tensors = tmp_path / "t.safetensors"
     write_tensors(tensors, {"a": torch.ones(3)})
-    with pytest.raises(UserError, match="no room to write"):
-        write_tensors(tensors, {"a": torch.ones(30_000)})
+    with full_disk():
+        with pytest.raises(UserError, match="no room to write"):
+            write_json(file, {"a": list(range(5000))})
+        with pytest.raises(UserError, match="no room to write"):
+            write_tensors(tensors, {"a": torch.ones(30_000)})
+    assert read_json(file) == {"a": 1}
     assert torch.equal(read_tensors(tensors)[0]["a"], torch.ones(3))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.safetensors", "values.json"]
 
