@@ -197,7 +197,7 @@ def test_nan_of_the_last_step_is_never_written(digits: Dataset, tmp_path: Path) 
 
 
 def test_a_key_is_never_a_lie(digits: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"loaded with size None and validation 0\.1"):
+    with pytest.raises(ValueError, match=r"loaded with validation 0\.1, the spec has 0\.3"):
         train(replace(SMALL, validation=0.3), digits, tmp_path)
     with pytest.raises(ValueError, match="the spec's parent is abc"):
         train(replace(SMALL, parent="abc"), digits, tmp_path)

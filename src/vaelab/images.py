@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Dataset", "Images", "make_splits"]
+__all__ = ["Dataset", "Images", "make_splits", "reduce"]
 
 HELD_OUT = 0.2  # of a source without a test split
 TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of the run
@@ -69,7 +69,7 @@ class Images:
 class Dataset:
     """Images by split, where they came from and what is worth knowing about them.
 
-    `size` and `validation` are what it was loaded with; `validation` None gives the splits that are stored.
+    `size`, `validation` and `subset` are what it was loaded with; `validation` None gives the splits that are stored.
     `fingerprint` hashes pixels, labels, categories and splits before a validation split is cut off; neither path nor
     time nor cache enters it. `skipped` are (file, reason); `facts` is what `describe` says of the source's files.
     """
@@ -83,6 +83,7 @@ class Dataset:
     facts: dict[str, Any]
     size: int | tuple[int, int] | None
     validation: float | None
+    subset: int | None = None
 
     def unsplit(self) -> Images:
         """The stored test split, or all pictures where the source stores none."""
@@ -105,6 +106,25 @@ def make_splits(parts: dict[str, Images], validation: float | None) -> tuple[dic
             made |= {split: f"{fraction:.6g} of train, stratified, by a fixed seed", "train": "the rest"}
     splits = {split: splits[split] for split in SPLITS if split in splits}
     return splits, {split: made[split] for split in splits}
+
+
+def reduce(splits: dict[str, Images], count: int) -> dict[str, Images]:
+    """The splits with at most `count` pictures for training and validation together, in the proportion they had.
+
+    Categories get equal shares as far as they have the pictures; a fixed seed draws them. The test split stays whole.
+    """
+    total = sum(len(images) for split, images in splits.items() if split != "test")
+    shares = {split: round(count * len(images) / total) for split, images in splits.items() if split != "test"}
+    return splits | {split: splits[split].select(_balanced(splits[split].label(), n)) for split, n in shares.items()}
+
+
+def _balanced(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions, sorted, of at most `count` pictures: the first of each category, then the second, and so on."""
+    order = np.random.default_rng(VALIDATION_SEED).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    first = np.searchsorted(labels[order], labels[order])  # where the category of each begins
+    turn = np.argsort(np.arange(len(order)) - first, kind="stable")
+    return np.sort(order[turn[:count]])
 
 
 def _hold_out(splits: dict[str, Images], split: str, fraction: float, seed: int) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 
 from vaelab.console import notice, progress
 from vaelab.errors import UserError
-from vaelab.images import Dataset, Images, make_splits
+from vaelab.images import Dataset, Images, make_splits, reduce
 from vaelab.pictures import Look, decode, inspect, quiet, reason
 from vaelab.sources import SPLITS, Part, Raw, Skipped, Source, find
 
@@ -50,14 +50,15 @@ def load(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     validation: float | None = None,
+    subset: int | None = None,
 ) -> Dataset:
     """The images that `data` names, decoded once and mapped from the cache afterwards.
 
     `size` (a side, or height and width) crops to the centre and resizes; `channels` 1 or 3 overrides what the pictures
     say. A source without a test split gives up 20 % of its pictures for one; `validation` is the fraction of the
     training pictures held out besides, unless the source stores a validation split, which then serves; None means just
-    what is stored. Both are drawn
-    by constant seeds, stratified by label, and leave every category a training picture; they never depend on a run.
+    what is stored. Both are drawn by constant seeds, stratified by label, and leave every category a training picture;
+    they never depend on a run. `subset` keeps that many pictures for training and validation, evenly over categories.
     A dataset of the hub is fetched once and stays as it was.
     """
     _check(size, channels, validation)
@@ -65,11 +66,21 @@ def load(
     source = find(str(data))
     folder, meta, parts = _cached(source, sides, channels)
     splits, made = make_splits(parts, validation)
+    splits = splits if subset is None else reduce(splits, subset)
     used = sum(entry.stat().st_size for entry in folder.iterdir())
     facts = {**meta["facts"], "splits": made, "bytes": used, "cache": str(folder)}
     skipped = tuple((file, reason) for file, reason in meta["skipped"])
     return Dataset(
-        str(data), source.location, splits, meta["fingerprint"], skipped, tuple(meta["notes"]), facts, size, validation
+        str(data),
+        source.location,
+        splits,
+        meta["fingerprint"],
+        skipped,
+        tuple(meta["notes"]),
+        facts,
+        size,
+        validation,
+        subset,
     )
 
 

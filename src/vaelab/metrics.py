@@ -39,6 +39,7 @@ __all__ = [
     "is_binary",
     "measure",
     "monitor",
+    "sharpness",
     "ssim",
 ]
 
@@ -131,9 +132,21 @@ def evaluate(model: VAE, objective: Objective, images: Images, advance: Advance 
 
 
 def fidelity(reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
-    """How near reconstructions are to images, each (B,): mse per pixel value, psnr in dB, ssim."""
+    """How near reconstructions are to images, each (B,): mse per pixel value, psnr in dB, ssim, sharpness."""
     mse = (reconstruction - x).square().flatten(1).mean(1)
-    return {"mse": mse, "psnr": -10 * mse.clamp(min=1e-10).log10(), "ssim": ssim(reconstruction, x)}
+    psnr = -10 * mse.clamp(min=1e-10).log10()
+    return {"mse": mse, "psnr": psnr, "ssim": ssim(reconstruction, x), "sharpness": sharpness(reconstruction, x)}
+
+
+def sharpness(reconstruction: Tensor, x: Tensor) -> Tensor:
+    r"""How sharp a reconstruction is beside its image, (B, C, H, W) -> (B,): 1 is as sharp, 0 is flat.
+
+    The root of the ratio of their squared Laplacians, summed over the image: how much of the amplitude of its finest
+    detail is left. It tells nothing of whether the detail is right.
+    """
+    kernel = x.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(x.shape[1], 1, 3, 3)
+    energy = [F.conv2d(v, kernel, groups=x.shape[1]).square().flatten(1).sum(1) for v in (reconstruction, x)]
+    return (energy[0] / energy[1].clamp(min=1e-12)).sqrt()
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:

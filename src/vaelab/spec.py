@@ -51,6 +51,7 @@ class Spec:
     flips: bool = False  # mirror half of the training pictures
     validation: Fraction = 0.1  # the fraction of the training pictures held out
     keep: Literal["last", "best"] = "last"  # best: the epoch of lowest validation loss
+    subset: Count | None = field(default=None, metadata={"legacy": None})  # only so many training pictures
     seed: Natural = 0  # of weights, batch order and noise
     parent: str | None = None  # key of the run whose weights this one starts from
 

@@ -41,6 +41,7 @@ from vaelab.streams import stream
 __all__ = ["Stopped", "agree", "fit"]
 
 MONITORED = 1000, 2000  # training images on which history is measured: a tenth of them within these bounds
+LOADED = "size", "validation", "subset"  # settings of a spec with which its data are loaded
 LOOK = 50  # steps between two looks at the terms on a GPU, each of which waits for it
 SNAPSHOTS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
 
@@ -89,9 +90,9 @@ def found(run: Run) -> Run:
 def agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
     """Refuse what would make the key of a run a lie."""
     check(spec)
-    if (spec.size, spec.validation) != (dataset.size, dataset.validation):
-        raise ValueError(f"the data were loaded with size {dataset.size} and validation {dataset.validation}, "
-                         f"the spec has {spec.size} and {spec.validation}")  # fmt: skip
+    for name in LOADED:
+        if getattr(spec, name) != getattr(dataset, name):
+            raise ValueError(f"data loaded with {name} {getattr(dataset, name)}, the spec has {getattr(spec, name)}")
     if spec.parent != (parent.key if parent else None):
         raise ValueError(f"the spec's parent is {spec.parent}, the run given is {parent and parent.key}")
     if spec.keep == "best" and "validation" not in dataset.splits:

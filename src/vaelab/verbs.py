@@ -55,6 +55,7 @@ def train(
     flips: bool | None = None,
     validation: float | None = None,
     keep: str | None = None,
+    subset: int | None = None,
     seed: int | None = None,
     from_: str | Path | None = None,
     device: str | None = None,
@@ -110,6 +111,8 @@ def train(
         Fraction of the training images held out.
     keep
         Weights of the last epoch, or of the best one in validation: last or best.
+    subset
+        Only so many training images, evenly over categories.
     seed
         Of weights, order and noise.
     from_
@@ -133,7 +136,7 @@ def train(
         "size": size, "network": network, "latent_dim": latent_dim, "loss": loss, "objective": objective,
         "kl_weight": kl_weight, "epochs": epochs, "minutes": minutes, "batch_size": batch_size, "lr": lr,
         "schedule": schedule, "lr_warmup": lr_warmup, "clip": clip, "ema": ema, "flips": flips,
-        "validation": validation, "keep": keep, "seed": seed,
+        "validation": validation, "keep": keep, "subset": subset, "seed": seed,
     }  # fmt: skip
     from vaelab.loading import load
     from vaelab.plan import choose_plan
@@ -144,7 +147,7 @@ def train(
         raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, snapshots or ()))}")
     spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
     check(spec)
-    dataset = load(spec.data, size=spec.size, validation=spec.validation)
+    dataset = load(spec.data, size=spec.size, validation=spec.validation, subset=spec.subset)
     choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
     agree(spec, dataset, parent)  # what is refused is refused before anything is said
     for line in opening(spec, dataset):

@@ -1,0 +1,302 @@
+r"""The protocol of a study: what is asked, run and expected, written down before any run.
+
+    Study = data, base spec, readings, seeds  +  experiments
+    Experiment = settings of one or several factors  +  figures  +  claims
+
+A study is one TOML file. A setting is a change of the base spec; every setting runs under every reading and seed:
+
+    spec(experiment, reading, setting, seed) = base  <-  experiment.base  <-  reading  <-  setting  <-  seed
+
+where later changes win. Names that the file gets wrong are refused with what was perhaps meant.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vaelab import spec as specs
+from vaelab.claims import Expectation
+from vaelab.errors import UserError, unknown
+from vaelab.measures import Measure
+from vaelab.spec import Spec
+
+__all__ = ["SHIPPED", "Claim", "Experiment", "Setting", "Study", "Trial", "read", "shipped"]
+
+SHIPPED = Path(__file__).parent / "studies"
+
+Changes = Mapping[str, Any]
+
+
+class Setting(NamedTuple):
+    """One choice of the factors of an experiment: its name, the value of each factor, and the changes of the spec."""
+
+    name: str
+    values: dict[str, str]
+    changes: Changes
+
+
+class Trial(NamedTuple):
+    """A run that a study asks for, and what for."""
+
+    experiment: str
+    reading: str
+    setting: Setting
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, the quantity that it speaks of, and what it expects of it.
+
+    With several measures these are what is compared, at the one setting that `where` leaves.
+    """
+
+    id: str
+    sentence: str
+    source: str
+    measure: tuple[Measure, ...]
+    expect: tuple[Expectation, ...]
+    where: Mapping[str, str] = field(default_factory=dict)
+    readings: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:
+        quantity = ", ".join(m.text for m in self.measure)
+        return f"{quantity}: {' and '.join(e.said for e in self.expect)}"
+
+    def settings(self, experiment: Experiment) -> list[Setting]:
+        """The settings that it compares."""
+        return [s for s in experiment.settings if all(s.values[f] == v for f, v in self.where.items())]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Settings of one or several factors, the figures wanted of them, and claims."""
+
+    id: str
+    title: str
+    question: str = ""
+    rows: tuple[str, ...] = ()
+    base: Changes = field(default_factory=dict)
+    settings: tuple[Setting, ...] = ()
+    readings: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def factors(self) -> list[str]:
+        return list(self.settings[0].values)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study, as its file says, with what was overridden on the command line."""
+
+    name: str
+    title: str
+    text: str
+    data: str
+    base: Changes
+    readings: Mapping[str, Changes]
+    seeds: tuple[int, ...]
+    experiments: tuple[Experiment, ...]
+    about: str = ""
+    rows: Mapping[str, str] = field(default_factory=dict)
+    epochs: int | None = None
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """Every run asked for: all settings of the first seed, then of the next, so that a part is a smaller study."""
+        return [Trial(e.id, reading, setting, self.spec(e, reading, setting, seed))
+                for seed in self.seeds for e in self.experiments for reading in e.readings for setting in e.settings]  # fmt: skip
+
+    def spec(self, experiment: Experiment, reading: str, setting: Setting, seed: int) -> Spec:
+        changes = dict(self.base)
+        spec = specs.preset(changes.pop("preset", None), self.data)
+        for changed in (changes, experiment.base, self.readings[reading], setting.changes):
+            try:
+                spec = specs.change(spec, changed)
+            except UserError as error:
+                raise UserError(f"experiment {experiment.id}, {setting.name or 'base'}: {error}") from None
+        return replace(spec, seed=seed, epochs=self.epochs or spec.epochs)
+
+    def overridden(self, data: str | None, seeds: int | None, epochs: int | None) -> Study:
+        """The study with other data, seeds 1 to `seeds`, or other epochs, which its own text then says as well."""
+        given = {"data": data, "seeds": seeds, "epochs": epochs}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in given.items() if value is not None]
+        if not lines:
+            return self
+        head, _, _ = self.text.partition("\n[overridden]\n")
+        return parse(head.rstrip() + "\n\n[overridden]\n" + "\n".join(lines) + "\n", self.name)
+
+
+def shipped() -> dict[str, Path]:
+    """The studies that come with vaelab, by name."""
+    return {file.stem: file for file in sorted(SHIPPED.glob("*.toml"))}
+
+
+def read(name: str | Path) -> Study:
+    """The study in a file, or the shipped one of that name."""
+    path = Path(name)
+    known = shipped()
+    if path.suffix != ".toml":
+        if str(name) not in known:
+            raise unknown("study", str(name), known) if path.suffix == "" else UserError(f"{name} is no .toml file")
+        path = known[str(name)]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the study {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return parse(text, path.stem)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def parse(text: str, name: str) -> Study:
+    """A study from the text of its file; every spec that it asks for is checked."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"not TOML: {error}") from None
+    table |= _only(table.pop("overridden", {}), "overridden", ("data", "seeds", "epochs"))
+    _only(table, "study", STUDY)
+    data = _needed(table, "study", "data")
+    readings = {str(n): _changes(c, f"reading {n}") for n, c in table.get("readings", {"": {}}).items()}
+    experiments = [_experiment(e, readings) for e in table.get("experiments", ())]
+    if not experiments:
+        raise UserError("a study needs one [[experiments]] at least")
+    _different([e.id for e in experiments], "experiment")
+    _different([c.id for e in experiments for c in e.claims], "claim")
+    study = Study(
+        name=table.get("name", name), title=table.get("title", name), text=text, data=str(data),
+        base=_changes(table.get("base", {}), "base"), readings=readings, seeds=_seeds(table.get("seeds", 3)),
+        experiments=tuple(experiments), about=table.get("about", ""), rows=table.get("rows", {}),
+        epochs=table.get("epochs"),
+    )  # fmt: skip
+    for trial in study.trials:
+        try:
+            specs.check(trial.spec)
+        except UserError as error:
+            raise UserError(f"experiment {trial.experiment}, {trial.setting.name}: {error}") from None
+    return study
+
+
+STUDY = ("name", "title", "about", "data", "seeds", "epochs", "base", "readings", "rows", "experiments")
+EXPERIMENT = ("id", "title", "question", "rows", "base", "vary", "variants", "readings", "figures", "claims")
+CLAIM = ("id", "sentence", "source", "measure", "expect", "where", "readings")
+
+
+def _experiment(table: Mapping[str, Any], readings: Mapping[str, Changes]) -> Experiment:
+    name = str(_needed(table, "experiment", "id"))
+    where = f"experiment {name}"
+    _only(table, where, EXPERIMENT)
+    chosen = tuple(map(str, table.get("readings", readings)))
+    for reading in chosen:
+        if reading not in readings:
+            raise unknown(f"reading in {where}", reading, readings)
+    experiment = Experiment(
+        id=name, title=table.get("title", name), question=table.get("question", ""), rows=_texts(table.get("rows", ())),
+        base=_changes(table.get("base", {}), where), settings=tuple(_settings(table, where)), readings=chosen,
+        figures=_texts(table.get("figures", ("curves",))),
+    )  # fmt: skip
+    return replace(experiment, claims=tuple(_claim(c, experiment) for c in table.get("claims", ())))
+
+
+def _settings(table: Mapping[str, Any], where: str) -> Iterator[Setting]:
+    """The named variants of a table, or the grid of the factors that it varies, or its base alone."""
+    if "vary" in table and "variants" in table:
+        raise UserError(f"{where} has both vary and variants: take one of them")
+    if "variants" in table:
+        for name, changes in table["variants"].items():
+            yield Setting(name, {"variant": name}, _changes(changes, f"{where}, variant {name}"))
+        return
+    factors = table.get("vary", {})
+    _changes(factors, where)
+    if not all(isinstance(values, list) and values for values in factors.values()):
+        raise UserError(f"{where}: what it varies must be lists of values, such as vary = {{ latent_dim = [8, 16] }}")
+    for values in itertools.product(*factors.values()):
+        changes = dict(zip(factors, values, strict=True))
+        texts = {factor: _text(value) for factor, value in changes.items()}
+        yield Setting(", ".join(texts.values()), texts, changes)
+
+
+def _claim(table: Mapping[str, Any], experiment: Experiment) -> Claim:
+    name = str(_needed(table, f"claim of experiment {experiment.id}", "id"))
+    where = f"claim {name}"
+    _only(table, where, CLAIM)
+    expect = tuple(specs.parse("expect", Expectation, e) for e in _listed(_needed(table, where, "expect")))
+    measure = tuple(Measure(text) for text in _texts(_needed(table, where, "measure")))
+    fixed = {factor: _text(value) for factor, value in table.get("where", {}).items()}
+    for factor in fixed:
+        if factor not in experiment.factors:
+            raise unknown(f"factor in {where}", factor, experiment.factors)
+    readings = _texts(table.get("readings", experiment.readings))
+    for reading in readings:
+        if reading not in experiment.readings:
+            raise unknown(f"reading in {where}", reading, experiment.readings)
+    claim = Claim(name, str(_needed(table, where, "sentence")), str(table.get("source", "")), measure, expect, fixed,
+                  readings)  # fmt: skip
+    compared = [s.name for s in claim.settings(experiment)]
+    if not compared or (len(measure) > 1 and len(compared) > 1):
+        raise UserError(f"{where}: `where` must leave one setting beside several measures, it leaves {len(compared)}")
+    names = compared if len(measure) == 1 else [m.text for m in measure]
+    for e in expect:
+        if getattr(e, "setting", None) is not None and e.setting not in names:  # type: ignore[union-attr]
+            raise unknown(f"setting in {where}", e.setting, names)  # type: ignore[union-attr]
+    return claim
+
+
+def _text(value: Any) -> str:
+    return specs.word(value) if hasattr(value, "__dataclass_fields__") else str(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, _listed(value)))
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _needed(table: Mapping[str, Any], where: str, name: str) -> Any:
+    if name not in table:
+        raise UserError(f"{where} lacks {name}")
+    return table[name]
+
+
+def _only(table: Mapping[str, Any], where: str, known: Sequence[str]) -> Mapping[str, Any]:
+    for name in table:
+        if name not in known:
+            raise unknown(f"entry in {where}", name, known)
+    return table
+
+
+def _changes(table: Any, where: str) -> Changes:
+    """Changes of a spec; what they change, and to what, is checked where specs are made of them."""
+    if not isinstance(table, Mapping):
+        raise UserError(f"{where} must be a table of settings, such as {{ latent_dim = 16 }}")
+    for name in ("data", "seed"):
+        if name in table:
+            raise UserError(f"{where}: {name} is said once, for the whole study")
+    return table
+
+
+def _different(names: Sequence[str], what: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f'{what} id "{name}" stands there twice')
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    seeds = tuple(range(1, value + 1)) if isinstance(value, int) else tuple(value) if isinstance(value, list) else ()
+    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds must be how many, or a list of different whole numbers, got {value}")
+    return seeds

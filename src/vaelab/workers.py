@@ -1,0 +1,119 @@
+"""Workers: runs carried out in processes of their own, one thread each, with one display for all of them.
+
+What a run comes to depends on its spec and its data alone, so it is the same in any process and beside any others. A
+worker watches its master: when that dies, so does the worker; when it is asked to stop, the run under way writes its
+state and stops. Progress is what lies on disk, the rows of history of each run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vaelab.errors import UserError
+
+__all__ = ["Result", "carry_out"]
+
+WATCH = 0.3  # seconds between two looks of a worker at its master
+BUSY = threading.Event()  # set in a worker while it carries out a job
+
+
+class Result(NamedTuple):
+    """What came of job number `index`: its value, or the error and what was said on the way to it."""
+
+    index: int
+    value: Any
+    error: str | None = None
+    log: str = ""
+    stopped: bool = False
+
+
+def carry_out(jobs: Sequence[Callable[[], Any]], workers: int) -> Iterator[Result]:
+    """The results of jobs, as they come. The first interruption lets those under way stop and save, then passes on."""
+    from joblib import Parallel, delayed, parallel_config
+
+    with _stopping() as stop, parallel_config("loky", inner_max_num_threads=1):
+        left = (delayed(_carry_out)(i, job, os.getpid(), stop) for i, job in enumerate(jobs) if not stop.exists())
+        results = Parallel(workers, return_as="generator_unordered", pre_dispatch=workers, batch_size=1)(left)
+        for result in results:
+            if result.stopped:
+                stop.touch()
+            else:
+                yield result
+        if stop.exists():
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _stopping() -> Iterator[Path]:
+    """A path that comes into being with the first Ctrl-C or SIGTERM; the second one strikes."""
+    with tempfile.TemporaryDirectory(prefix="vaelab-") as folder:
+        stop = Path(folder) / "stop"
+        before = {}
+
+        def receive(number: int, _: object) -> None:
+            stop.touch()
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+        if threading.current_thread() is threading.main_thread():
+            known = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+            before |= {name: handler for name, handler in known.items() if handler not in (None, signal.SIG_IGN)}
+            for name in before:
+                signal.signal(name, receive)
+        try:
+            yield stop
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+
+def _carry_out(index: int, job: Callable[[], Any], master: int, stop: Path) -> Result:
+    """In a worker: one job, silently; its error is part of the result."""
+    if os.getpid() != master:
+        _watch(master, stop)
+    said = io.StringIO()
+    try:
+        BUSY.set()
+        with contextlib.redirect_stderr(said):
+            return Result(index, job())
+    except KeyboardInterrupt:
+        return Result(index, None, stopped=True)
+    except UserError as error:
+        return Result(index, None, str(error), said.getvalue())
+    except Exception as error:
+        return Result(index, None, f"{type(error).__name__}: {error}", said.getvalue() + traceback.format_exc())
+    finally:
+        BUSY.clear()
+
+
+@cache
+def _watch(master: int, stop: Path) -> None:
+    """Leave when the master has died; interrupt the job under way when a stop is asked for."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt
+
+    def watch() -> None:
+        asked = False
+        while os.getppid() == master:
+            time.sleep(WATCH)
+            if stop.exists() and BUSY.is_set() and not asked:
+                asked = True
+                os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which signals everybody: the master passes it on
+    signal.signal(signal.SIGTERM, interrupt)
+    threading.Thread(target=watch, daemon=True).start()
