@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test check clean
 
 demo: $(VENV)/installed
-	$(BIN)/vaelab train digits --latent-dim 16 --lr 0.003 --epochs 100 --out demo
+	$(BIN)/vaelab study digits --out demo
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

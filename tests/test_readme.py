@@ -26,6 +26,8 @@ def blocks(language: str) -> list[str]:
 def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder_of_pictures(tmp_path / "photos", size=(40, 36), names=("cats", "dogs"))
+    [study] = blocks("toml")
+    (tmp_path / "photos.toml").write_text(study)
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     for line in lines:
         words = shlex.split(line, comments=True)

@@ -1,9 +1,10 @@
 r"""Claims: a sentence about settings becomes an expectation, and paired differences over seeds its verdict.
 
-A quantity y (S seeds, K settings) is measured; an expectation names contrasts d (S,), each negative where it is met:
+A quantity y (S seeds, K settings) is measured; an expectation names contrasts d (S,) and the sign that it wants:
 
-    lowest is X:   d = y_X - y_k  for every other setting k
-    decreasing:    d = y_k+1 - y_k  along the settings
+    lowest is X:   d = y_X - y_k < 0  for every other setting k
+    decreasing:    d = y_k+1 - y_k < 0  along the settings
+    above a:       d = y - a > 0
 
 A contrast has mean m, standard deviation s and the paired-t interval m +- t s / sqrt(S). Within a claim, Holm's
 step-down holds the probability of any false finding at 5 %, and the intervals are widened to match: an interval
@@ -29,42 +30,60 @@ __all__ = ["Contrast", "Expectation", "Finding", "Verdict", "judge"]
 
 LEVEL = 0.05  # probability of a false finding that a claim admits
 
+Sign = Literal[-1, 1]
+SIGNS: tuple[Sign, Sign] = (-1, 1)
 Verdict = Literal["supported", "refuted", "undecided"]
 
 
 class Contrast(NamedTuple):
-    """A difference that an expectation wants to be negative, a value for each seed, and what it compares."""
+    """A difference, a value for each seed, what it compares, and the sign that an expectation wants it to have."""
 
     what: str
     values: np.ndarray
+    wanted: Sign
 
 
 class Finding(NamedTuple):
-    """A contrast with its mean, Holm-adjusted 95 % interval (none of one seed), p and effect size m / s."""
+    """A contrast with its mean, Holm-adjusted 95 % interval (none of one seed), p and effect size mean / sd."""
 
     what: str
+    wanted: Sign
     mean: float
     interval: tuple[float, float] | None
     p: float | None
-    d: float | None
+    effect_size: float | None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval, turned so that what is wanted is negative; of one seed everything is possible."""
+        if self.interval is None:
+            return -math.inf, math.inf
+        low, high = sorted(-self.wanted * end for end in self.interval)
+        return low, high
 
     @property
     def met(self) -> bool:
-        return self.interval is not None and self.interval[1] < 0
+        return self.ends[1] < 0
 
     @property
     def contradicted(self) -> bool:
-        return self.interval is not None and self.interval[0] > 0
+        return self.ends[0] > 0
 
 
 def percent_of(values: np.ndarray, percent: float) -> np.ndarray:
     return np.abs(values) * percent / 100
 
 
-def against_others(y: np.ndarray, names: Sequence[str], setting: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(what, values of the setting, values of another) for every other setting."""
+def against_others(y: np.ndarray, names: Sequence[str], setting: str, percent: float,
+                   wanted: Sign) -> list[Contrast]:  # fmt: skip
+    """The setting's values less `1 + percent / 100` times those of every other setting."""
     chosen = names.index(_known(setting, names))
-    return [(f"{setting} - {name}", y[:, chosen], y[:, k]) for k, name in enumerate(names) if k != chosen]
+    return [Contrast(_difference(setting, name, percent), y[:, chosen] - y[:, k] - percent_of(y[:, k], percent), wanted)
+            for k, name in enumerate(names) if k != chosen]  # fmt: skip
+
+
+def _difference(setting: str, other: str, percent: float) -> str:
+    return f"{setting} − {1 + percent / 100:g} × {other}" if percent else f"{setting} − {other}"
 
 
 def _known(setting: str, names: Sequence[str]) -> str:
@@ -86,7 +105,7 @@ class Lowest:
         return f"lowest at {self.setting}" + (f", by {self.percent:g} % at least" if self.percent else "")
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return [Contrast(w, a - b + percent_of(b, self.percent)) for w, a, b in against_others(y, names, self.setting)]
+        return against_others(y, names, self.setting, -self.percent, -1)
 
 
 @dataclass(frozen=True)
@@ -102,8 +121,7 @@ class Highest:
         return f"highest at {self.setting}" + (f", by {self.percent:g} % at least" if self.percent else "")
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        compared = against_others(y, names, self.setting)
-        return [Contrast(f"-({what})", b - a + percent_of(b, self.percent)) for what, a, b in compared]
+        return against_others(y, names, self.setting, self.percent, 1)
 
 
 @dataclass(frozen=True)
@@ -119,9 +137,12 @@ class NearLowest:
         return f"at {self.setting} within {self.percent:g} % of the lowest"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        compared = against_others(y, names, self.setting)
-        return [Contrast(f"{what}, less {self.percent:g} %", a - b - percent_of(b, self.percent))
-                for what, a, b in compared]  # fmt: skip
+        return against_others(y, names, self.setting, self.percent, -1)
+
+
+def steps(y: np.ndarray, names: Sequence[str], wanted: Sign) -> list[Contrast]:
+    """Each setting less the one before it."""
+    return [Contrast(f"{names[k]} − {names[i]}", y[:, k] - y[:, i], wanted) for i, k in pairwise(range(len(names)))]
 
 
 @dataclass(frozen=True)
@@ -132,8 +153,7 @@ class Decreasing:
     said: ClassVar[str] = "decreasing, step by step"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        steps = pairwise(range(len(names)))
-        return [Contrast(f"{names[after]} - {names[before]}", y[:, after] - y[:, before]) for before, after in steps]
+        return steps(y, names, -1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +164,7 @@ class Increasing:
     said: ClassVar[str] = "increasing, step by step"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return [Contrast(f"-({what})", -values) for what, values in Decreasing().contrasts(y, names)]
+        return steps(y, names, 1)
 
 
 @dataclass(frozen=True)
@@ -159,10 +179,13 @@ class Similar:
         return f"within {self.percent:g} % of each other"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        pairs = [(i, k) for i in range(len(names)) for k in range(i)]
-        return [Contrast(f"|{names[i]} - {names[k]}|, less {self.percent:g} %, {sign}",
-                         (y[:, i] - y[:, k]) * (1 if sign == "above" else -1) - percent_of(y[:, k], self.percent))
-                for i, k in pairs for sign in ("above", "below")]  # fmt: skip
+        found = []
+        for k, name in enumerate(names):
+            for other, value in zip(names[:k], y[:, :k].T, strict=True):
+                for percent, wanted in zip((self.percent, -self.percent), SIGNS, strict=True):
+                    d = y[:, k] - value - percent_of(value, percent)
+                    found.append(Contrast(_difference(name, other, percent), d, wanted))
+        return found
 
 
 @dataclass(frozen=True)
@@ -182,9 +205,9 @@ class Between:
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
         found = []
         for k, name in enumerate(names):
-            at = name or "value"
-            found += [Contrast(f"{self.low:g} - {at}", self.low - y[:, k])] if math.isfinite(self.low) else []
-            found += [Contrast(f"{at} - {self.high:g}", y[:, k] - self.high)] if math.isfinite(self.high) else []
+            for bound, wanted in zip((self.high, self.low), SIGNS, strict=True):
+                if math.isfinite(bound):
+                    found.append(Contrast(f"{name or 'value'} − {bound:g}", y[:, k] - bound, wanted))
         return found
 
 
@@ -192,19 +215,16 @@ Expectation = Lowest | Highest | NearLowest | Decreasing | Increasing | Similar 
 
 
 def judge(contrasts: Sequence[Contrast]) -> tuple[Verdict, list[Finding]]:
-    """The verdict on contrasts that should all be negative, and each of them measured, the decisive one first.
+    """The verdict on contrasts, and each of them measured, the decisive one first.
 
     Decisive is, of a supported claim, the weakest contrast; else the one that contradicts it most.
     """
     findings = _findings(contrasts)
-    findings.sort(key=lambda f: -(f.interval[1] if f.met and f.interval else f.interval[0] if f.interval else f.mean))
     if findings and all(f.met for f in findings):
-        return "supported", findings
-    contradicted = [f for f in findings if f.contradicted]
-    if contradicted:
-        return "refuted", contradicted + [f for f in findings if not f.contradicted]
-    open_ = sorted((f for f in findings if not f.met), key=lambda f: -f.mean)
-    return "undecided", open_ + [f for f in findings if f.met]
+        return "supported", sorted(findings, key=lambda f: -f.ends[1])
+    if any(f.contradicted for f in findings):
+        return "refuted", sorted(findings, key=lambda f: -f.ends[0])
+    return "undecided", sorted(findings, key=lambda f: (f.met, f.wanted * f.mean))
 
 
 def _findings(contrasts: Sequence[Contrast]) -> list[Finding]:
@@ -214,18 +234,18 @@ def _findings(contrasts: Sequence[Contrast]) -> list[Finding]:
     seeds = len(contrasts[0].values) if contrasts else 0
     means = [float(c.values.mean()) for c in contrasts]
     if seeds < 2:
-        return [Finding(c.what, mean, None, None, None) for c, mean in zip(contrasts, means, strict=True)]
+        return [Finding(c.what, c.wanted, mean, None, None, None) for c, mean in zip(contrasts, means, strict=True)]
     deviations = [_deviation(c.values) for c in contrasts]
-    errors = [s / math.sqrt(seeds) for s in deviations]
-    p = [_p(m, e, seeds) for m, e in zip(means, errors, strict=True)]
+    p = [_p(m, s / math.sqrt(seeds), seeds) for m, s in zip(means, deviations, strict=True)]
     findings, level, rejected = {}, LEVEL, True
     for rank, i in enumerate(np.argsort(p, kind="stable").tolist()):
         if rejected:  # once a contrast is not rejected, neither are those after it
             level = LEVEL / (len(p) - rank)
         rejected = p[i] < level
-        half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * errors[i]
-        d = means[i] / deviations[i] if deviations[i] else None
-        findings[i] = Finding(contrasts[i].what, means[i], (means[i] - half, means[i] + half), p[i], d)
+        half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * deviations[i] / math.sqrt(seeds)
+        size = means[i] / deviations[i] if deviations[i] else None
+        c = contrasts[i]
+        findings[i] = Finding(c.what, c.wanted, means[i], (means[i] - half, means[i] + half), p[i], size)
     return [findings[i] for i in range(len(p))]
 
 

@@ -1,7 +1,8 @@
 """The command line: parse, call the verb of the same name, print its result.
 
 Results go to standard output, and as JSON alone with --json; notices, progress and errors to standard error. Status 0:
-done; 2: the user's to mend, one sentence and no traceback; 130: interrupted; 1: a fault of ours, with its traceback.
+done; 2: the user's to mend, one sentence and no traceback; 3: a study of which runs failed; 130: interrupted; 1: a
+fault of ours, with its traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, Token
 from cyclopts.exceptions import CoercionError, MissingArgumentError
 
 from vaelab import __version__, verbs
-from vaelab.console import notice
+from vaelab.console import duration, notice
 from vaelab.errors import UserError, unknown
 from vaelab.files import NO_ROOM
 
@@ -33,6 +34,7 @@ class Verb:
     function: Callable[..., Any]
     lines: Callable[[Any, dict[str, Any]], Iterable[str]]
     json: Callable[[Any, dict[str, Any]], Any]
+    status: Callable[[Any], int] = lambda _: 0
 
 
 def wrote(_: Any, given: dict[str, Any]) -> Iterable[str]:
@@ -102,6 +104,33 @@ def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str
     return lines + [f"* {note}" for note in sorted(notes)]
 
 
+def show_study(done: Any, given: dict[str, Any]) -> Iterable[str]:
+    if given.get("list_"):
+        yield from (f"{name:<12} {title}" for name, title in done.items())
+        return
+    if given.get("dry_run"):
+        yield f"study {done['study']}: {done['runs']} runs, {done['existing']} exist, {done['missing']} to train"
+        yield f"about {duration(done['seconds'])} with {done['workers']} workers"
+        return
+    results = done.results
+    for claim in done.claims:
+        reading = f" [{claim['reading']}]" if claim["reading"] else ""
+        yield f"{claim['verdict']:<11} {claim['id']:<22}{reading} {claim['sentence']}"
+    for name, error in results.failed.items():
+        yield f"failed: run {name}: {error}"
+    if results.missing:
+        yield f"partial: {results.missing} of {len(results.study.trials)} trials have no finished run"
+    yield f"{done.images_trained:,} images trained on"
+    yield f"report: {done.report}"
+
+
+def study_json(done: Any, given: dict[str, Any]) -> Any:
+    if given.get("list_") or given.get("dry_run"):
+        return done
+    return {"study": str(done.folder), "report": str(done.report), "images_trained": done.images_trained,
+            "missing": done.results.missing, "failed": done.results.failed, "claims": done.claims}  # fmt: skip
+
+
 def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
     def counts(table: dict[str, int]) -> str:
         shown = [f"{name} ({n:,})" for name, n in list(table.items())[:COUNTED]]
@@ -138,6 +167,9 @@ VERBS: dict[str, Verb] = {
     "sample": Verb(verbs.sample, wrote, drawn),
     "embed": Verb(verbs.embed, wrote, lambda path, _: {"out": str(path)}),
     "model": Verb(verbs.model, show_layers, lambda rows, _: {"layers": [row._asdict() for row in rows]}),
+    "study": Verb(verbs.study, show_study, study_json,
+                  lambda done: 3 if getattr(getattr(done, "results", None), "failed", None) else 0),
+    "report": Verb(verbs.report, lambda path, _: [f"wrote {path}"], lambda path, _: {"report": str(path)}),
     "list": Verb(verbs.list_, show_runs, lambda rows, _: {"runs": rows}),
     "data": Verb(verbs.data, show_data, lambda facts, _: facts),
 }  # fmt: skip
@@ -175,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; gives the exit status."""
     try:
-        execute([a for a in arguments if a != "--json"], "--json" in arguments)
+        status = execute([a for a in arguments if a != "--json"], "--json" in arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         notice(f"\ninterrupted; to go on: {shlex.join(['vaelab', *arguments])}")
@@ -187,15 +219,17 @@ def run(arguments: list[str]) -> int:
         if text is None:  # a fault of ours
             raise
         return refuse(text)
+    else:
+        return status
     return 0
 
 
-def execute(words: list[str], as_json: bool) -> None:
-    """Parse, call the verb and print its result."""
+def execute(words: list[str], as_json: bool) -> int:
+    """Parse, call the verb and print its result; gives the exit status."""
     app = application()
     if not words or words[0].startswith("-"):
         app(words, exit_on_error=False, print_error=False)
-        return
+        return 0
     if words[0] not in VERBS:
         raise unknown("verb", words[0], VERBS)
     function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
@@ -203,6 +237,8 @@ def execute(words: list[str], as_json: bool) -> None:
     if function is verb.function:  # and not its help
         shown = bound.arguments
         print(*([json.dumps(verb.json(result, shown))] if as_json else verb.lines(result, shown)), sep="\n")
+        return verb.status(result)
+    return 0
 
 
 def refuse(text: str) -> int:

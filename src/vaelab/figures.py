@@ -50,12 +50,15 @@ from vaelab.projections import Panels
 
 __all__ = [
     "animation",
+    "clouds",
     "curves",
     "epochs",
     "grid",
     "interpolations",
     "latent",
     "model",
+    "palette",
+    "panel",
     "reconstructions",
     "save",
     "traversals",
@@ -123,7 +126,7 @@ def curves(history: Sequence[dict[str, Any]], title: str = "") -> Figure:
     headline(figure, lines)
     for name in names:
         axes = figure.add_axes((0, 0, 1, 1))
-        _panel(axes, *TERMS.get(name, (name.replace("_", " ").capitalize(), "")))
+        panel(axes, *TERMS.get(name, (name.replace("_", " ").capitalize(), "")))
         _lines(axes, {split: [(row["epoch"], row[split][name]) for row in history if name in row.get(split, {})]
                       for split in SPLITS})  # fmt: skip
     _arrange(figure, columns, height - LINE * len(lines) - EDGE)
@@ -146,7 +149,7 @@ def _arrange(figure: Figure, columns: int, top: float) -> None:
             axes.set_xlabel("epoch", size=SMALL, color=GREY)
 
 
-def _panel(axes: Axes, name: str, unit: str) -> None:
+def panel(axes: Axes, name: str, unit: str) -> None:
     """Clean axes with a statement of what is drawn in place of a y label."""
     axes.set_title(name, loc="left", size=SIZE, color=INK, pad=15, weight="bold", family=fonts()[0])
     axes.annotate(unit, (0, 1), (0, 5), "axes fraction", "offset points", size=SMALL, color=GREY)
@@ -185,15 +188,22 @@ def _lines(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def latent(raw: Panels, codes: Panels, labels: np.ndarray | None, categories: Sequence[str], title: str = "") -> Figure:
-    """Six panels (report B, B4): PCA, its k-means clusters and t-SNE of raw pixels (a)-(c) and of the codes (d)-(f).
+    """Six panels (report B, B4): PCA, its k-means clusters and t-SNE of raw pixels (a)-(c) and of the codes (d)-(f)."""
+    return clouds([("raw pixels", raw), ("encoder output", codes)], labels, categories, title)
+
+
+def clouds(
+    spaces: Sequence[tuple[str, Panels]], labels: np.ndarray | None, categories: Sequence[str], title: str = ""
+) -> Figure:
+    """A row for each space of points: its PCA, the k-means clusters of that, and its t-SNE.
 
     Coloured by category, without labels (N,) by cluster; names stand at the medians of the t-SNE panels.
     """
     lines = wrapped(title, PAGE - 2 * EDGE)
-    height = 5.4 + LINE * len(lines)
+    height = 0.1 + 2.65 * len(spaces) + LINE * len(lines)
     figure = Figure((PAGE, height), DPI, facecolor="white")
     headline(figure, lines)
-    for row, (panels, what) in enumerate(((raw, "raw pixels"), (codes, "encoder output"))):
+    for row, (what, panels) in enumerate(spaces):
         numbers = [chr(ord("A") + i) if i < 26 else str(i) for i in range(panels.clusters.max() + 1)]
         groups, names = (panels.clusters, numbers) if labels is None else (labels, distinct(categories))
         shares = " + ".join(f"{100 * share:.1f}" for share in panels.variance)
@@ -202,11 +212,12 @@ def latent(raw: Panels, codes: Panels, labels: np.ndarray | None, categories: Se
         cells: Any = ((panels.pca, groups, (), f"PCA of {what}", f"variance {shares}"),
                       (panels.pca, panels.clusters, numbers, "k-means of these", count),
                       (panels.tsne, groups, names, f"t-SNE of {what}", ""))  # fmt: skip
-        for column, (points, colours, texts, head, caption) in enumerate(cells):
-            left, bottom = EDGE + 2.3 * column, 2.65 * (1 - row)
-            axes = _cloud(figure, (left, bottom + 0.25), points, colours)
-            _name_groups(axes, points, colours, texts)
-            write(figure, left / PAGE, (bottom + 2.42) / height, f"({'abcdef'[3 * row + column]}) {head}")
+        for column, (points, shades, texts, head, caption) in enumerate(cells):
+            left, bottom = EDGE + 2.3 * column, 2.65 * (len(spaces) - 1 - row)
+            axes = _cloud(figure, (left, bottom + 0.25), points, shades)
+            _name_groups(axes, points, shades, texts)
+            letter = chr(ord("a") + 3 * row + column)
+            write(figure, left / PAGE, (bottom + 2.42) / height, shortened(f"({letter}) {head}", 2.25))
             write(figure, left / PAGE, (bottom + 0.1) / height, caption, size=SMALL, color=GREY)
     return figure
 
@@ -219,7 +230,7 @@ def _cloud(figure: Figure, corner: tuple[float, float], points: np.ndarray, grou
     place = (left / width, (corner[1] + 0.05 * solid) / height, 2.2 / width, 2.1 / height)
     axes = figure.add_axes(place, projection="3d" if solid else "rectilinear")
     order = np.random.default_rng(0).permutation(len(points))  # so that no category hides the others
-    colours = np.array(_palette(int(groups.max()) + 1))[groups[order]]
+    colours = np.array(palette(int(groups.max()) + 1))[groups[order]]
     size = float(np.clip(4000 / len(points), 0.8, 14))
     look = {"depthshade": False} if solid else {}
     axes.scatter(*points[order].T, s=size, c=colours, linewidths=0, rasterized=True, **look)
@@ -243,7 +254,7 @@ def _walls(axes: Any) -> None:
     axes.set_box_aspect((1, 1, 1), zoom=1.08)
 
 
-def _palette(count: int) -> list[str] | list[tuple[float, ...]]:
+def palette(count: int) -> list[str] | list[tuple[float, ...]]:
     if count <= len(PETROFF):
         return list(OKABE_ITO if count <= len(OKABE_ITO) else PETROFF)
     return [tuple(colour) for colour in colormaps["turbo"](np.linspace(0.03, 0.97, count))]
@@ -265,7 +276,7 @@ def _name_groups(axes: Axes, points: np.ndarray, groups: np.ndarray, names: Sequ
     frame = axes.get_window_extent()
     places = _apart(axes.transData.transform(medians) + above, sizes, np.array(frame.min), np.array(frame.max))
     places = axes.transAxes.inverted().transform(places)
-    colours = _palette(int(groups.max()) + 1)
+    colours = palette(int(groups.max()) + 1)
     style = {"size": SMALL - 1, "color": INK, "ha": "center", "va": "center"}
     line = {"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
     for text, median, place, group in zip(texts, medians, places, present, strict=True):
@@ -276,7 +287,7 @@ def _name_groups(axes: Axes, points: np.ndarray, groups: np.ndarray, names: Sequ
 
 def _apart(centres: np.ndarray, sizes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Centres (K, 2) of boxes of these sizes, pushed until none overlap, within a frame."""
-    places, room = centres.copy(), (sizes[:, None] + sizes[None]) / 2
+    places, room = centres.clip(low + sizes / 2, high - sizes / 2), (sizes[:, None] + sizes[None]) / 2
     order = np.arange(len(places))
     side = np.sign(np.subtract.outer(order, order))  # who yields where to, if at one place
     for _ in range(500):

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vaelab import figures, projections
 from vaelab.console import progress
 from vaelab.densities import Normal, kl_per_dimension, standard_normal
+from vaelab.examinations import has_prior, prior_samples
 from vaelab.images import Dataset, Images
 from vaelab.interpolation import alphas, draw_pairs, interpolate
-from vaelab.metrics import batches
+from vaelab.metrics import encode_all
 from vaelab.models import VAE, layers
-from vaelab.spec import Spec, word
+from vaelab.spec import word
 from vaelab.store import Run, read_tensors
 from vaelab.streams import stream
 
@@ -35,24 +35,6 @@ __all__ = ["PICTURES", "Subject", "draw", "encode_all", "prior_samples"]
 POINTS = 2000  # in the feature figure of a single run
 FEW = 100  # test images below which it shows training images
 TRAVERSED = 10  # latent dimensions, those with the largest KL
-
-
-@torch.no_grad()
-def encode_all(model: VAE, images: Images) -> Normal:
-    """The posteriors of all images, with parameters (N, D)."""
-    parts = [model.encode(batch.x) for batch in batches(model, images)]
-    return Normal(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
-
-
-@torch.no_grad()
-def prior_samples(model: VAE, count: int, seed: int = 0) -> Tensor:
-    """The mean images of codes drawn from the prior, (count, C, H, W)."""
-    return model.images(torch.randn(count, model.latent_dim, generator=stream(seed, "samples")))
-
-
-def has_prior(spec: Spec, shape: tuple[int, int, int]) -> bool:
-    """Whether the codes were drawn to the prior at all: with KL weight 0, samples of it mean nothing."""
-    return spec.objective.effective_kl_weight(shape) != 0
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Record:
         """A metric of a split, or a number of an examination."""
         table = self.examined[of] if of in self.examined else self.metrics.get(of, {})
         if name not in table:
-            raise UserError(f"there is no {of}.{name}")
+            raise unknown(f"number of {of}", name, table)
         return float(table[name])
 
 
@@ -161,9 +161,9 @@ def _check(node: ast.expr, text: str) -> None:
             _check(node.right, text)
         case ast.UnaryOp(op=ast.USub()):
             _check(node.operand, text)
-        case ast.Call(func=ast.Name(), args=[curve, *rest]):
-            if node.func.id not in FUNCTIONS:
-                raise unknown(f'function in the measure "{text}"', node.func.id, FUNCTIONS)
+        case ast.Call(func=ast.Name(id=function), args=[curve, *rest]):
+            if function not in FUNCTIONS:
+                raise unknown(f'function in the measure "{text}"', function, FUNCTIONS)
             name, split = _named(curve)
             _known(name, CURVES, text)
             _known(split or "train", ("train", "validation"), text)

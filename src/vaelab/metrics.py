@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaelab.console import Advance, progress
-from vaelab.densities import kl_normal, standard_normal
+from vaelab.densities import Normal, kl_normal, standard_normal
 from vaelab.images import Images
 from vaelab.likelihoods import CrossEntropy, Distortion
 from vaelab.models import VAE, Draw
@@ -33,6 +33,8 @@ __all__ = [
     "active_units",
     "batches",
     "bounds",
+    "detail",
+    "encode_all",
     "evaluate",
     "fidelity",
     "footnotes",
@@ -63,6 +65,13 @@ def batches(model: VAE, images: Images) -> Iterator[Batch]:
     for start in range(0, len(images), size):
         x = torch.from_numpy(images.uint8(slice(start, start + size))).to(device).float().div_(255)
         yield Batch(start, x, evaluation_noise(images.rows[start : start + size], model.latent_dim).to(device))
+
+
+@torch.no_grad()
+def encode_all(model: VAE, images: Images) -> Normal:
+    """The posteriors of all images, with parameters (N, D)."""
+    parts = [model.encode(batch.x) for batch in batches(model, images)]
+    return Normal(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
 
 
 def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor) -> dict[str, Tensor]:
@@ -144,9 +153,13 @@ def sharpness(reconstruction: Tensor, x: Tensor) -> Tensor:
     The root of the ratio of their squared Laplacians, summed over the image: how much of the amplitude of its finest
     detail is left. It tells nothing of whether the detail is right.
     """
+    return (detail(reconstruction) / detail(x).clamp(min=1e-12)).sqrt()
+
+
+def detail(x: Tensor) -> Tensor:
+    """The squared Laplacian of images (B, C, H, W), summed over each, (B,)."""
     kernel = x.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(x.shape[1], 1, 3, 3)
-    energy = [F.conv2d(v, kernel, groups=x.shape[1]).square().flatten(1).sum(1) for v in (reconstruction, x)]
-    return (energy[0] / energy[1].clamp(min=1e-12)).sqrt()
+    return F.conv2d(x, kernel, groups=x.shape[1]).square().flatten(1).sum(1)
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def _starts(count: int, size: int, gap: int, breaks: Sequence[int]) -> np.ndarra
     return order * (size + gap) + 4 * gap * (order[:, None] >= np.asarray(breaks, int)).sum(1)
 
 
-def _scale(tiles: np.ndarray, room: float) -> tuple[int, int]:
+def scale(tiles: np.ndarray, room: float) -> tuple[int, int]:
     """The whole factor by which tiles grow, and the dots per inch at which a row of them fits into `room` inches."""
     _, columns, height, width, _ = tiles.shape
     room -= 0.035 * columns + 0.15  # for the gaps
@@ -160,7 +160,7 @@ def _scale(tiles: np.ndarray, room: float) -> tuple[int, int]:
     return factor, max(DPI, math.ceil(columns * width * factor / room))
 
 
-def _compose(
+def compose(
     tiles: np.ndarray, gap: int, row_breaks: Sequence[int] = (), column_breaks: Sequence[int] = ()
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One picture of all tiles (R, T, H, W, 3) on white, and where its rows and columns start."""
@@ -183,9 +183,9 @@ def sheet(
         raise UserError("there are no images to draw")
     labels = [shortened(label, 1.6) for label in labels]
     margin = EDGE + max((text_width(label, SIZE) + 0.08 for label in labels), default=0)
-    factor, dpi = _scale(tiles, PAGE - margin - EDGE)
+    factor, dpi = scale(tiles, PAGE - margin - EDGE)
     tiles = tiles.repeat(factor, 2).repeat(factor, 3)
-    canvas, rows, columns = _compose(tiles, round(0.03 * dpi), row_breaks, column_breaks)
+    canvas, rows, columns = compose(tiles, round(0.03 * dpi), row_breaks, column_breaks)
     wide = margin + canvas.shape[1] / dpi + EDGE
     lines = wrapped(title, max(wide, 4.0) - 2 * EDGE)
     wide = max(wide, *(text_width(line, SIZE, "bold") + 2 * EDGE for line in lines), 0)
@@ -239,10 +239,10 @@ def animation(frames: Sequence[np.ndarray], path: Path, milliseconds: int = 80) 
     if not len(frames):
         raise UserError("there are no frames to animate")
     tiles = [as_rgb(frame.reshape(-1, 1, *frame.shape[-3:]) if frame.ndim < 5 else frame) for frame in frames]
-    factor, _ = _scale(tiles[0], PAGE)
+    factor, _ = scale(tiles[0], PAGE)
     pictures = []
     for frame in tiles:
-        canvas, _, _ = _compose(frame, 1 if factor > 1 else 2)
+        canvas, _, _ = compose(frame, 1 if factor > 1 else 2)
         small = Image.fromarray(canvas).quantize(256, dither=Image.Dither.NONE)  # before growing: dots would show
         pictures.append(small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST))
     pictures += pictures[-2:0:-1]

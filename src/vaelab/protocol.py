@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from vaelab import spec as specs
 from vaelab.claims import Expectation
 from vaelab.errors import UserError, unknown
+from vaelab.examinations import EXAMINATIONS
 from vaelab.measures import Measure
 from vaelab.spec import Spec
 
@@ -63,7 +64,7 @@ class Claim:
     source: str
     measure: tuple[Measure, ...]
     expect: tuple[Expectation, ...]
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     readings: tuple[str, ...] = ()
 
     @property
@@ -73,7 +74,7 @@ class Claim:
 
     def settings(self, experiment: Experiment) -> list[Setting]:
         """The settings that it compares."""
-        return [s for s in experiment.settings if all(s.values[f] == v for f, v in self.where.items())]
+        return [s for s in experiment.settings if all(s.values[f] in v for f, v in self.where.items())]
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ class Study:
     @cached_property
     def trials(self) -> list[Trial]:
         """Every run asked for: all settings of the first seed, then of the next, so that a part is a smaller study."""
+        cells = [(e, reading, setting) for e in self.experiments for reading in e.readings for setting in e.settings]
         return [Trial(e.id, reading, setting, self.spec(e, reading, setting, seed))
-                for seed in self.seeds for e in self.experiments for reading in e.readings for setting in e.settings]  # fmt: skip
+                for seed in self.seeds for e, reading, setting in cells]  # fmt: skip
 
     def spec(self, experiment: Experiment, reading: str, setting: Setting, seed: int) -> Spec:
         changes = dict(self.base)
@@ -234,10 +236,16 @@ def _claim(table: Mapping[str, Any], experiment: Experiment) -> Claim:
     _only(table, where, CLAIM)
     expect = tuple(specs.parse("expect", Expectation, e) for e in _listed(_needed(table, where, "expect")))
     measure = tuple(Measure(text) for text in _texts(_needed(table, where, "measure")))
-    fixed = {factor: _text(value) for factor, value in table.get("where", {}).items()}
-    for factor in fixed:
+    for wanted in (n for m in measure for n in m.examinations):
+        if wanted not in EXAMINATIONS:
+            raise unknown(f"examination in {where}", wanted, EXAMINATIONS)
+    fixed = {factor: tuple(map(_text, _listed(value))) for factor, value in table.get("where", {}).items()}
+    for factor, values in fixed.items():
         if factor not in experiment.factors:
             raise unknown(f"factor in {where}", factor, experiment.factors)
+        for value in values:
+            if value not in (known := {s.values[factor] for s in experiment.settings}):
+                raise unknown(f"{factor} in {where}", value, known)
     readings = _texts(table.get("readings", experiment.readings))
     for reading in readings:
         if reading not in experiment.readings:

@@ -79,8 +79,16 @@ class Results:
             return head | {"verdict": "undecided", "effect": None, "interval": None, "n": 0, "note": str(error)}
         first = findings[0]
         means = {name: float(m) for name, m in zip(names, values.mean(0), strict=True)}
-        return head | {"verdict": verdict, "effect": first.mean, "interval": first.interval, "n": len(values),
-                       "decided_by": first.what, "means": means, "contrasts": [f._asdict() for f in findings]}  # fmt: skip
+        return head | {
+            "verdict": verdict,
+            "effect": first.mean,
+            "interval": first.interval,
+            "n": len(values),
+            "effect_size": first.effect_size,
+            "decided_by": first.what,
+            "means": means,
+            "contrasts": [f._asdict() for f in findings],
+        }
 
     def quantity(self, experiment: Experiment, claim: Claim, reading: str) -> tuple[list[str], np.ndarray]:
         """What the claim compares: names, and values (seeds, names) of the seeds that have all of them."""
@@ -102,6 +110,5 @@ class Results:
             for seed, r in o.records.items():
                 test = r.metrics.get("test", {})
                 numbers = {f"{of}.{name}": v for of, table in sorted(r.examined.items()) for name, v in table.items()}
-                yield {"experiment": o.experiment.id, "reading": o.reading, "setting": o.name, "seed": seed,
-                       "run": o.runs[seed].key, **{name: test.get(name) for name in METRICS}, **numbers}  # fmt: skip
-
+                head = {"experiment": o.experiment.id, "reading": o.reading, "setting": o.name, "seed": seed}
+                yield head | {"run": o.runs[seed].key} | {name: test.get(name) for name in METRICS} | numbers

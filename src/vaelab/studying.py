@@ -1,9 +1,9 @@
-r"""Studying: a study is carried out like `make` builds, only what is missing.
+r"""Studying: a study is carried out as `make` builds, only what is missing.
 
-    trials  ->  the runs that are missing, in worker processes  ->  their examinations  ->  table, claims, timings
+    trials  ->  missing runs  ->  missing examinations  ->  results
 
-Everything but the timings is a function of the study file and the data: the same bytes whatever the number of workers,
-and whether it was interrupted or not.
+Runs go to worker processes, one thread each. The results are a function of the study file and the data: the same bits
+whatever the number of workers, and whether it was interrupted or not.
 """
 
 from __future__ import annotations
@@ -11,25 +11,34 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from vaelab.console import progress
+from vaelab.examinations import examine, is_examined, reference
+from vaelab.files import write_text
 from vaelab.images import Dataset
 from vaelab.loading import load
-from vaelab.plan import choose_plan, multiply_adds
-from vaelab.protocol import Study
+from vaelab.plan import choose_device, choose_plan, multiply_adds, using
+from vaelab.protocol import Experiment, Setting, Study, read
 from vaelab.results import Outcome, Results, record
 from vaelab.spec import Spec, key
 from vaelab.store import Run
-from vaelab.training import LOADED, fit
-from vaelab.workers import carry_out
+from vaelab.training import LOADED, fit, forecast
+from vaelab.workers import Result, carry_out
 
-__all__ = ["Job", "gather", "jobs_of", "train_missing"]
+__all__ = ["Job", "carry_out_study", "estimate", "gather", "jobs_of", "resume", "single"]
 
 LOOK = 0.5  # seconds between two looks at how far the runs have come
+START = 4.0  # seconds in which a worker process has imported what it needs
+
+NEEDS = {"features": "features", "classifier_features": "features", "interpolations": "interpolations",
+         "path": "interpolations", "samples": "samples"}  # fmt: skip  # the examinations that figures show
+
+
+PICTURED = ("curves", "reconstructions", "samples", "interpolations", "features", "model")  # in the report of one run
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,14 @@ class Job:
 
     spec: Spec
     run: Run
-    images: int  # in an epoch of training
     cost: float  # multiply-adds of its whole training
 
     def done(self) -> float:
         """The part of its training that is behind."""
         if self.run.finished:
             return 1.0
-        file = self.run.path / "history.jsonl"
         try:
-            return file.read_text(encoding="utf-8").count("\n") / self.spec.epochs
+            return (self.run.path / "history.jsonl").read_text(encoding="utf-8").count("\n") / self.spec.epochs
         except OSError:
             return 0.0
 
@@ -73,25 +80,97 @@ def job_of(spec: Spec, out: Path, device: str | None) -> Job:
     train = dataset.splits["train"]
     plan = choose_plan(spec, train.shape, device, threads=1)
     run = Run(out / "runs" / key(spec, dataset.fingerprint, plan.precision))
-    return Job(spec, run, len(train), multiply_adds(spec, train.shape) * len(train) * spec.epochs)
+    return Job(spec, run, multiply_adds(spec, train.shape) * len(train) * spec.epochs)
 
 
-def train_job(spec: Spec, out: Path, device: str | None) -> tuple[str | None, int]:
-    """Train one run where it is missing; gives its outcome and how many images it was trained on."""
+# What workers do: functions of plain values, in a process of their own.
+
+
+def train_one(spec: Spec, out: Path, device: str | None) -> int:
+    """Train a run where it is missing; gives the number of images that it was trained on."""
     [run] = fit([spec], dataset_of(spec), out / "runs", device=device, threads=1, snapshots=())
-    return run.outcome, run.images_trained
+    return run.images_trained
 
 
-def train_missing(jobs: Sequence[Job], out: Path, workers: int, device: str | None) -> dict[int, str]:
-    """Carry out the runs that are missing; gives what went wrong, by the position of the job."""
+def refer(spec: Spec, features: bool, out: Path) -> None:
+    """Make what a run is held against, before several need it at once."""
+    with using(1):
+        against = reference(dataset_of(spec), spec.seed, out / "references")
+        _ = against.views if features else against.classifier
+
+
+def examine_one(run: Path, names: Sequence[str], spec: Spec, out: Path) -> None:
+    """Carry out the examinations of a run that are missing."""
+    with using(1):
+        against = reference(dataset_of(spec), spec.seed, out / "references")
+        for name in names:
+            examine(Run(run), name, against)
+
+
+def forecast_one(spec: Spec, device: str | None) -> float:
+    return forecast(spec, dataset_of(spec), device=device, threads=1)
+
+
+# The study.
+
+
+def carry_out_study(study: Study, out: Path, workers: int, device: str | None = None) -> tuple[Results, int]:
+    """Train and examine what is missing; gives what all came to and the number of images trained on now."""
+    jobs = jobs_of(study, out, device)
+    if choose_device(device) != "cpu":
+        workers = 1  # runs share one device, one after another
+    failed: dict[str, str] = {}
     missing = [job for job in jobs if not job.run.finished]
-    failed = {}
+    images = 0
     with overall(jobs, missing, workers):
-        calls = [partial(train_job, job.spec, out, device) for job in missing]
-        for result in carry_out(calls, workers):
+        for result in carry_out([partial(train_one, job.spec, out, device) for job in missing], workers):
+            images += result.value or 0
+            note_failure(result, missing, failed, out)
+    examine_missing(study, out, workers, device, failed)
+    return gather(study, out, device, failed), images
+
+
+def note_failure(result: Result, jobs: Sequence[Job], failed: dict[str, str], out: Path) -> None:
+    """Remember what went wrong with a run; what it had said on the way is kept beside it."""
+    if result.error:
+        job = jobs[result.job]
+        failed[job.run.key] = result.error
+        write_text(job.run.path / "failure.log", f"{result.error}\n{result.log}")
+
+
+def examine_missing(study: Study, out: Path, workers: int, device: str | None, failed: dict[str, str]) -> None:
+    """The examinations that figures and claims ask for, of the runs that are finished."""
+    wanted: dict[Job, list[str]] = {}
+    for trial in study.trials:
+        job = job_of(trial.spec, out, device)
+        names = needed(next(e for e in study.experiments if e.id == trial.experiment))
+        if job.run.finished:
+            there = wanted.setdefault(job, [])
+            there += [n for n in names if n not in there and not is_examined(job.run, n)]
+    left = [job for job, names in wanted.items() if names]
+    if not left:
+        return
+    data: dict[tuple[Any, ...], tuple[Spec, bool]] = {}
+    for job in left:
+        name = tuple(getattr(job.spec, n) for n in ("data", "seed", *LOADED))
+        data[name] = job.spec, "features" in wanted[job] or data.get(name, (None, False))[1]
+    with progress("examining", len(left) + len(data)) as advance:
+        calls = [partial(refer, spec, features, out) for spec, features in data.values()]
+        for done, result in enumerate(carry_out(calls, workers), 1):
             if result.error:
-                failed[jobs.index(missing[result.index])] = result.error
-    return failed
+                raise RuntimeError(f"{result.error}\n{result.log}")
+            advance(done, "what runs are held against")
+        calls = [partial(examine_one, job.run.path, wanted[job], job.spec, out) for job in left]
+        for done, result in enumerate(carry_out(calls, workers), 1 + len(data)):
+            note_failure(result, left, failed, out)
+            advance(done, f"{done - len(data)} of {len(left)} runs")
+
+
+def needed(experiment: Experiment) -> list[str]:
+    """The examinations that an experiment asks for."""
+    figures = [NEEDS[name] for name in experiment.figures if name in NEEDS]
+    claims = [name for claim in experiment.claims for m in claim.measure for name in sorted(m.examinations)]
+    return list(dict.fromkeys([*figures, *claims]))
 
 
 def gather(study: Study, out: Path, device: str | None = None, failed: Mapping[str, str] | None = None) -> Results:
@@ -111,6 +190,51 @@ def gather(study: Study, out: Path, device: str | None = None, failed: Mapping[s
                 records = {seed: recorded[run.path] for seed, run in runs.items()}
                 outcomes.append(Outcome(e, reading, setting, runs, records))
     return Results(study, tuple(outcomes), failed or {})
+
+
+def resume(folder: Path, workers: int) -> Results:
+    """What a study in its folder has come to, with the examinations that are missing; nothing is trained."""
+    study, out = replace(read(folder / "study.toml"), name=folder.name), folder.parent.parent
+    failed: dict[str, str] = {}
+    examine_missing(study, out, workers, None, failed)
+    return gather(study, out, None, failed)
+
+
+def single(run: Run, workers: int) -> Results:
+    """One run as a study of itself, with all figures."""
+    setting = Setting("", {}, {})
+    experiment = Experiment("run", f"Run {run.key}", settings=(setting,), readings=("",), figures=PICTURED)
+    study = Study(run.key, f"Run {run.key}", "", run.spec.data, {}, {"": {}}, (run.spec.seed,), (experiment,))
+    names = needed(experiment)
+    with progress("examining", len(names)) as advance, using(1):
+        against = reference(run.dataset, run.spec.seed, run.path.parent / "references")
+        for done, name in enumerate(names, 1):
+            if not is_examined(run, name):
+                examine(run, name, against)
+            advance(done, name)
+    outcome = Outcome(experiment, "", setting, {run.spec.seed: run}, {run.spec.seed: record(run)})
+    return Results(study, (outcome,), {})
+
+
+def estimate(study: Study, out: Path, workers: int, device: str | None = None) -> float:
+    """About how many seconds the missing runs take, from a second of each kind of them, all workers at work."""
+    missing = [job for job in jobs_of(study, out, device) if not job.run.finished]
+    kinds: dict[Spec, list[Job]] = {}
+    for job in missing:  # what does not change the cost of a step is made equal
+        alike = replace(job.spec, seed=0, lr=1e-4, epochs=1, objective=Spec().objective)
+        kinds.setdefault(alike, []).append(job)
+    specs = list(kinds) * (1 if len(kinds) >= workers else workers)
+    seconds: dict[Spec, list[float]] = {}
+    with progress("trying out", len(specs)) as advance:
+        for done, result in enumerate(carry_out([partial(forecast_one, s, device) for s in specs], workers), 1):
+            if result.error:
+                raise RuntimeError(f"{result.error}\n{result.log}")
+            seconds.setdefault(specs[result.job], []).append(result.value)
+            advance(done)
+    total = sum(
+        job.spec.epochs * sum(seconds[kind]) / len(seconds[kind]) for kind, jobs in kinds.items() for job in jobs
+    )
+    return START * bool(missing) + total / workers
 
 
 @contextmanager

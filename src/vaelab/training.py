@@ -15,11 +15,12 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from vaelab.console import notice, progress
 from vaelab.errors import UserError
 from vaelab.files import MEND, write_json
 from vaelab.images import Dataset, Images
-from vaelab.metrics import measure, monitor
+from vaelab.metrics import evaluate, measure, monitor
 from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
 from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, using
@@ -38,7 +39,7 @@ from vaelab.state import State, average, restore, save, start
 from vaelab.store import Run, alone, read_tensors, write_history, write_tensors
 from vaelab.streams import stream
 
-__all__ = ["Stopped", "agree", "fit"]
+__all__ = ["Stopped", "agree", "fit", "forecast"]
 
 MONITORED = 1000, 2000  # training images on which history is measured: a tenth of them within these bounds
 LOADED = "size", "validation", "subset"  # settings of a spec with which its data are loaded
@@ -352,28 +353,62 @@ def refuse_unfit(values: dict[str, float], epoch: int, step: int) -> None:
             )
 
 
-def probe(work: Work) -> int:
-    """How many steps the time budget holds: from a few seconds of training that is thrown away."""
-    budget = 60 * (work.spec.minutes or 0)
+class Pace(NamedTuple):
+    """Seconds of a step, of an image that an epoch's end measures, and of one that the run's end does."""
+
+    step: float
+    monitored: float
+    measured: float
+
+
+def pace(work: Work, seconds: float) -> Pace:
+    """The pace of a run, from some seconds of training that is thrown away."""
     state = start(work.spec, work.plan, work.images.shape, work.parent)
     trial = replace(work, plan=replace(work.plan, steps=10**9))
     rows = np.arange(min(work.spec.batch_size, len(work.images)))
     for _ in range(3):  # the first steps are slower
         take_step(trial, state, rows).loss.item()
     begun, steps = time.monotonic(), 0
-    while steps < 5 or time.monotonic() - begun < min(3.0, 0.05 * budget):
+    while steps < 5 or time.monotonic() - begun < seconds:
         take_step(trial, state, rows).loss.item()
         steps += 1
     per_step = (time.monotonic() - begun) / steps
-    begun = time.monotonic()
-    validation = work.dataset.splits.get("validation", work.images)
-    some = validation.spread(1000)
+    some = work.dataset.splits.get("validation", work.images).spread(1000)
     with work.autocast():
-        monitor(state.model, work.spec.objective, some)
-    per_image = (time.monotonic() - begun) / len(some)
-    measured = len(work.dataset.splits.get("validation", ())) + monitored(work.images)
-    per_epoch = work.steps_per_epoch * per_step + measured * per_image
-    return max(1, int(0.95 * budget * work.steps_per_epoch / per_epoch))
+        per_monitored = _timed(partial(monitor, state.model, work.spec.objective, some)) / len(some)
+    few = some.spread(500)
+    return Pace(per_step, per_monitored, _timed(partial(evaluate, state.model, work.spec.objective, few)) / len(few))
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
+
+
+def per_epoch(work: Work, found: Pace) -> float:
+    """Seconds of an epoch with the measurement at its end."""
+    images = len(work.dataset.splits.get("validation", ())) + monitored(work.images)
+    return work.steps_per_epoch * found.step + images * found.monitored
+
+
+def probe(work: Work) -> int:
+    """How many steps the time budget holds."""
+    budget = 60 * (work.spec.minutes or 0)
+    epoch = per_epoch(work, pace(work, min(3.0, 0.05 * budget)))
+    return max(1, int(0.95 * budget * work.steps_per_epoch / epoch))
+
+
+def forecast(spec: Spec, dataset: Dataset, *, device: str | None = None, threads: int | None = None) -> float:
+    """About how many seconds a whole run takes, from a second of it."""
+    if spec.minutes is not None:
+        return 60 * spec.minutes
+    work = Work(Run(Path()), spec, dataset, choose_plan(spec, dataset.splits["train"].shape, device, threads=threads))
+    keep_freed_memory()
+    with using(work.plan.threads):
+        found = pace(work, 1.0)
+    held_out = sum(len(images) for split, images in dataset.splits.items() if split != "train")
+    return spec.epochs * per_epoch(work, found) + held_out * found.measured
 
 
 # The end.

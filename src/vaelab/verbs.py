@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
 from vaelab.console import notice
 from vaelab.errors import UserError, unknown
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
 
     from vaelab.images import Dataset
     from vaelab.models import VAE, Layer
+    from vaelab.results import Results
     from vaelab.spec import Spec
     from vaelab.store import Run
 
     RunLike = Run | str | Path
+    StudyLike = Union["Studied", Run, str, Path]  # noqa: UP007
 else:  # what the command line parses
-    RunLike = Path
+    RunLike = StudyLike = Path
 
 NAMED = 50  # skipped files that train names
 STILL = (".png", ".pdf")
 SURVEY = 64  # pixels a side as which pictures are looked through that need resizing
 FEW_STEPS = 100  # of training, below which a model has hardly begun to learn
 
-__all__ = ["data", "embed", "evaluate", "interpolate", "list_", "model", "reconstruct", "sample", "train"]
+__all__ = ["data", "embed", "evaluate", "interpolate", "list_", "model", "reconstruct", "report", "sample", "study",
+           "train"]
 
 
 def train(
@@ -478,6 +481,103 @@ def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
     if out is not None:
         figures.save(figures.model(rows, run.model.latent_dim, word(run.spec.loss), f"Run {run.key}"), out)
     return rows
+
+
+class Studied(NamedTuple):
+    """A study as far as it has come: its folder, report and results, and the images trained on now."""
+
+    folder: Path
+    report: Path
+    results: Results
+    images_trained: int
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """What claims.json holds: every claim under each reading, with its verdict."""
+        return self.results.claims
+
+
+def study(
+    study: str | None = None,
+    *,
+    data: str | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    workers: int | None = None,
+    dry_run: bool = False,
+    list_: bool = False,
+    device: str | None = None,
+    out: Path = Path(),
+) -> Studied | dict[str, Any]:
+    """Carry out a study: its runs, table, figures, verdicts and report. Only what is missing is trained.
+
+    Parameters
+    ----------
+    study
+        A shipped study (digits, mnist, cifar10, faces) or a file that ends in .toml.
+    data
+        Other images than the study names.
+    seeds
+        Seeds 1 to N in place of the study's.
+    epochs
+        Other epochs for every run.
+    workers
+        Worker processes on a CPU, one thread each; one for each processor if not given.
+    dry_run
+        Only say how many runs there are, which exist, and about how long the rest takes.
+    list_
+        Only name the shipped studies.
+    device
+        cpu, cuda, cuda:1 or mps; the fastest there is if not given.
+    out
+        The folder that receives runs/ and studies/NAME.
+    """
+    from vaelab import protocol
+    from vaelab.plan import choose_device, processors
+
+    if list_:
+        return {name: protocol.read(name).title for name in protocol.shipped()}
+    if study is None:
+        raise UserError(f"say which study: {', '.join(protocol.shipped())}, or a file that ends in .toml")
+    from vaelab import exhibits, publishing, studying
+
+    workers = processors() if workers is None else _positive("workers", workers)
+    asked = protocol.read(study).overridden(data, seeds, epochs)
+    exhibits.check(asked)
+    choose_device(device)
+    jobs = studying.jobs_of(asked, Path(out), device)
+    there = sum(job.run.finished for job in jobs)
+    if dry_run:
+        seconds = studying.estimate(asked, Path(out), workers, device)
+        return {"study": asked.name, "trials": len(asked.trials), "runs": len(jobs), "existing": there,
+                "missing": len(jobs) - there, "workers": workers, "seconds": round(seconds, 1)}  # fmt: skip
+    notice(f"study {asked.name}: {len(jobs)} runs, {there} exist, {len(jobs) - there} to train, {workers} workers")
+    results, images = studying.carry_out_study(asked, Path(out), workers, device)
+    folder = Path(out) / "studies" / asked.name
+    return Studied(folder, publishing.publish(results, folder, workers), results, images)
+
+
+def report(study: StudyLike, *, workers: int | None = None) -> Path:
+    """Write the document of a study, or of one run, anew; gives its path.
+
+    Parameters
+    ----------
+    study
+        The folder of a study or of a run.
+    workers
+        Processes that draw; one for each processor if not given.
+    """
+    from vaelab import publishing, studying
+    from vaelab.plan import processors
+
+    workers = processors() if workers is None else _positive("workers", workers)
+    place = Path(study) if isinstance(study, str | Path) else study.folder if isinstance(study, Studied) else study.path
+    if (place / "study.toml").is_file():
+        return publishing.publish(studying.resume(place, workers), place, workers)
+    run = _run(place)
+    if not run.finished:
+        raise UserError(f"{run.path} is not finished; train it to its end first")
+    return publishing.publish(studying.single(run, workers), run.path, workers)
 
 
 def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]]:

@@ -30,9 +30,9 @@ BUSY = threading.Event()  # set in a worker while it carries out a job
 
 
 class Result(NamedTuple):
-    """What came of job number `index`: its value, or the error and what was said on the way to it."""
+    """What came of job number `job`: its value, or the error and what was said on the way to it."""
 
-    index: int
+    job: int
     value: Any
     error: str | None = None
     log: str = ""
@@ -45,7 +45,8 @@ def carry_out(jobs: Sequence[Callable[[], Any]], workers: int) -> Iterator[Resul
 
     with _stopping() as stop, parallel_config("loky", inner_max_num_threads=1):
         left = (delayed(_carry_out)(i, job, os.getpid(), stop) for i, job in enumerate(jobs) if not stop.exists())
-        results = Parallel(workers, return_as="generator_unordered", pre_dispatch=workers, batch_size=1)(left)
+        settings: dict[str, Any] = {"pre_dispatch": workers, "batch_size": 1, "return_as": "generator_unordered"}
+        results: Any = Parallel(workers, **settings)(left)
         for result in results:
             if result.stopped:
                 stop.touch()

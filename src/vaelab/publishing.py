@@ -1,0 +1,101 @@
+"""Publishing: what a study leaves on disk, from its table to its document.
+
+    study.toml    the study as it was carried out, what the command line overrode included
+    table.csv     a row for each trial, with the metrics of the test split; table.parquet is the same
+    claims.json   every claim under each reading, with its verdict
+    timings.csv   how long each run took, and on what: wall time stands nowhere else
+    figures/      every figure as PNG and PDF
+    report.html   one self-contained document
+
+Pictures and document are made where numbers, study or code have changed since.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vaelab import __version__, document, exhibits
+from vaelab.console import progress
+from vaelab.files import write_json, write_text, writing
+from vaelab.results import Results
+from vaelab.workers import carry_out
+
+__all__ = ["publish"]
+
+
+def publish(results: Results, folder: Path, workers: int) -> Path:
+    """Write all of it into a folder; gives the document."""
+    write_results(results, folder)
+    report, stamp = folder / "report.html", folder / "figures" / ".made-from"
+    made_from = digest(results)
+    if report.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == made_from:
+        return report
+    draw(results, folder / "figures", workers)
+    document.write(results, folder)
+    write_text(stamp, made_from)
+    return report
+
+
+def digest(results: Results) -> str:
+    """A hash of all that figures and document are made from: what the results hold, and the code."""
+    code = sorted(
+        (f.name, f.read_text(encoding="utf-8")) for f in Path(__file__).parent.rglob("*.*") if f.suffix in CODE
+    )
+    content = [__version__, code, results.study.text, dict(results.failed), results.claims, list(results.table())]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+CODE = {".py", ".html", ".css", ".js"}
+
+
+def draw(results: Results, folder: Path, workers: int) -> None:
+    """Draw every figure, the experiments spread over worker processes."""
+    shown = [(e, reading) for e in results.study.experiments for reading in e.readings if e.figures]
+    with progress("drawing", len(shown)) as advance:
+        calls = [partial(exhibits.draw, results, e, reading, folder) for e, reading in shown]
+        for done, result in enumerate(carry_out(calls, min(workers, len(calls))), 1):
+            if result.error:
+                raise RuntimeError(f"{result.error}\n{result.log}")
+            advance(done, shown[result.job][0].title)
+
+
+def write_results(results: Results, folder: Path) -> None:
+    """Write study.toml, the table, the claims and, apart from all that repeats, the timings."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_text(folder / "study.toml", results.study.text)
+    rows = list(results.table())
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    write_text(folder / "table.csv", _csv(names, rows))
+    with writing(folder / "table.parquet") as temporary:
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)
+    write_json(folder / "claims.json", results.claims)
+    write_text(folder / "timings.csv", _csv(TIMINGS, timings(results)))
+
+
+TIMINGS = ("run", "seconds", "images_per_second", "device", "precision", "threads", "machine", "finished")
+
+
+def timings(results: Results) -> Iterable[dict[str, Any]]:
+    """How long each run took, and on what."""
+    runs = {run.key: run for o in results.outcomes for run in o.runs.values()}
+    for name, run in runs.items():
+        origin = run.origin
+        flat = {"run": name, **origin, **origin["plan"]}
+        yield {column: flat.get(column) for column in TIMINGS}
+
+
+def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
