@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,14 @@ def test_a_study_from_its_file_to_its_verdicts(whole: Path) -> None:
     assert len(text.splitlines()) == 1 + 10
     assert "second" not in text + json.dumps(claims), "wall time stands in timings alone"
     assert "seconds" in (done.folder / "timings.csv").read_text()
+
+
+def test_a_run_has_a_report_too(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(min((whole / "runs").iterdir()), tmp_path / "runs" / "copy"))
+    report = vaelab.report(run, workers=1)
+    assert report == run / "report.html"
+    assert {"run-curves.png", "run-features.pdf"} <= {f.name for f in (run / "figures").iterdir()}
+    assert not (run / "study.toml").exists()
 
 
 def test_more_seeds_train_only_what_is_missing(whole: Path) -> None:

@@ -52,6 +52,7 @@ class Classifier(nn.Module):
         return self(x).softmax(1)
 
 
+@torch.enable_grad()  # whoever asks for it may be evaluating
 def train_classifier(images: Images, seed: int = 0) -> Classifier:
     """A classifier of the labelled ones among the images, by Adam with a rate that falls to 0."""
     labels = images.label()

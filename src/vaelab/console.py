@@ -78,8 +78,8 @@ def _lines(label: str, total: int, before: int) -> Advance:
         nonlocal due
         now = time.monotonic()
         if now >= due and before < done < total:
-            left = duration((now - start) * (total - done) / (done - before))
-            notice(f"{label}: {100 * done // total} %, {left} left" + (f", {text}" if text else ""))
+            left = f", {duration((now - start) * (total - done) / (done - before))} left" * (done - before > total / 50)
+            notice(f"{label}: {100 * done // total} %{left}" + (f", {text}" if text else ""))
             due = now + PLAIN_INTERVAL
 
     return advance

@@ -67,7 +67,7 @@ def write(results: Results, folder: Path, origin: Mapping[str, Any] | None = Non
     page = {
         "study": results.study, "experiments": experiments, "progress": progress,
         "counts": [(v, Counter(c["verdict"] for c in results.claims)[v]) for v in VERDICTS],
-        "clouds": shared.clouds, "level": f"{100 * (1 - LEVEL):g}",
+        "clouds": shared.clouds, "judged": bool(results.claims), "level": f"{100 * (1 - LEVEL):g}",
         "origin": _origin(results, origin or {}), "facts": _facts(results, progress["total"]),
     }  # fmt: skip
     bare = _render(page, dict.fromkeys(shared.pictures, ""))
@@ -273,7 +273,8 @@ def _table(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     notes = dict.fromkeys(note for o in outcomes for run in list(o.runs.values())[:1] for note in _notes(run))
     factors = outcomes[0].experiment.factors
     head = "Setting" if factors in ([], ["variant"]) else ", ".join(factors)
-    return {"head": head, "heads": [COLUMNS[name] for name in columns], "rows": rows, "notes": list(notes)}
+    return {"head": head, "heads": [COLUMNS[name] for name in columns], "rows": rows, "notes": list(notes),
+            "most": max(len(o.records) for o in outcomes)}  # fmt: skip
 
 
 def _notes(run: Run) -> list[str]:
@@ -373,5 +374,7 @@ def _listed(value: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 60) // 60
-    return f"{hours:,} h {minutes % 60} min" if hours else f"{minutes} min" if minutes > 1 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{minutes // 60:,} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -31,8 +31,9 @@ __all__ = ["publish"]
 
 
 def publish(results: Results, folder: Path, workers: int) -> Path:
-    """Write all of it into a folder; gives the document."""
-    write_results(results, folder)
+    """Write all of it into a folder; gives the document. A single run, which no file asked for, has no table."""
+    if results.study.text:
+        write_results(results, folder)
     report, stamp = folder / "report.html", folder / "figures" / ".made-from"
     made_from = digest(results)
     if report.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == made_from:

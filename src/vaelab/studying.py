@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from vaelab.console import progress
+from vaelab.console import notice, progress
 from vaelab.examinations import examine, is_examined, reference
 from vaelab.files import write_text
 from vaelab.images import Dataset
@@ -154,6 +154,7 @@ def examine_missing(study: Study, out: Path, workers: int, device: str | None, f
     for job in left:
         name = tuple(getattr(job.spec, n) for n in ("data", "seed", *LOADED))
         data[name] = job.spec, "features" in wanted[job] or data.get(name, (None, False))[1]
+    notice(f"examining {len(left)} runs and what they are held against")
     with progress("examining", len(left) + len(data)) as advance:
         calls = [partial(refer, spec, features, out) for spec, features in data.values()]
         for done, result in enumerate(carry_out(calls, workers), 1):

@@ -18,17 +18,18 @@
     return `rgb(${p.map((v, i) => Math.round(v + (q[i] - v) * share)).join(",")})`;
   };
   const luminance = (colour) => {
-    const [r, g, b] = parts(colour).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = parts(colour).map((v) => linear(v / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const contrast = (a, b) => {
     const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
     return (high + 0.05) / (low + 0.05);
   };
-  // A colour that stands out from the paper: on a dark one first brightened, which keeps its hue, then moved to the ink.
+  // A colour that stands out from the paper: on a dark one brightened, which keeps its hue, then moved to the ink.
   const legible = (colour, look, least) => {
-    const top = Math.max(1, ...parts(colour));
-    const bright = look.dark ? `rgb(${parts(colour).map((v) => Math.round((v * 255) / top)).join(",")})` : colour;
+    const gain = look.dark ? 255 / Math.max(1, ...parts(colour)) : 1;
+    const bright = `rgb(${parts(colour).map((v) => Math.round(v * gain)).join(",")})`;
     let moved = colour;
     for (let step = 0; step <= 40 && contrast(moved, look.paper) < least; step++) {
       moved = step <= 20 ? mix(colour, bright, step / 20) : mix(bright, look.ink, (step - 20) / 20);
@@ -51,11 +52,14 @@
   const layoutOf = (look, width, height) => ({
     width, height, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
     font: { family: look.font, size: 13, color: look.ink },
-    hoverlabel: { bgcolor: look.paper, bordercolor: look.ink, align: "left", font: { family: look.font, size: 13, color: look.ink } },
+    hoverlabel: {
+      bgcolor: look.paper, bordercolor: look.ink, align: "left", font: { family: look.font, size: 13, color: look.ink },
+    },
   });
   const CONFIG = { displayModeBar: false, scrollZoom: false, doubleClick: "reset" };
   const widthOf = (plot) => (printing ? PRINTED : plot.clientWidth);
-  const digits = (value) => (value == null ? "–" : String(Number(value.toPrecision(5))).replace("-", "−"));
+  const digits = (value, count = 5) =>
+    value == null ? "–" : String(Number(value.toPrecision(count))).replace("-", "−");
 
   const measuring = document.createElement("canvas").getContext("2d");
   const shortened = (text, room) => {
@@ -85,15 +89,23 @@
     return moved;
   };
 
+  const keyOf = (tag, name, colour) => {
+    const key = document.createElement(tag), swatch = document.createElement("i");
+    swatch.style.background = colour;
+    key.append(swatch, name);
+    return key;
+  };
+
   const drawCurves = (box) => {
     const spec = read(box), term = spec.terms[chosen(box, "term")], look = lookOf(box);
     const plot = box.querySelector(".plot"), width = widthOf(plot), wide = width >= WIDE;
-    const height = printing ? 300 : wide ? 400 : 330;
-    const lines = term.lines.map((line, i) => ({ line, name: spec.names[i], colour: legible(spec.colours[i], look, look.dark ? 3.5 : 2) }))
+    const height = printing ? 300 : wide ? 400 : 300;
+    const lines = term.lines
+      .map((line, i) => ({ line, name: spec.names[i], colour: legible(spec.colours[i], look, look.dark ? 3.5 : 2) }))
       .filter(({ line }) => line && line[1].some((v) => v != null));
     measuring.font = `13px ${look.font}`;
     const room = Math.min(220, width / 4);
-    const ends = lines.map(({ name }) => shortened(name, room));
+    const ends = lines.map(({ name }) => (lines.length > 1 ? shortened(name, room) : ""));
     const right = wide ? 16 + Math.max(...ends.map((text) => measuring.measureText(text).width)) : 12;
     const margin = { l: 58, r: right, t: 34, b: 46 };
     const traces = [], reach = [];
@@ -101,15 +113,16 @@
       const low = mean.map((m, i) => (m == null ? null : m - (sd[i] ?? 0)));
       const high = mean.map((m, i) => (m == null ? null : m + (sd[i] ?? 0)));
       reach.push(...low.filter((v) => v != null), ...high.filter((v) => v != null));
-      const band = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: name };
+      const band = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
       if (sd.some((v) => v != null)) {
         traces.push({ ...band, y: low }, { ...band, y: high, fill: "tonexty", fillcolor: seeThrough(colour, 0.18) });
       }
       traces.push({
-        x, y: mean, name: plain(name), legendgroup: name, mode: x.length > 12 ? "lines" : "lines+markers",
+        x, y: mean, name: plain(name), mode: x.length > 12 ? "lines" : "lines+markers",
         line: { color: colour, width: 2.2 }, marker: { size: 6, color: colour },
-        customdata: x.map((e, i) => [plain(name), digits(e), digits(mean[i]), sd[i] == null ? "–" : digits(sd[i]), n[i]]),
-        hovertemplate: "<b>%{customdata[0]}</b><br>epoch %{customdata[1]}<br>mean %{customdata[2]}<br>sd %{customdata[3]}, n = %{customdata[4]}<extra></extra>",
+        customdata: x.map((e, i) => [plain(name), digits(e), digits(mean[i]), digits(sd[i], 2), n[i]]),
+        hovertemplate: "<b>%{customdata[0]}</b><br>epoch %{customdata[1]}<br>mean %{customdata[2]}<br>" +
+          "sd %{customdata[3]}, n = %{customdata[4]}<extra></extra>",
       });
     }
     const pad = 0.04 * (Math.max(...reach) - Math.min(...reach) || 1);
@@ -121,14 +134,25 @@
       text: plain(ends[i]), x: 1, y: at[i] / tall, xref: "paper", yref: "paper", xanchor: "left", yanchor: "middle",
       xshift: 7, showarrow: false, font: { color: legible(l.colour, look, 4.5), size: 13 },
     }));
-    const axis = { color: look.ink, gridcolor: look.rule, zeroline: false, linecolor: look.rule, ticks: "outside", tickcolor: look.rule, fixedrange: !wide };
-    const x = lines.flatMap(({ line }) => line[0]), beyond = 0.015 * (Math.max(...x) - Math.min(...x)) || 0.5;
+    const axis = {
+      color: look.ink, gridcolor: look.rule, zeroline: false, linecolor: look.rule, ticks: "outside",
+      tickcolor: look.rule, fixedrange: !wide,
+    };
+    const x = lines.flatMap(({ line }) => line[0]), [first, final] = [Math.min(...x), Math.max(...x)];
+    const beyond = 0.015 * (final - first) || 0.5;
     const few = new Set(x).size <= 8 ? { tickmode: "array", tickvals: [...new Set(x)] } : {};
-    const unit = { text: `<b>${term.name}</b>, ${term.unit}`, x: 0, y: 1, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", xshift: -50, yshift: 8, showarrow: false };
+    const unit = {
+      text: `<b>${term.name}</b>, ${term.unit}`, x: 0, y: 1, xref: "paper", yref: "paper", xanchor: "left",
+      yanchor: "bottom", xshift: -50, yshift: 8, showarrow: false,
+    };
+    const keys = wide || lines.length < 2 ? [] : lines.map(({ name, colour }) => keyOf("span", name, colour));
+    box.querySelector(".legend").replaceChildren(...keys);
     return Plotly.react(plot, traces, {
-      ...layoutOf(look, width, height), margin: wide ? margin : { ...margin, b: 84 }, hovermode: "closest",
-      showlegend: !wide, legend: { orientation: "h", y: -0.28, yanchor: "top", xref: "container", x: 0.01, font: { size: 13 } },
-      xaxis: { ...axis, ...few, title: { text: "epoch", standoff: 8, font: { size: 13 } }, showgrid: false, range: [Math.min(...x) - beyond, Math.max(...x) + beyond] },
+      ...layoutOf(look, width, height), margin, hovermode: "closest",
+      xaxis: {
+        ...axis, ...few, title: { text: "epoch", standoff: 8, font: { size: 13 } }, showgrid: false,
+        range: [first - beyond, final + beyond],
+      },
       yaxis: { ...axis, range, nticks: 6 }, annotations: wide ? [...names, unit] : [unit],
     }, CONFIG);
   };
@@ -141,7 +165,8 @@
   const below = (boxes) => {
     const placed = [];
     for (const box of boxes.slice().sort((a, b) => a[1] - b[1])) {
-      const covered = () => placed.find((p) => Math.abs(p[0] - box[0]) < (p[2] + box[2]) / 2 && Math.abs(p[1] - box[1]) < p[3] - 0.5);
+      const covers = (p) => Math.abs(p[0] - box[0]) < (p[2] + box[2]) / 2 && Math.abs(p[1] - box[1]) < 0.99 * p[3];
+      const covered = () => placed.find(covers);
       for (let other = covered(); other; other = covered()) box[1] = other[1] + other[3];
       placed.push(box);
     }
@@ -149,7 +174,8 @@
   };
 
   const drawFeatures = (box) => {
-    const spec = read(box), space = clouds[spec.spaces[chosen(box, "space")].cloud], by = chosen(box, "by"), look = lookOf(box);
+    const spec = read(box), by = chosen(box, "by"), look = lookOf(box);
+    const space = clouds[spec.spaces[chosen(box, "space")].cloud];
     const groups = by === "label" ? spec.labels : space.clusters;
     const names = by === "label" ? spec.names : space.letters;
     const colours = (by === "label" ? spec.colours : space.colours).map((c) => legible(c, look, look.dark ? 3 : 1.8));
@@ -159,36 +185,44 @@
     const alone = box.alone?.by === by ? box.alone.group : null;
     const seen = (g) => (alone == null || alone === g) && members[g].length > 0;
     const size = Math.min(5, Math.max(2.5, 160 / Math.sqrt(spec.points)));
-    const traceOf = (coordinates, more) => members.map((rows, g) => ({
+    const traceOf = (coordinates, type, scaled, faint) => members.map((rows, g) => ({
       ...Object.fromEntries(coordinates.map((values, d) => ["xyz"[d], rows.map((i) => values[i])])),
-      mode: "markers", hoverinfo: "none", visible: seen(g), ...more,
-      marker: { color: colours[g] ?? look.ink, size: more.type === "scatter" ? size : 0.6 * size, opacity: 0.85, line: { width: 0 } },
+      type, mode: "markers", hoverinfo: seen(g) ? "none" : "skip",
+      marker: {
+        color: colours[g] ?? look.ink, size: scaled * size, opacity: seen(g) ? 0.85 : faint, line: { width: 0 },
+      },
     }));
     const [solid, flat] = [box.querySelector(".solid"), box.querySelector(".flat")];
     const wide = (plot) => (printing ? PRINTED / 2 - 20 : plot.clientWidth);
     const tall = (plot) => (printing ? PRINTED / 2 - 20 : plot.clientHeight);
     const wall = (d) => ({
-      title: { text: `PC ${d + 1}`, font: { size: 12 } }, showticklabels: false, ticks: "", color: look.ink, showspikes: false,
-      gridcolor: look.rule, zerolinecolor: look.rule, showbackground: true, backgroundcolor: mix(look.paper, look.rule, 0.3), nticks: 5,
+      range: [Math.min(...space.pca[d]) - 30, Math.max(...space.pca[d]) + 30],
+      title: { text: `PC ${d + 1}`, font: { size: 12 } }, showticklabels: false, ticks: "", color: look.ink,
+      showspikes: false, gridcolor: look.rule, zerolinecolor: look.rule, showbackground: true,
+      backgroundcolor: mix(look.paper, look.rule, 0.3), nticks: 5,
     });
     box.querySelector(".share").textContent = space.variance.length
       ? `${space.variance.slice(0, 3).map((v) => v.toFixed(1)).join(" + ")} % of the variance` : "";
-    const done = Plotly.react(solid, traceOf(space.pca, { type: "scatter3d" }), {
+    const done = Plotly.react(solid, traceOf(space.pca, "scatter3d", 0.6, 0), {
       ...layoutOf(look, wide(solid), tall(solid)), margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: "turned",
-      scene: { xaxis: wall(0), yaxis: wall(1), zaxis: wall(2), aspectmode: "data", uirevision: "turned", bgcolor: "rgba(0,0,0,0)", camera: { eye: { x: 1.6, y: 1.6, z: 0.9 }, center: { x: 0, y: 0, z: -0.1 } } },
+      scene: {
+        xaxis: wall(0), yaxis: wall(1), zaxis: wall(2), aspectmode: "data", uirevision: "turned",
+        bgcolor: "rgba(0,0,0,0)", camera: { eye: { x: 1.7, y: 1.7, z: 0.95 }, center: { x: 0, y: 0, z: -0.1 } },
+      },
     }, CONFIG);
-    const bare = { visible: false, fixedrange: true, range: [-REACH, REACH] };
     const median = (values) => values.slice().sort((a, b) => a - b)[values.length >> 1];
-    const scale = (2 * REACH) / Math.min(wide(flat) - 8, tall(flat) - 8); // units of a pixel
+    const scale = (2 * REACH) / Math.min(wide(flat) - 8, tall(flat) - 8); // units of a pixel, the same both ways
+    const half = (pixels) => (scale * pixels) / 2;
+    const bare = (pixels) => ({ visible: false, fixedrange: true, range: [-half(pixels), half(pixels)] });
     const shown = members.map((rows, g) => g).filter((g) => seen(g) && groups.length);
     measuring.font = `12px ${look.font}`;
     const places = below(shown.length > NAMED ? [] : shown.map((g) => [
       ...[0, 1].map((d) => (d ? -1 : 1) * median(members[g].map((i) => space.tsne[d][i]))),
       (measuring.measureText(names[g]).width + 8) * scale, 21 * scale,
     ]));
-    Plotly.react(flat, traceOf(space.tsne, { type: "scatter" }), {
-      ...layoutOf(look, wide(flat), tall(flat)), margin: { l: 4, r: 4, t: 4, b: 4 }, hovermode: "closest", hoverdistance: 12, dragmode: false,
-      xaxis: bare, yaxis: { ...bare, scaleanchor: "x" },
+    Plotly.react(flat, traceOf(space.tsne, "scatter", 1, 0.12), {
+      ...layoutOf(look, wide(flat), tall(flat)), margin: { l: 4, r: 4, t: 4, b: 4 }, hovermode: "closest",
+      hoverdistance: 12, dragmode: false, xaxis: bare(wide(flat) - 8), yaxis: bare(tall(flat) - 8),
       annotations: places.map(([x, y], k) => ({
         x, y: -y, text: plain(names[shown[k]]), showarrow: false, bgcolor: seeThrough(look.paper, 0.85),
         bordercolor: colours[shown[k]], borderpad: 2, font: { size: 12, color: look.ink },
@@ -196,7 +230,8 @@
     }, CONFIG);
     const show = (event) => {
       const point = event.points[0], i = members[point.curveNumber]?.[point.pointNumber];
-      if (i !== undefined) peek(spec, i, [spec.names[spec.labels[i]], space.clusters.length ? `cluster ${space.letters[space.clusters[i]]}` : ""]);
+      const cluster = space.clusters.length ? `cluster ${space.letters[space.clusters[i]]}` : "";
+      if (i !== undefined) peek(spec, i, [spec.names[spec.labels[i]], cluster]);
     };
     for (const plot of [solid, flat]) {
       plot.removeAllListeners("plotly_hover");
@@ -206,10 +241,8 @@
     }
     const legend = box.querySelector(".legend");
     legend.replaceChildren(...names.map((name, g) => {
-      const button = document.createElement("button"), swatch = document.createElement("i");
-      swatch.style.background = colours[g];
+      const button = keyOf("button", name, colours[g]);
       button.type = "button";
-      button.append(swatch, name);
       button.setAttribute("aria-pressed", String(alone === g));
       button.onclick = () => {
         box.alone = alone === g ? null : { by, group: g };
@@ -234,7 +267,8 @@
     if (thumbs) {
       const part = (k, count) => (count > 1 ? (100 * k) / (count - 1) : 0);
       picture.style.backgroundSize = `${100 * thumbs.columns}% ${100 * thumbs.rows}%`;
-      picture.style.backgroundPosition = `${part(i % thumbs.columns, thumbs.columns)}% ${part(Math.floor(i / thumbs.columns), thumbs.rows)}%`;
+      const [column, row] = [i % thumbs.columns, Math.floor(i / thumbs.columns)];
+      picture.style.backgroundPosition = `${part(column, thumbs.columns)}% ${part(row, thumbs.rows)}%`;
     }
     said.textContent = words.filter(Boolean).join(", ");
     peeking.hidden = false;
