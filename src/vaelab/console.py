@@ -6,13 +6,15 @@ Results never pass through here: they are returned, and the command line prints 
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Advance", "duration", "notice", "progress"]
+__all__ = ["Advance", "command", "duration", "notice", "progress"]
 
 PLAIN_INTERVAL = 10.0  # seconds between two lines of progress where there is no terminal
 QUIET = 2.0  # seconds before the first of them: what is shorter needs no progress
@@ -27,6 +29,13 @@ class Advance(Protocol):
 def notice(text: str) -> None:
     """Say one thing to the user, beside the results."""
     print(text, file=sys.stderr, flush=True)
+
+
+def command() -> str | None:
+    """The command line as it was given, where this process is one of vaelab's."""
+    program = Path(sys.argv[0])
+    ours = program.name == "vaelab" or (program.name == "__main__.py" and program.parent.name == "vaelab")
+    return shlex.join(["vaelab", *sys.argv[1:]]) if ours else None
 
 
 def duration(seconds: float) -> str:

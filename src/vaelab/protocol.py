@@ -119,6 +119,9 @@ class Study:
         return [Trial(e.id, reading, setting, self.spec(e, reading, setting, seed))
                 for seed in self.seeds for e, reading, setting in cells]  # fmt: skip
 
+    def experiment(self, name: str) -> Experiment:
+        return next(e for e in self.experiments if e.id == name)
+
     def spec(self, experiment: Experiment, reading: str, setting: Setting, seed: int) -> Spec:
         changes = dict(self.base)
         spec = specs.preset(changes.pop("preset", None), self.data)

@@ -3,6 +3,7 @@
     study.toml    the study as it was carried out, what the command line overrode included
     table.csv     a row for each trial, with the metrics of the test split; table.parquet is the same
     claims.json   every claim under each reading, with its verdict
+    origin.json   the command that carried it out
     timings.csv   how long each run took, and on what: wall time stands nowhere else
     figures/      every figure as PNG and PDF
     report.html   one self-contained document
@@ -23,23 +24,29 @@ from typing import Any
 
 from vaelab import __version__, document, exhibits
 from vaelab.console import progress
-from vaelab.files import write_json, write_text, writing
+from vaelab.files import read_json, write_json, write_text, writing
 from vaelab.results import Results
 from vaelab.workers import carry_out
 
 __all__ = ["publish"]
 
 
-def publish(results: Results, folder: Path, workers: int) -> Path:
-    """Write all of it into a folder; gives the document. A single run, which no file asked for, has no table."""
+def publish(results: Results, folder: Path, workers: int, asked: str | None = None) -> Path:
+    """Write all of it into a folder; gives the document, which names the command that `asked` for the study.
+
+    A single run, which no file asked for, has no table.
+    """
     if results.study.text:
         write_results(results, folder)
+    origin = folder / "origin.json"
+    if asked:
+        write_json(origin, {"command": asked})
     report, stamp = folder / "report.html", folder / "figures" / ".made-from"
     made_from = digest(results)
     if report.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == made_from:
         return report
     draw(results, folder / "figures", workers)
-    document.write(results, folder)
+    document.write(results, folder, read_json(origin) if results.study.text and origin.exists() else None)
     write_text(stamp, made_from)
     return report
 

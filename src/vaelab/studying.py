@@ -9,19 +9,21 @@ whatever the number of workers, and whether it was interrupted or not.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vaelab.console import notice, progress
-from vaelab.examinations import examine, is_examined, reference
+from vaelab.examinations import examine, is_examined, pixels, reference
 from vaelab.files import write_text
 from vaelab.images import Dataset
 from vaelab.loading import load
 from vaelab.plan import choose_device, choose_plan, multiply_adds, using
+from vaelab.projections import panels
 from vaelab.protocol import Experiment, Setting, Study, read
 from vaelab.results import Outcome, Results, record
 from vaelab.spec import Spec, key
@@ -32,6 +34,7 @@ from vaelab.workers import Result, carry_out
 __all__ = ["Job", "carry_out_study", "estimate", "gather", "jobs_of", "resume", "single"]
 
 LOOK = 0.5  # seconds between two looks at how far the runs have come
+GLANCED = 1000  # points from whose views those of all are estimated
 START = 4.0  # seconds in which a worker process has imported what it needs
 
 NEEDS = {"features": "features", "classifier_features": "features", "interpolations": "interpolations",
@@ -59,24 +62,24 @@ class Job:
             return 0.0
 
 
-@cache
-def images_of(data: str, **loaded: Any) -> Dataset:
-    """A data set, loaded once in a process."""
-    return load(data, **loaded)
-
-
 def dataset_of(spec: Spec) -> Dataset:
-    return images_of(spec.data, **{name: getattr(spec, name) for name in LOADED})
+    return load(spec.data, **{name: getattr(spec, name) for name in LOADED})
 
 
-def jobs_of(study: Study, out: Path, device: str | None = None) -> list[Job]:
+def jobs_of(study: Study, out: Path, device: str | None = None) -> dict[Spec, Job]:
     """The runs that a study asks for, each once, in the order in which they are wanted."""
-    return list(dict.fromkeys(job_of(trial.spec, out, device) for trial in study.trials))
+    specs = dict.fromkeys(trial.spec for trial in study.trials)
+    datasets = {data_of(spec): spec for spec in specs}
+    loaded = {name: dataset_of(spec) for name, spec in datasets.items()}
+    return {spec: _job(spec, loaded[data_of(spec)], out, device) for spec in specs}
 
 
-@cache
-def job_of(spec: Spec, out: Path, device: str | None) -> Job:
-    dataset = dataset_of(spec)
+def data_of(spec: Spec) -> tuple[Any, ...]:
+    """What of a spec says which images it is trained on."""
+    return tuple(getattr(spec, name) for name in ("data", *LOADED))
+
+
+def _job(spec: Spec, dataset: Dataset, out: Path, device: str | None) -> Job:
     train = dataset.splits["train"]
     plan = choose_plan(spec, train.shape, device, threads=1)
     run = Run(out / "runs" / key(spec, dataset.fingerprint, plan.precision))
@@ -107,27 +110,38 @@ def examine_one(run: Path, names: Sequence[str], spec: Spec, out: Path) -> None:
             examine(Run(run), name, against)
 
 
-def forecast_one(spec: Spec, device: str | None) -> float:
+def forecast_one(spec: Spec, device: str | None) -> tuple[float, float]:
     return forecast(spec, dataset_of(spec), device=device, threads=1)
+
+
+def glance(spec: Spec) -> float:
+    """About how many seconds it takes to look at the features of a run: from those of a tenth of the points."""
+    against = reference(dataset_of(spec), spec.seed, Path())
+    points = pixels(against.tested.spread(GLANCED))
+    with using(1):
+        begun = time.monotonic()
+        panels(points, against.clusters)
+    return (time.monotonic() - begun) * len(against.tested) / len(points)
 
 
 # The study.
 
 
-def carry_out_study(study: Study, out: Path, workers: int, device: str | None = None) -> tuple[Results, int]:
+def carry_out_study(
+    study: Study, jobs: Mapping[Spec, Job], out: Path, workers: int, device: str | None = None
+) -> tuple[Results, int]:
     """Train and examine what is missing; gives what all came to and the number of images trained on now."""
-    jobs = jobs_of(study, out, device)
     if choose_device(device) != "cpu":
         workers = 1  # runs share one device, one after another
     failed: dict[str, str] = {}
-    missing = [job for job in jobs if not job.run.finished]
+    missing = [job for job in jobs.values() if not job.run.finished]
     images = 0
-    with overall(jobs, missing, workers):
+    with overall(list(jobs.values()), missing, workers):
         for result in carry_out([partial(train_one, job.spec, out, device) for job in missing], workers):
             images += result.value or 0
             note_failure(result, missing, failed, out)
-    examine_missing(study, out, workers, device, failed)
-    return gather(study, out, device, failed), images
+    examine_missing(study, jobs, out, workers, failed)
+    return gather(study, jobs, failed), images
 
 
 def note_failure(result: Result, jobs: Sequence[Job], failed: dict[str, str], out: Path) -> None:
@@ -138,12 +152,12 @@ def note_failure(result: Result, jobs: Sequence[Job], failed: dict[str, str], ou
         write_text(job.run.path / "failure.log", f"{result.error}\n{result.log}")
 
 
-def examine_missing(study: Study, out: Path, workers: int, device: str | None, failed: dict[str, str]) -> None:
+def examine_missing(study: Study, jobs: Mapping[Spec, Job], out: Path, workers: int, failed: dict[str, str]) -> None:
     """The examinations that figures and claims ask for, of the runs that are finished."""
     wanted: dict[Job, list[str]] = {}
     for trial in study.trials:
-        job = job_of(trial.spec, out, device)
-        names = needed(next(e for e in study.experiments if e.id == trial.experiment))
+        job = jobs[trial.spec]
+        names = needed(study.experiment(trial.experiment))
         if job.run.finished:
             there = wanted.setdefault(job, [])
             there += [n for n in names if n not in there and not is_examined(job.run, n)]
@@ -152,7 +166,7 @@ def examine_missing(study: Study, out: Path, workers: int, device: str | None, f
         return
     data: dict[tuple[Any, ...], tuple[Spec, bool]] = {}
     for job in left:
-        name = tuple(getattr(job.spec, n) for n in ("data", "seed", *LOADED))
+        name = (*data_of(job.spec), job.spec.seed)
         data[name] = job.spec, "features" in wanted[job] or data.get(name, (None, False))[1]
     notice(f"examining {len(left)} runs and what they are held against")
     with progress("examining", len(left) + len(data)) as advance:
@@ -174,11 +188,11 @@ def needed(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys([*figures, *claims]))
 
 
-def gather(study: Study, out: Path, device: str | None = None, failed: Mapping[str, str] | None = None) -> Results:
+def gather(study: Study, jobs: Mapping[Spec, Job], failed: Mapping[str, str]) -> Results:
     """What the runs of a study have come to so far."""
     found: dict[tuple[str, str, str], dict[int, Run]] = {}
     for trial in study.trials:
-        run = job_of(trial.spec, out, device).run
+        run = jobs[trial.spec].run
         runs = found.setdefault((trial.experiment, trial.reading, trial.setting.name), {})
         if run.finished:
             runs[trial.spec.seed] = run
@@ -190,15 +204,16 @@ def gather(study: Study, out: Path, device: str | None = None, failed: Mapping[s
                 runs = found[e.id, reading, setting.name]
                 records = {seed: recorded[run.path] for seed, run in runs.items()}
                 outcomes.append(Outcome(e, reading, setting, runs, records))
-    return Results(study, tuple(outcomes), failed or {})
+    return Results(study, tuple(outcomes), failed)
 
 
 def resume(folder: Path, workers: int) -> Results:
     """What a study in its folder has come to, with the examinations that are missing; nothing is trained."""
     study, out = replace(read(folder / "study.toml"), name=folder.name), folder.parent.parent
     failed: dict[str, str] = {}
-    examine_missing(study, out, workers, None, failed)
-    return gather(study, out, None, failed)
+    jobs = jobs_of(study, out)
+    examine_missing(study, jobs, out, workers, failed)
+    return gather(study, jobs, failed)
 
 
 def single(run: Run, workers: int) -> Results:
@@ -217,25 +232,32 @@ def single(run: Run, workers: int) -> Results:
     return Results(study, (outcome,), {})
 
 
-def estimate(study: Study, out: Path, workers: int, device: str | None = None) -> float:
-    """About how many seconds the missing runs take, from a second of each kind of them, all workers at work."""
-    missing = [job for job in jobs_of(study, out, device) if not job.run.finished]
-    kinds: dict[Spec, list[Job]] = {}
-    for job in missing:  # what does not change the cost of a step is made equal
-        alike = replace(job.spec, seed=0, lr=1e-4, epochs=1, objective=Spec().objective)
-        kinds.setdefault(alike, []).append(job)
-    specs = list(kinds) * (1 if len(kinds) >= workers else workers)
-    seconds: dict[Spec, list[float]] = {}
-    with progress("trying out", len(specs)) as advance:
-        for done, result in enumerate(carry_out([partial(forecast_one, s, device) for s in specs], workers), 1):
+def estimate(study: Study, jobs: Mapping[Spec, Job], workers: int, device: str | None = None) -> float:
+    """About how many seconds the missing runs and features take, from some of each kind, all workers at work."""
+    missing = [job for job in jobs.values() if not job.run.finished]
+    alike = {job: replace(job.spec, seed=0, lr=1e-4, epochs=1, objective=Spec().objective) for job in missing}
+    featured = [jobs[t.spec] for t in study.trials if "features" in needed(study.experiment(t.experiment))]
+    featured = [job for job in dict.fromkeys(featured) if not is_examined(job.run, "features")]
+    trained, looked = list(dict.fromkeys(alike.values())), {data_of(job.spec): job.spec for job in featured}
+    calls = [partial(forecast_one, spec, device) for spec in trained] + [partial(glance, s) for s in looked.values()]
+    calls *= 1 if len(calls) >= workers else workers  # as in the study, each beside others
+    found: dict[int, Any] = {}
+    with progress("trying out", len(calls)) as advance:
+        for done, result in enumerate(carry_out(calls, workers), 1):
             if result.error:
                 raise RuntimeError(f"{result.error}\n{result.log}")
-            seconds.setdefault(specs[result.job], []).append(result.value)
+            found[result.job % (len(trained) + len(looked))] = result.value
             advance(done)
-    total = sum(
-        job.spec.epochs * sum(seconds[kind]) / len(seconds[kind]) for kind, jobs in kinds.items() for job in jobs
-    )
-    return START * bool(missing) + total / workers
+    total = 0.0
+    for job in missing:
+        epoch, end = found[trained.index(alike[job])]
+        total += job.spec.epochs * (1 - job.done()) * epoch + end
+    for job in featured:
+        total += found[len(trained) + list(looked).index(data_of(job.spec))]
+    for name, spec in looked.items():  # pixels and a classifier's features, for each seed
+        seeds = {job.spec.seed for job in featured if data_of(job.spec) == name}
+        total += 2 * len(seeds) * found[len(trained) + list(looked).index(data_of(spec))]
+    return START * bool(calls) + total / workers
 
 
 @contextmanager

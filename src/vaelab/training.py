@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaelab.console import notice, progress
+from vaelab.console import command, notice, progress
 from vaelab.errors import UserError
 from vaelab.files import MEND, write_json
 from vaelab.images import Dataset, Images
@@ -160,7 +158,6 @@ def begin(work: Work, resumed: bool) -> None:
         "categories": list(work.images.categories),
         "images": {split: len(images) for split, images in dataset.splits.items()},
     }
-    command = shlex.join(["vaelab", *sys.argv[1:]]) if Path(sys.argv[0]).name == "vaelab" else None
     write_json(run.path / "origin.json", {
         "key": run.key,
         "data": data,
@@ -168,7 +165,7 @@ def begin(work: Work, resumed: bool) -> None:
         "parent": str(work.parent.path) if work.parent else None,
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, {platform.node()}",
-        "command": command,
+        "command": command(),
         "started": now(),
     })  # fmt: skip
 
@@ -399,16 +396,16 @@ def probe(work: Work) -> int:
     return max(1, int(0.95 * budget * work.steps_per_epoch / epoch))
 
 
-def forecast(spec: Spec, dataset: Dataset, *, device: str | None = None, threads: int | None = None) -> float:
-    """About how many seconds a whole run takes, from a second of it."""
-    if spec.minutes is not None:
-        return 60 * spec.minutes
+def forecast(
+    spec: Spec, dataset: Dataset, *, device: str | None = None, threads: int | None = None
+) -> tuple[float, float]:
+    """About how many seconds an epoch takes, and the measurement at the end of a run: from a second of training."""
     work = Work(Run(Path()), spec, dataset, choose_plan(spec, dataset.splits["train"].shape, device, threads=threads))
     keep_freed_memory()
     with using(work.plan.threads):
         found = pace(work, 1.0)
     held_out = sum(len(images) for split, images in dataset.splits.items() if split != "train")
-    return spec.epochs * per_epoch(work, found) + held_out * found.measured
+    return per_epoch(work, found), held_out * found.measured
 
 
 # The end.

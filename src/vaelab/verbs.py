@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
-from vaelab.console import notice
+from vaelab.console import command, notice
 from vaelab.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -33,8 +33,19 @@ STILL = (".png", ".pdf")
 SURVEY = 64  # pixels a side as which pictures are looked through that need resizing
 FEW_STEPS = 100  # of training, below which a model has hardly begun to learn
 
-__all__ = ["data", "embed", "evaluate", "interpolate", "list_", "model", "reconstruct", "report", "sample", "study",
-           "train"]
+__all__ = [
+    "data",
+    "embed",
+    "evaluate",
+    "interpolate",
+    "list_",
+    "model",
+    "reconstruct",
+    "report",
+    "sample",
+    "study",
+    "train",
+]
 
 
 def train(
@@ -546,15 +557,15 @@ def study(
     exhibits.check(asked)
     choose_device(device)
     jobs = studying.jobs_of(asked, Path(out), device)
-    there = sum(job.run.finished for job in jobs)
+    there = sum(job.run.finished for job in jobs.values())
     if dry_run:
-        seconds = studying.estimate(asked, Path(out), workers, device)
+        seconds = studying.estimate(asked, jobs, workers, device)
         return {"study": asked.name, "trials": len(asked.trials), "runs": len(jobs), "existing": there,
                 "missing": len(jobs) - there, "workers": workers, "seconds": round(seconds, 1)}  # fmt: skip
     notice(f"study {asked.name}: {len(jobs)} runs, {there} exist, {len(jobs) - there} to train, {workers} workers")
-    results, images = studying.carry_out_study(asked, Path(out), workers, device)
+    results, images = studying.carry_out_study(asked, jobs, Path(out), workers, device)
     folder = Path(out) / "studies" / asked.name
-    return Studied(folder, publishing.publish(results, folder, workers), results, images)
+    return Studied(folder, publishing.publish(results, folder, workers, command()), results, images)
 
 
 def report(study: StudyLike, *, workers: int | None = None) -> Path:
