@@ -41,13 +41,16 @@ def publish(results: Results, folder: Path, workers: int, asked: str | None = No
     origin = folder / "origin.json"
     if asked:
         write_json(origin, {"command": asked})
-    report, stamp = folder / "report.html", folder / "figures" / ".made-from"
+    report, stamp = folder / "report.html", folder / "figures" / ".made.json"
+    before = read_json(stamp) if stamp.exists() else {"from": None, "files": []}
     made_from = digest(results)
-    if report.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == made_from:
+    if report.exists() and before["from"] == made_from:
         return report
-    draw(results, folder / "figures", workers)
+    files = draw(results, stamp.parent, workers)
+    for name in set(before["files"]) - set(files):  # of experiments that are no longer asked for
+        (stamp.parent / name).unlink(missing_ok=True)
     document.write(results, folder, read_json(origin) if results.study.text and origin.exists() else None)
-    write_text(stamp, made_from)
+    write_json(stamp, {"from": made_from, "files": files})
     return report
 
 
@@ -63,15 +66,18 @@ def digest(results: Results) -> str:
 CODE = {".py", ".html", ".css", ".js"}
 
 
-def draw(results: Results, folder: Path, workers: int) -> None:
-    """Draw every figure, the experiments spread over worker processes."""
+def draw(results: Results, folder: Path, workers: int) -> list[str]:
+    """Draw every figure, the experiments spread over worker processes; gives the names of the files."""
+    files: list[str] = []
     shown = [(e, reading) for e in results.study.experiments for reading in e.readings if e.figures]
     with progress("drawing", len(shown)) as advance:
         calls = [partial(exhibits.draw, results, e, reading, folder) for e, reading in shown]
         for done, result in enumerate(carry_out(calls, min(workers, len(calls))), 1):
             if result.error:
                 raise RuntimeError(f"{result.error}\n{result.log}")
+            files += [file.name for file in result.value]
             advance(done, shown[result.job][0].title)
+    return sorted(files)
 
 
 def write_results(results: Results, folder: Path) -> None:
