@@ -31,8 +31,8 @@ HEAD = """# Results
 
 Both reports, carried out. A claim is **supported** if the 95 % paired-t intervals of its differences over seeds,
 Holm-corrected within the claim, lie wholly where the claim wants them, **refuted** if one lies wholly elsewhere, else
-**undecided**. Each cell shows the difference that decides. Margins stood in the study files before any run. This file is
-written by `python docs/results.py` from what `vaelab study` left.
+**undecided**. Each cell shows the difference that decides. Margins stood in the study files before any run. This file
+is written by `python docs/results.py` from what `vaelab study` left.
 """
 
 
@@ -49,7 +49,7 @@ def section(folder: Path) -> Iterator[str]:
     minutes = sum(float(row["seconds"]) for row in timings) / 60
     wanted = len({trial.spec for trial in study.trials})
     yield f"## {study.title}\n"
-    yield f"`vaelab study {folder.name}`: {len(timings)} of {wanted} runs, {len(study.seeds)} seeds; their training time"
+    yield f"`vaelab study {folder.name}`: {len(timings)} of {wanted} runs, {len(study.seeds)} seeds; their training"
     yield f"adds up to {minutes:.0f} minutes ({timings[0]['precision']}, {timings[0]['machine']}, beside other work).\n"
     if len(timings) < wanted:
         yield f"**Partial**: {wanted - len(timings)} runs are missing.\n"

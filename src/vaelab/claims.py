@@ -97,31 +97,24 @@ class Lowest:
     """The quantity is lowest at `setting`, by at least `percent` of each other's."""
 
     name: ClassVar[str] = "lowest"
+    wanted: ClassVar[Sign] = -1
     setting: str = ""
     percent: NonNegative = 0.0
 
     @property
     def said(self) -> str:
-        return f"lowest at {self.setting}" + (f", by {self.percent:g} % at least" if self.percent else "")
+        return f"{self.name} at {self.setting}" + (f", by {self.percent:g} % at least" if self.percent else "")
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return against_others(y, names, self.setting, -self.percent, -1)
+        return against_others(y, names, self.setting, self.wanted * self.percent, self.wanted)
 
 
 @dataclass(frozen=True)
-class Highest:
+class Highest(Lowest):
     """The quantity is highest at `setting`, by at least `percent` of each other's."""
 
     name: ClassVar[str] = "highest"
-    setting: str = ""
-    percent: NonNegative = 0.0
-
-    @property
-    def said(self) -> str:
-        return f"highest at {self.setting}" + (f", by {self.percent:g} % at least" if self.percent else "")
-
-    def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return against_others(y, names, self.setting, self.percent, 1)
+    wanted: ClassVar[Sign] = 1
 
 
 @dataclass(frozen=True)
@@ -140,31 +133,28 @@ class NearLowest:
         return against_others(y, names, self.setting, self.percent, -1)
 
 
-def steps(y: np.ndarray, names: Sequence[str], wanted: Sign) -> list[Contrast]:
-    """Each setting less the one before it."""
-    return [Contrast(f"{names[k]} − {names[i]}", y[:, k] - y[:, i], wanted) for i, k in pairwise(range(len(names)))]
-
-
 @dataclass(frozen=True)
 class Decreasing:
     """Along the settings in their order, each value is below the one before it."""
 
     name: ClassVar[str] = "decreasing"
-    said: ClassVar[str] = "decreasing, step by step"
+    wanted: ClassVar[Sign] = -1
+
+    @property
+    def said(self) -> str:
+        return f"{self.name}, step by step"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return steps(y, names, -1)
+        steps = pairwise(range(len(names)))
+        return [Contrast(_difference(names[k], names[i], 0), y[:, k] - y[:, i], self.wanted) for i, k in steps]
 
 
 @dataclass(frozen=True)
-class Increasing:
+class Increasing(Decreasing):
     """Along the settings in their order, each value is above the one before it."""
 
     name: ClassVar[str] = "increasing"
-    said: ClassVar[str] = "increasing, step by step"
-
-    def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return steps(y, names, 1)
+    wanted: ClassVar[Sign] = 1
 
 
 @dataclass(frozen=True)
