@@ -142,7 +142,12 @@ def test_measures_that_mean_nothing_are_refused(text: str, said: str) -> None:
 
 
 def test_what_a_run_does_not_have_is_said() -> None:
-    for text, said in (("ssim", "unknown number of test"), ("at(loss, 9)", "epoch 9 is not on it"),
-                       ("features.corelation", 'did you mean "correlation"')):  # fmt: skip
+    cases = [
+        ("ssim", "unknown number of test"),
+        ("at(loss, 9)", "epoch 9 is not on it"),
+        ("features.corelation", 'did you mean "correlation"'),
+        ("mse / (kl - kl)", "divides by zero"),
+    ]
+    for text, said in cases:
         with pytest.raises(UserError, match=said):
             Measure(text).value(RECORD)

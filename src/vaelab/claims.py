@@ -23,7 +23,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from vaelab.errors import unknown
+from vaelab.errors import UserError, unknown
 from vaelab.laws import NonNegative
 
 __all__ = ["Contrast", "Expectation", "Finding", "Verdict", "judge"]
@@ -185,6 +185,10 @@ class Between:
     name: ClassVar[str] = "between"
     low: float = -math.inf
     high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise UserError(f"between: low must be below high, got {self.low:g} and {self.high:g}")
 
     @property
     def said(self) -> str:

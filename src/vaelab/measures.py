@@ -15,6 +15,8 @@ with + - * / and numbers. Between epochs curves are straight.
 from __future__ import annotations
 
 import ast
+import inspect
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +125,13 @@ class Measure:
 
     def value(self, record: Record, peers: Sequence[Record] = ()) -> float:
         """Its value for a run; `peers` are the runs of all settings with the same seed."""
-        return float(self._value(self.tree, record, peers or (record,)))
+        try:
+            value = float(self._value(self.tree, record, peers or (record,)))
+        except ZeroDivisionError:
+            raise UserError(f"{self.text} divides by zero") from None
+        if not math.isfinite(value):
+            raise UserError(f"{self.text} is not finite")
+        return value
 
     def _value(self, node: ast.expr, record: Record, peers: Sequence[Record]) -> float:
         match node:
@@ -164,6 +172,9 @@ def _check(node: ast.expr, text: str) -> None:
         case ast.Call(func=ast.Name(id=function), args=[curve, *rest]):
             if function not in FUNCTIONS:
                 raise unknown(f'function in the measure "{text}"', function, FUNCTIONS)
+            takes = inspect.signature(FUNCTIONS[function]).parameters
+            if not len(takes) - (function == "epochs_to") <= 1 + len(rest) <= len(takes):
+                raise UserError(f'{function} in the measure "{text}" takes {", ".join(takes)}')
             name, split = _named(curve)
             _known(name, CURVES, text)
             _known(split or "train", ("train", "validation"), text)

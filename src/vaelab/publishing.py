@@ -72,7 +72,7 @@ def draw(results: Results, folder: Path, workers: int) -> list[str]:
     shown = [(e, reading) for e in results.study.experiments for reading in e.readings if e.figures]
     with progress("drawing", len(shown)) as advance:
         calls = [partial(exhibits.draw, results, e, reading, folder) for e, reading in shown]
-        for done, result in enumerate(carry_out(calls, min(workers, len(calls))), 1):
+        for done, result in enumerate(carry_out(calls, workers), 1):
             if result.error:
                 raise RuntimeError(f"{result.error}\n{result.log}")
             files += [file.name for file in result.value]

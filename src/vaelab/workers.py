@@ -43,6 +43,8 @@ def carry_out(jobs: Sequence[Callable[[], Any]], workers: int) -> Iterator[Resul
     """The results of jobs, as they come. The first interruption lets those under way stop and save, then passes on."""
     from joblib import Parallel, delayed, parallel_config
 
+    if not jobs:
+        return
     with _stopping() as stop, parallel_config("loky", inner_max_num_threads=1):
         left = (delayed(_carry_out)(i, job, os.getpid(), stop) for i, job in enumerate(jobs) if not stop.exists())
         settings: dict[str, Any] = {"pre_dispatch": workers, "batch_size": 1, "return_as": "generator_unordered"}
