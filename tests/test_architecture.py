@@ -9,12 +9,12 @@ import vaelab
 
 FLOORS = [
     ["errors", "laws", "files", "console", "streams", "densities", "images", "separation"],
-    ["pictures", "likelihoods", "networks", "claims", "measures", "classifier", "workers"],
+    ["pictures", "likelihoods", "networks", "claims", "measures", "classifier"],
     ["sources", "models"],
     ["loading", "objectives"],
     ["metrics", "spec"],
     ["plan", "store", "pace"],
-    ["state"],
+    ["state", "workers"],
     ["training", "interpolation", "projections", "embedding"],
     ["examinations"],
     ["protocol"],

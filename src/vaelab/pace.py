@@ -55,8 +55,10 @@ class Saver:
 
 
 @contextlib.contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
+def interruption(pass_on: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
     """Hold back the first Ctrl-C or SIGTERM, so that a step and its state are completed; the second one strikes.
+
+    `pass_on` is called with the first, to tell others.
 
     A signal that is ignored (nohup) stays ignored, and outside the main thread, which signals do not reach, nothing is
     held back.
@@ -71,6 +73,7 @@ def interruption() -> Iterator[Callable[[], bool]]:
     def receive(number: int, _: object) -> None:
         received.append(number)
         put_back()
+        pass_on()
 
     if threading.current_thread() is threading.main_thread():
         known = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}

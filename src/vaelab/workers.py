@@ -16,12 +16,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaelab.errors import UserError
+from vaelab.pace import interruption
 
 __all__ = ["Result", "carry_out"]
 
@@ -45,7 +45,11 @@ def carry_out(jobs: Sequence[Callable[[], Any]], workers: int) -> Iterator[Resul
 
     if not jobs:
         return
-    with _stopping() as stop, parallel_config("loky", inner_max_num_threads=1):
+    with (
+        tempfile.TemporaryDirectory(prefix="vaelab-") as folder,
+        interruption((stop := Path(folder) / "stop").touch),
+        parallel_config("loky", inner_max_num_threads=1),
+    ):
         left = (delayed(_carry_out)(i, job, os.getpid(), stop) for i, job in enumerate(jobs) if not stop.exists())
         settings: dict[str, Any] = {"pre_dispatch": workers, "batch_size": 1, "return_as": "generator_unordered"}
         results: Any = Parallel(workers, **settings)(left)
@@ -56,30 +60,6 @@ def carry_out(jobs: Sequence[Callable[[], Any]], workers: int) -> Iterator[Resul
                 yield result
         if stop.exists():
             raise KeyboardInterrupt
-
-
-@contextmanager
-def _stopping() -> Iterator[Path]:
-    """A path that comes into being with the first Ctrl-C or SIGTERM; the second one strikes."""
-    with tempfile.TemporaryDirectory(prefix="vaelab-") as folder:
-        stop = Path(folder) / "stop"
-        before = {}
-
-        def receive(number: int, _: object) -> None:
-            stop.touch()
-            for name, handler in before.items():
-                signal.signal(name, handler)
-
-        if threading.current_thread() is threading.main_thread():
-            known = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-            before |= {name: handler for name, handler in known.items() if handler not in (None, signal.SIG_IGN)}
-            for name in before:
-                signal.signal(name, receive)
-        try:
-            yield stop
-        finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
 
 
 def _carry_out(index: int, job: Callable[[], Any], master: int, stop: Path) -> Result:
