@@ -12,7 +12,18 @@ from torch.distributions import kl_divergence
 
 from vaelab.densities import Normal, kl_normal
 from vaelab.interpolation import PATHS, alphas, between
-from vaelab.likelihoods import CrossEntropy, Distortion, Gaussian, Likelihood, Params, SquaredError, Sum
+from vaelab.likelihoods import (
+    ContinuousBernoulli,
+    CrossEntropy,
+    DiscretisedLogistic,
+    Distortion,
+    Gaussian,
+    Laplace,
+    Likelihood,
+    Params,
+    SquaredError,
+    Sum,
+)
 from vaelab.models import VAE
 from vaelab.networks import Conv, Mlp, Network, ReportA
 from vaelab.objectives import Beta, Objective
@@ -27,7 +38,15 @@ DISTORTIONS = [
     Gaussian(),
     Gaussian(0.2),
     Gaussian(0.2, "identity"),
+    Gaussian("optimal"),
+    Gaussian("pixel"),
+    ContinuousBernoulli(),
+    Laplace(),
+    Laplace(0.2),
+    DiscretisedLogistic(),
+    DiscretisedLogistic(3),
 ]
+LIKELIHOODS = [d for d in DISTORTIONS if isinstance(d, get_args(Likelihood))]
 OBJECTIVES = [Beta(), Beta(0.0), Beta(4.0, warmup=0.5), Beta(free_bits=0.3), Beta(0.5, reduction="mean")]
 
 
@@ -60,31 +79,58 @@ def test_closed_kl_is_the_monte_carlo_one() -> None:
     assert abs(ratio.mean() - kl_normal(q, p)) < 5 * ratio.std() / math.sqrt(len(z))
 
 
-def params(distortion: Distortion, *pixels: float) -> Params:
-    values = torch.tensor(pixels, dtype=torch.float64).view(1, distortion.channels, 1, -1)
-    return Params(values, torch.tensor(distortion.shared, dtype=torch.float64))
+def params(distortion: Distortion, first: float, count: int = 1) -> Params:
+    """The parameters of one pixel, `count` times: the first number as given, the others of the usual size."""
+    values = 0.4 * torch.arange(distortion.channels, dtype=torch.float64)
+    values[0] = first
+    return Params(values.view(1, -1, 1, 1).expand(count, -1, 1, 1),
+                  torch.tensor(distortion.shared, dtype=torch.float64))  # fmt: skip
 
 
-@pytest.mark.parametrize("likelihood", [d for d in DISTORTIONS if isinstance(d, get_args(Likelihood))], ids=str)
-def test_a_likelihood_integrates_to_one_and_samples_from_itself(likelihood: Likelihood) -> None:
-    grid = (
-        torch.tensor([0.0, 1.0])
-        if isinstance(likelihood, CrossEntropy)
-        else torch.linspace(-4, 5, 20_001, dtype=torch.float64)
-    )
-    x = grid.double().view(-1, 1, 1, 1)
-    one = params(likelihood, 0.3)
-    density = likelihood.log_prob(Params(one.pixels.expand(len(x), 1, 1, 1), one.shared), x).exp()
-    step = 1.0 if isinstance(likelihood, CrossEntropy) else (grid[1] - grid[0]).item()
-    assert density.sum().item() * step == pytest.approx(1, abs=1e-5)
-    noise = torch.randn(100_000, 1, 1, 1, generator=stream("sample"), dtype=torch.float64)
-    drawn = likelihood.sample(one, noise)
-    expected, spread = (density * grid).sum() * step, drawn.std() / math.sqrt(len(drawn))
-    assert abs(drawn.mean() - expected) < 5 * spread
-    torch.testing.assert_close(expected, likelihood.mean(one).squeeze(), atol=1e-4, rtol=0)
+GRIDS = {
+    "binary": torch.tensor([0.0, 1.0]).double(),
+    "levels": torch.arange(256, dtype=torch.float64) / 255,
+    "continuum": torch.linspace(-6, 7, 100_001, dtype=torch.float64),
+}
 
 
-@pytest.mark.parametrize("distortion", DISTORTIONS, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+@pytest.mark.parametrize("first", [-3.0, 0.003, 0.3, 5.0])
+def test_a_likelihood_integrates_to_one_and_samples_from_itself(likelihood: Likelihood, first: float) -> None:
+    x = GRIDS[likelihood.support].view(-1, 1, 1, 1)
+    if isinstance(likelihood, ContinuousBernoulli):
+        x = torch.linspace(0, 1, 20_001, dtype=torch.float64).view(-1, 1, 1, 1)
+    density = likelihood.log_prob(params(likelihood, first, len(x)), x).exp()
+    weights = torch.ones(len(x)).double()
+    if likelihood.support == "continuum":  # the trapezium rule
+        weights *= (x[1] - x[0]).item()
+        weights[[0, -1]] /= 2
+    assert (density * weights).sum().item() == pytest.approx(1, abs=1e-5)
+    expected = (density * weights * x.flatten()).sum()
+    torch.testing.assert_close(expected, likelihood.mean(params(likelihood, first)).squeeze(), atol=1e-4, rtol=0)
+    noise = torch.randn(20_000, 1, 1, 1, generator=stream("sample"), dtype=torch.float64)
+    drawn = likelihood.sample(params(likelihood, first, len(noise)), noise)
+    assert abs(drawn.mean() - expected) < 5 * drawn.std() / math.sqrt(len(drawn)) + 1e-6
+    middle = drawn.median()  # half of the probability lies at most there
+    assert (density * weights)[x.flatten() <= middle].sum() > 0.48
+    assert (density * weights)[x.flatten() >= middle].sum() > 0.48
+
+
+def test_extreme_parameters_give_finite_likelihoods_and_gradients() -> None:
+    x = torch.tensor([0.0, 0.25, 1.0]).view(3, 1, 1, 1)
+    for likelihood in LIKELIHOODS:
+        for value in (-80.0, -1e-4, 0.0, 80.0):
+            pixels = torch.full((3, likelihood.channels, 1, 1), value, requires_grad=True)
+            log_prob = likelihood.log_prob(Params(pixels, torch.tensor(likelihood.shared)), x)
+            log_prob.sum().backward()
+            assert log_prob.isfinite().all(), (likelihood, value)
+            assert pixels.grad is not None
+            assert pixels.grad.isfinite().all(), (likelihood, value)
+
+
+@pytest.mark.parametrize(
+    "distortion", [d for d in DISTORTIONS if d.channels == 1 and d != ContinuousBernoulli()], ids=str
+)
 def test_a_distortion_is_smallest_at_the_image(distortion: Distortion, pixels: torch.Tensor) -> None:
     x = pixels.clamp(0.05, 0.95)
     inner = x if getattr(distortion, "link", "sigmoid") == "identity" else torch.logit(x)
@@ -93,6 +139,36 @@ def test_a_distortion_is_smallest_at_the_image(distortion: Distortion, pixels: t
     assert best.shape == (len(x),)
     assert (distortion(Params(inner + 0.1, shared), x) > best).all()
     torch.testing.assert_close(distortion.mean(Params(inner, shared)), x)
+
+
+def test_the_continuous_bernoulli_is_that_of_torch() -> None:
+    logits, x = 3 * torch.randn(2, 500, generator=stream("cb"), dtype=torch.float64)
+    theirs = torch.distributions.ContinuousBernoulli(logits=logits)
+    x = x.sigmoid()
+    ours = ContinuousBernoulli()
+    one = Params(logits.view(-1, 1, 1, 1), torch.empty(0))
+    torch.testing.assert_close(ours.log_prob(one, x.view(-1, 1, 1, 1)), theirs.log_prob(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.mean(one).flatten(), theirs.mean, rtol=1e-3, atol=1e-4)
+
+
+def test_an_optimal_sigma_is_the_residual_of_the_batch_in_training_and_fixed_afterwards(pixels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    optimal = VAE(Mlp((10,)), Gaussian("optimal"), (1, 8, 8), 3).double()
+    noise = torch.randn(16, 3, generator=stream("noise"), dtype=torch.float64)
+    draw = optimal(pixels, noise)
+    residual = (draw.params.pixels.sigmoid() - pixels).square().mean()
+    in_training = optimal.distort(draw.params, pixels).mean()
+    torch.testing.assert_close(in_training, 32 * (residual.log() + 1 + math.log(2 * math.pi)))
+    # of all sigmas this one is best, and the gradient is that of the formula with sigma put in
+    assert all(Gaussian(s)(draw.params, pixels).mean() > in_training for s in (0.9 * residual.sqrt().item(), 0.5))
+    ours = torch.autograd.grad(in_training, draw.params.pixels, retain_graph=True)[0]
+    theirs = torch.autograd.grad(32 * residual.log(), draw.params.pixels, retain_graph=True)[0]
+    torch.testing.assert_close(ours, theirs)
+    optimal.eval()
+    assert optimal.distort(draw.params, pixels).mean() == Gaussian("optimal")(draw.params, pixels).mean()
+    one, both = optimal.distort(draw.params, pixels)[:1], optimal.distort(
+        Params(draw.params.pixels[:1], draw.params.shared), pixels[:1])  # fmt: skip
+    torch.testing.assert_close(one, both), "an image's likelihood does not depend on its neighbours"
 
 
 def test_squared_error_with_weight_w_is_the_gaussian_of_variance_half_w(pixels: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vaelab import metrics
 from vaelab.images import Dataset
-from vaelab.likelihoods import CrossEntropy, Gaussian, SquaredError, Sum
+from vaelab.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, SquaredError, Sum
 from vaelab.models import VAE
 from vaelab.networks import Mlp
 from vaelab.objectives import Beta
@@ -60,6 +60,29 @@ def test_the_bound_is_at_weight_one_whatever_was_trained(digits: Dataset) -> Non
     assert "negative_elbo" not in metrics.evaluate(model(Sum()), Beta(), images)
     gaussian = metrics.evaluate(model(Gaussian(0.5)), Beta(3.0), images)
     assert gaussian["negative_elbo"]["value"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_bits_are_those_of_the_levels(digits: Dataset) -> None:
+    """For one latent code, bits are log2 of the probability of the stored levels, or bound it from above."""
+    images = digits.splits["test"].select(slice(0, 20))
+    discrete, dense = model(DiscretisedLogistic(2)), model(Gaussian(0.1))
+    values = metrics.evaluate(discrete, Beta(), images)
+    expected = values["negative_elbo"]["value"] / (64 * math.log(2))
+    assert values["bits_per_dim"]["value"] == pytest.approx(expected)
+    [batch] = metrics.batches(dense, images)
+    draw = dense(batch.x, batch.noise)
+    bits = metrics.bits_per_dim(dense, Beta(), draw, batch)["bits_per_dim"].double()
+    normal = torch.distributions.Normal(draw.params.pixels.sigmoid().double(), 0.1)
+    level = (255 * batch.x).double()
+    mass = normal.cdf((level + 1) / 256) - normal.cdf(level / 256)  # of the density in the cell of the level
+    kl = metrics.bounds(dense, Beta(), draw, batch.x)["kl"].double()
+    exact = (kl - mass.log().flatten(1).sum(1)) / (64 * math.log(2))
+    assert (bits - exact).mean().item() == pytest.approx(0, abs=1e-2)  # the density is nearly level within a cell
+    for silent in (
+        metrics.evaluate(model(), Beta(), images),
+        metrics.evaluate(model(SquaredError()), Beta(0.0), images),
+    ):
+        assert "bits_per_dim" not in silent
 
 
 def test_standard_errors_are_those_of_a_mean() -> None:

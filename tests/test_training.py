@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +22,7 @@ from vaelab import plan, training
 from vaelab.errors import UserError
 from vaelab.images import Dataset
 from vaelab.likelihoods import CrossEntropy
+from vaelab.loading import load
 from vaelab.models import VAE
 from vaelab.networks import Mlp
 from vaelab.plan import choose_plan
@@ -72,6 +75,7 @@ VARIANTS = {
     "plain": {},
     "everything": {"ema": 0.9, "clip": 5.0, "flips": True, "schedule": "cosine", "lr_warmup": 0.2, "keep": "best",
                    "objective": "beta:warmup=0.5,free_bits=0.1"},
+    "found": {"loss": "gaussian:sigma=optimal", "binarise": "dynamic"},
     "report-a": {"network": "report-a:channels=2,hidden=8", "loss": "se"},
 }  # fmt: skip
 
@@ -82,6 +86,7 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     changes: dict[str, object], precision: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = change(SMALL, changes)
+    digits = load("digits", **spec.loaded)
     whole = train(spec, digits, tmp_path / "whole", precision=precision)
     step = training.take_step
     for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
@@ -233,6 +238,41 @@ def test_a_run_finished_by_another_process_is_left_as_it_is(digits: Dataset, tmp
     assert (weights(run), rows(run)) == before
     assert not list(run.path.glob(".*"))
     assert not (run.path / "state").exists()
+
+
+def test_an_optimal_sigma_is_that_of_the_training_images(digits: Dataset, tmp_path: Path) -> None:
+    run = train(change(SMALL, {"loss": "gaussian:sigma=optimal", "epochs": 5}), digits, tmp_path)
+    sigma = run.model.shared.exp().item()
+    x = torch.from_numpy(digits.splits["train"].uint8()).float() / 255
+    residual = (run.model(x, torch.randn(len(x), 3, generator=stream("residual"))).params.pixels.sigmoid() - x).square()
+    assert sigma == pytest.approx(residual.mean().sqrt().item(), rel=0.02)
+    assert f"{sigma:.3g}" in (run.spec.loss.settled(run.model.shared) or "")
+    row = run.history[-1]["validation"]
+    assert row["loss"] == pytest.approx(row["negative_elbo"], rel=1e-6), "the same sigma in the loss and in the bound"
+
+
+def test_binarised_pixels_are_drawn_once_or_at_each_visit(digits: Dataset, tmp_path: Path) -> None:
+    fixed, dynamic = (load("digits", validation=0.1, binarise=mode) for mode in ("fixed", "dynamic"))
+    grey = digits.splits["train"].uint8() / 255
+    for dataset in (fixed, dynamic):
+        assert all((images.uint8() % 255 == 0).all() for images in dataset.splits.values())
+    assert (fixed.splits["test"].uint8() == dynamic.splits["test"].uint8()).all(), "evaluation sees one draw"
+    drawn = fixed.splits["train"].uint8() / 255
+    assert abs(drawn - grey).max() < 1, "black stays black and white stays white"
+    assert abs((drawn - grey).mean()) < 4 * math.sqrt((grey * (1 - grey)).mean() / grey.size)
+    rows = np.arange(50)
+    for mode, dataset in {"fixed": fixed, "dynamic": dynamic}.items():
+        spec = replace(SMALL, binarise=mode)
+        shape = dataset.splits["train"].shape
+        work = training.Work(Run(tmp_path), spec, dataset, choose_plan(spec, shape, "cpu", threads=1))
+        visits = [work.gather(rows, step) for step in range(200)]
+        assert all(((x == 0) | (x == 1)).all() for x in visits)
+        assert torch.equal(work.gather(rows, 7), visits[7])
+        if mode == "fixed":
+            assert all(torch.equal(x, visits[0]) for x in visits)
+        else:
+            mean = torch.stack(visits).mean(0).numpy()
+            assert abs(mean - grey[rows]).max() < 5 * 0.5 / math.sqrt(200)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

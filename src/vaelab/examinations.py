@@ -153,6 +153,7 @@ def shown(dataset: Dataset) -> Images:
 def reference(dataset: Dataset, seed: int, where: Path) -> Reference:
     """The reference of a data set for runs of a seed, in a folder of its own below `where`."""
     name = [VERSION, dataset.fingerprint, dataset.size, dataset.validation, dataset.subset, seed]
+    name += [dataset.binarise] if dataset.binarise else []  # older references keep their names
     return Reference(dataset, seed, where / hashlib.blake2b(json.dumps(name).encode(), digest_size=8).hexdigest())
 
 

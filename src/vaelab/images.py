@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Dataset", "Images", "make_splits", "reduce"]
+__all__ = ["Dataset", "Images", "binarised", "make_splits", "reduce"]
 
 HELD_OUT = 0.2  # of a source without a test split
 TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of the run
+BINARISE_SEED = 20150901  # a constant as well
 SPLITS = ("train", "validation", "test")
 
 
@@ -24,6 +25,7 @@ class Images:
     """Some pictures of a stored split: uint8 `pixels` (M, C, H, W), shared and never copied, and which `rows` of it.
 
     `labels` (M,) index `categories`, -1 is unlabelled, None where the source has no labels; `names` are relative paths.
+    `origin` (M, C, H, W) are the grey pixels of which binarised ones were drawn, where they are drawn anew in training.
     """
 
     pixels: np.ndarray
@@ -32,6 +34,7 @@ class Images:
     categories: tuple[str, ...]
     split: str
     names: np.ndarray | None
+    origin: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,8 +55,15 @@ class Images:
 
     def uint8(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
         """The pixels of all pictures, or of those at `index`, as a contiguous array (n, C, H, W) of its own."""
+        return self._gather(self.pixels, index)
+
+    def grey(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
+        """As `uint8`, before dynamic binarisation: what training draws its pixels from."""
+        return self._gather(self.pixels if self.origin is None else self.origin, index)
+
+    def _gather(self, pixels: np.ndarray, index: np.ndarray | Sequence[int] | slice | int | None) -> np.ndarray:
         rows = self.rows if index is None else np.atleast_1d(self.rows[index])
-        return np.ascontiguousarray(self.pixels[rows])
+        return np.ascontiguousarray(pixels[rows])
 
     def label(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
         """The labels of all pictures, or of those at `index`, as int64 (n,); -1 where there is none."""
@@ -69,9 +79,9 @@ class Images:
 class Dataset:
     """Images by split, where they came from and what is worth knowing about them.
 
-    `size`, `validation` and `subset` are what it was loaded with; `validation` None gives the splits that are stored.
-    `fingerprint` hashes pixels, labels, categories and splits before a validation split is cut off; neither path nor
-    time nor cache enters it. `skipped` are (file, reason); `facts` is what `describe` says of the source's files.
+    `size`, `validation`, `subset` and `binarise` are what it was loaded with; `validation` None gives the splits that
+    are stored. `fingerprint` hashes pixels, labels, categories and splits as they are stored; neither path nor time nor
+    cache enters it. `skipped` are (file, reason); `facts` is what `describe` says of the source's files.
     """
 
     source: str
@@ -84,6 +94,7 @@ class Dataset:
     size: int | tuple[int, int] | None
     validation: float | None
     subset: int | None = None
+    binarise: str | None = None
 
     def unsplit(self) -> Images:
         """The stored test split, or all pictures where the source stores none."""
@@ -116,6 +127,30 @@ def reduce(splits: dict[str, Images], count: int) -> dict[str, Images]:
     total = sum(len(images) for split, images in splits.items() if split != "test")
     shares = {split: round(count * len(images) / total) for split, images in splits.items() if split != "test"}
     return splits | {split: splits[split].select(_balanced(splits[split].label(), n)) for split, n in shares.items()}
+
+
+def binarised(splits: dict[str, Images], keep: bool) -> dict[str, Images]:
+    """The splits with every pixel drawn to be 0 or 255, with its grey value as the probability: by a constant seed.
+
+    The draw is a function of the stored picture's row. `keep` leaves the grey pixels at hand for training, so that it
+    may draw anew at each visit. Source: On the Quantitative Analysis of Deep Belief Networks, Salakhutdinov and Murray
+    2008, from which the field has the custom.
+    """
+    drawn: dict[int, np.ndarray] = {}
+    for images in splits.values():  # splits may share their pixels
+        if id(images.pixels) not in drawn:
+            drawn[id(images.pixels)] = _draw(images.pixels, len(drawn))
+    return {split: replace(images, pixels=drawn[id(images.pixels)], origin=images.pixels if keep else None)
+            for split, images in splits.items()}  # fmt: skip
+
+
+def _draw(pixels: np.ndarray, part: int) -> np.ndarray:
+    drawn = np.empty(pixels.shape, np.uint8)
+    for block, start in enumerate(range(0, len(pixels), 1024)):
+        some = pixels[start : start + 1024]
+        chance = np.random.default_rng([BINARISE_SEED, part, block]).integers(255, size=some.shape, dtype=np.uint8)
+        drawn[start : start + 1024] = 255 * (chance < some)
+    return drawn
 
 
 def _balanced(labels: np.ndarray, count: int) -> np.ndarray:

@@ -28,7 +28,7 @@ import numpy as np
 
 from vaelab.console import notice, progress
 from vaelab.errors import UserError
-from vaelab.images import Dataset, Images, make_splits, reduce
+from vaelab.images import Dataset, Images, binarised, make_splits, reduce
 from vaelab.pictures import Look, decode, inspect, quiet, reason
 from vaelab.sources import SPLITS, Part, Raw, Skipped, Source, find
 
@@ -51,6 +51,7 @@ def load(
     channels: int | None = None,
     validation: float | None = None,
     subset: int | None = None,
+    binarise: str | None = None,
 ) -> Dataset:
     """The images that `data` names, decoded once and mapped from the cache afterwards.
 
@@ -59,6 +60,7 @@ def load(
     training pictures held out besides, unless the source stores a validation split, which then serves; None means just
     what is stored. Both are drawn by constant seeds, stratified by label, and leave every category a training picture;
     they never depend on a run. `subset` keeps that many pictures for training and validation, evenly over categories.
+    `binarise` draws pixels to be black or white by a constant seed; "dynamic" keeps the grey ones for training besides.
     A dataset of the hub is fetched once and stays as it was.
     """
     _check(size, channels, validation)
@@ -67,6 +69,7 @@ def load(
     folder, meta, parts = _cached(source, sides, channels)
     splits, made = make_splits(parts, validation)
     splits = splits if subset is None else reduce(splits, subset)
+    splits = splits if binarise is None else binarised(splits, keep=binarise == "dynamic")
     used = sum(entry.stat().st_size for entry in folder.iterdir())
     facts = {**meta["facts"], "splits": made, "bytes": used, "cache": str(folder)}
     skipped = tuple((file, reason) for file, reason in meta["skipped"])
@@ -81,6 +84,7 @@ def load(
         size,
         validation,
         subset,
+        binarise,
     )
 
 

@@ -25,14 +25,16 @@ from vaelab.images import Images
 from vaelab.likelihoods import CrossEntropy, Distortion
 from vaelab.models import VAE, Draw
 from vaelab.objectives import Objective
-from vaelab.streams import evaluation_noise
+from vaelab.streams import evaluation_noise, stream
 
 __all__ = [
     "Batch",
     "Metrics",
     "active_units",
     "batches",
+    "bits_per_dim",
     "bounds",
+    "calibrate",
     "detail",
     "encode_all",
     "evaluate",
@@ -51,20 +53,22 @@ ACTIVE = 0.01  # variance of the posterior mean above which a latent dimension i
 
 
 class Batch(NamedTuple):
-    """Some images x (B, C, H, W) in [0, 1], from index `start` on, with their evaluation noise (B, D)."""
+    """Some images x (B, C, H, W) in [0, 1], from index `start` on, with their row numbers and their noise (B, D)."""
 
     start: int
     x: Tensor
     noise: Tensor
+    rows: np.ndarray
 
 
-def batches(model: VAE, images: Images) -> Iterator[Batch]:
-    """The images in order, as many at once as memory likes: a rule of the shape alone."""
-    size = max(8, min(512, BATCH_VALUES // math.prod(images.shape)))
+def batches(model: VAE, images: Images, most: int = 512) -> Iterator[Batch]:
+    """The images in order, as many at once as memory likes, at `most` so many: a rule of the shape alone."""
+    size = max(8, min(most, BATCH_VALUES // math.prod(images.shape)))
     device = next(model.parameters()).device
     for start in range(0, len(images), size):
         x = torch.from_numpy(images.uint8(slice(start, start + size))).to(device).float().div_(255)
-        yield Batch(start, x, evaluation_noise(images.rows[start : start + size], model.latent_dim).to(device))
+        rows = images.rows[start : start + size]
+        yield Batch(start, x, evaluation_noise(rows, model.latent_dim).to(device), rows)
 
 
 @torch.no_grad()
@@ -72,6 +76,17 @@ def encode_all(model: VAE, images: Images) -> Normal:
     """The posteriors of all images, with parameters (N, D)."""
     parts = [model.encode(batch.x) for batch in batches(model, images)]
     return Normal(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
+
+
+@torch.no_grad()
+def calibrate(model: VAE, images: Images) -> None:
+    """Set the numbers that all pixels share to what suits these training images, where they are not learned."""
+    if not model.distortion.learned:
+        most = max(8, BATCH_VALUES // math.prod(images.shape))
+        [batch] = batches(model, images.spread(most), most)
+        fitted = model.distortion.fit(model(batch.x, batch.noise).params, batch.x)
+        if fitted is not None:
+            model.shared.copy_(fitted)
 
 
 def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor) -> dict[str, Tensor]:
@@ -86,6 +101,24 @@ def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor) -> dict[str,
     elif likelihood is not None:
         terms["negative_elbo"] = kl - likelihood.log_prob(draw.params, x)
     return terms
+
+
+def bits_per_dim(model: VAE, objective: Objective, draw: Draw, batch: Batch) -> dict[str, Tensor]:
+    r"""The bound in bits per pixel value of the stored, 256-level images, (B,), where the likelihood gives one.
+
+    For a probability of levels it is negative_elbo / (C H W log 2). For a density p it is that of (255 x + u) / 256, u
+    uniform in [0, 1), plus 8: by Jensen's inequality E_u log p bounds the log probability of the level.
+    Source: A note on the evaluation of generative models, arXiv 1511.01844.
+    """
+    likelihood = model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
+    if likelihood is None or likelihood.support == "binary":
+        return {}
+    x, offset = batch.x, 0
+    if likelihood.support == "continuum":
+        u = torch.stack([torch.rand(model.shape, generator=stream("dequantise", row)) for row in batch.rows])
+        x, offset = (255 * x + u.to(x)) / 256, 8
+    nats = kl_normal(draw.q, standard_normal(draw.q.mean)) - likelihood.log_prob(draw.params, x)
+    return {"bits_per_dim": nats / (math.log(2) * math.prod(model.shape)) + offset}
 
 
 class Sums:
@@ -131,6 +164,7 @@ def evaluate(model: VAE, objective: Objective, images: Images, advance: Advance 
         q = terms.draw.q
         of_mean = Draw(q, q.mean, model.decode(q.mean))
         sums.add(bounds(model, objective, terms.draw, batch.x))
+        sums.add(bits_per_dim(model, objective, terms.draw, batch))
         sums.add({f"{n}_of_mean": v for n, v in bounds(model, objective, of_mean, batch.x).items() if n != "kl"})
         sums.add(fidelity(model.distortion.mean(of_mean.params).clamp(0, 1), batch.x))
         means.append(q.mean)

@@ -40,10 +40,10 @@ class VAE(nn.Module):
         self.encoder = network.encoder(shape, latent_dim)
         self.decoder = network.decoder((distortion.channels * shape[0], *shape[1:]), latent_dim)
         shared = torch.tensor(distortion.shared)
-        if len(shared):
+        if len(shared) and distortion.learned:
             self.shared = nn.Parameter(shared)
         else:
-            self.register_buffer("shared", shared, persistent=False)
+            self.register_buffer("shared", shared, persistent=len(shared) > 0)
 
     def encode(self, x: Tensor) -> Normal:
         """The posterior q(z|x) of images (B, C, H, W), with parameters (B, D) in float32."""
@@ -59,6 +59,17 @@ class VAE(nn.Module):
         q = self.encode(x)
         z = q.sample(noise)
         return Draw(q, z, self.decode(z))
+
+    def distort(self, params: Params, x: Tensor) -> Tensor:
+        """The distortion of each image, (*, C, H, W) -> (*).
+
+        Shared numbers that are found rather than learned are, in training, those that suit this batch best; they depend
+        on the decoder's output, but at the best value the loss does not change with them, so no gradient is lost.
+        """
+        if self.training and not self.distortion.learned:
+            fitted = self.distortion.fit(Params(params.pixels.detach(), params.shared), x)
+            params = params if fitted is None else params._replace(shared=fitted)
+        return self.distortion(params, x)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean image of the posterior mean, (B, C, H, W) -> (B, C, H, W): the same input, the same output."""

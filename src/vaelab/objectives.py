@@ -70,7 +70,7 @@ class Beta:
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
         draw = model(x, noise)
-        distortion = model.distortion(draw.params, x).mean()
+        distortion = model.distort(draw.params, x).mean()
         kl = kl_per_dimension(draw.q, standard_normal(draw.q.mean)).mean(0)
         ramp = ((progress + TINY) / (self.warmup + TINY)).clamp(max=1)  # 1 throughout where there is no warm-up
         loss = distortion + self.effective_kl_weight(model.shape) * ramp * kl.clamp(min=self.free_bits).sum()

@@ -52,8 +52,15 @@ class Spec:
     validation: Fraction = 0.1  # the fraction of the training pictures held out
     keep: Literal["last", "best"] = "last"  # best: the epoch of lowest validation loss
     subset: Count | None = field(default=None, metadata={"legacy": None})  # only so many training pictures
+    # Pixels drawn to be black or white, with their grey value as the probability: anew at each visit, or once.
+    binarise: Literal["dynamic", "fixed"] | None = field(default=None, metadata={"legacy": None})
     seed: Natural = 0  # of weights, batch order and noise
     parent: str | None = None  # key of the run whose weights this one starts from
+
+    @property
+    def loaded(self) -> dict[str, Any]:
+        """The settings with which the data are loaded."""
+        return {"size": self.size, "validation": self.validation, "subset": self.subset, "binarise": self.binarise}
 
 
 PRESETS: dict[str, Spec] = {
@@ -151,7 +158,8 @@ def broken(member: Any) -> Iterator[str]:
             yield from broken(value)
         values = value if isinstance(value, tuple) else (value,)
         for law in _laws(hint):
-            yield from (f"{name} must be {law.said}, got {v}" for v in values if v is not None and not law.holds(v))
+            numbers = (v for v in values if isinstance(v, int | float))  # a word may stand in place of one
+            yield from (f"{name} must be {law.said}, got {v}" for v in numbers if not law.holds(v))
 
 
 def _laws(hint: Any) -> list[Law]:
@@ -173,10 +181,8 @@ def parse(name: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType) and type(None) in args:
-        if value is None or value in ("none", "None"):
-            return None
-        return parse(name, next(a for a in args if a is not type(None)), value)
+    if origin in (Union, types.UnionType):
+        return _one_of(name, args, value)
     if origin is Literal:
         if value not in args:
             raise unknown(flag, str(value), args)
@@ -186,6 +192,19 @@ def parse(name: str, hint: Any, value: Any) -> Any:
         items = items if isinstance(items, list | tuple) else [items]
         return tuple(parse(name, args[0], item) for item in items)
     return _scalar(flag, hint, value)
+
+
+def _one_of(name: str, hints: tuple[Any, ...], value: Any) -> Any:
+    """Read a value that may be none, one of some words, or of another kind."""
+    if type(None) in hints and (value is None or value in ("none", "None")):
+        return None
+    words = [w for hint in hints if get_origin(hint) is Literal for w in get_args(hint)]
+    if value in words:
+        return value
+    try:
+        return parse(name, next(h for h in hints if h is not type(None) and get_origin(h) is not Literal), value)
+    except UserError as error:
+        raise UserError(f"{error} (or {', '.join(words)})" if words else str(error)) from None
 
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
@@ -221,7 +240,7 @@ def _member(flag: str, members: tuple[type, ...], value: Any) -> Any:
     else:
         word, _, rest = str(value).strip().partition(":")
         settings = _settings(flag, rest)
-    known = {name: m for m in members for name in (_word(m), getattr(m, "short", _word(m)))}
+    known = {name: m for m in members for name in (_word(m), *getattr(m, "short", ()))}
     if word not in known:
         raise unknown(flag, word, dict.fromkeys(_word(m) for m in members))
     return _build(flag, known[word], settings)

@@ -145,7 +145,7 @@ class Run:
 
         there = Path(self.origin["data"]["location"])  # found again from any working directory
         source = str(there) if there.exists() else self.spec.data
-        dataset = load_images(source, size=self.spec.size, validation=self.spec.validation, subset=self.spec.subset)
+        dataset = load_images(source, **self.spec.loaded)
         trained = self.origin["data"]["fingerprint"]
         if dataset.fingerprint != trained:
             raise UserError(

@@ -28,7 +28,7 @@ from vaelab.protocol import Experiment, Setting, Study, read
 from vaelab.results import Outcome, Results, record
 from vaelab.spec import Spec, key
 from vaelab.store import Run
-from vaelab.training import LOADED, fit, forecast
+from vaelab.training import fit, forecast
 from vaelab.workers import Result, carry_out
 
 __all__ = ["Job", "carry_out_study", "estimate", "gather", "jobs_of", "resume", "single"]
@@ -63,7 +63,7 @@ class Job:
 
 
 def dataset_of(spec: Spec) -> Dataset:
-    return load(spec.data, **{name: getattr(spec, name) for name in LOADED})
+    return load(spec.data, **spec.loaded)
 
 
 def jobs_of(study: Study, out: Path, device: str | None = None) -> dict[Spec, Job]:
@@ -76,7 +76,7 @@ def jobs_of(study: Study, out: Path, device: str | None = None) -> dict[Spec, Jo
 
 def data_of(spec: Spec) -> tuple[Any, ...]:
     """What of a spec says which images it is trained on."""
-    return tuple(getattr(spec, name) for name in ("data", *LOADED))
+    return (spec.data, *spec.loaded.values())
 
 
 def _job(spec: Spec, dataset: Dataset, out: Path, device: str | None) -> Job:

@@ -28,7 +28,7 @@ from vaelab.console import command, notice, progress
 from vaelab.errors import UserError
 from vaelab.files import MEND, write_json
 from vaelab.images import Dataset, Images
-from vaelab.metrics import evaluate, measure, monitor
+from vaelab.metrics import calibrate, evaluate, measure, monitor
 from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
 from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, using
@@ -40,7 +40,6 @@ from vaelab.streams import stream
 __all__ = ["Stopped", "agree", "fit", "forecast"]
 
 MONITORED = 1000, 2000  # training images on which history is measured: a tenth of them within these bounds
-LOADED = "size", "validation", "subset"  # settings of a spec with which its data are loaded
 LOOK = 50  # steps between two looks at the terms on a GPU, each of which waits for it
 SNAPSHOTS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
 
@@ -89,9 +88,9 @@ def found(run: Run) -> Run:
 def agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
     """Refuse what would make the key of a run a lie."""
     check(spec)
-    for name in LOADED:
-        if getattr(spec, name) != getattr(dataset, name):
-            raise ValueError(f"data loaded with {name} {getattr(dataset, name)}, the spec has {getattr(spec, name)}")
+    for name, value in spec.loaded.items():
+        if value != getattr(dataset, name):
+            raise ValueError(f"data loaded with {name} {getattr(dataset, name)}, the spec has {value}")
     if spec.parent != (parent.key if parent else None):
         raise ValueError(f"the spec's parent is {spec.parent}, the run given is {parent and parent.key}")
     if spec.keep == "best" and "validation" not in dataset.splits:
@@ -213,14 +212,18 @@ class Work:
     @cached_property
     def resident(self) -> Tensor | None:
         """The training pixels on the device; on a CPU they stay mapped from disk."""
-        return None if self.plan.device == "cpu" else torch.from_numpy(self.images.uint8()).to(self.plan.device)
+        return None if self.plan.device == "cpu" else torch.from_numpy(self.images.grey()).to(self.plan.device)
 
-    def gather(self, rows: np.ndarray) -> Tensor:
-        """Training images by index, in [0, 1], on the device, (B, C, H, W)."""
+    def gather(self, rows: np.ndarray, step: int) -> Tensor:
+        """Training images by index for one step, in [0, 1], on the device, (B, C, H, W)."""
         if self.resident is None:
-            pixels = torch.from_numpy(self.images.uint8(rows))
+            pixels = torch.from_numpy(self.images.grey(rows))
         else:
             pixels = self.resident[torch.from_numpy(rows).to(self.plan.device)]
+        if self.spec.binarise == "dynamic":
+            chance = stream(self.spec.seed, "binarise", step)
+            drawn = torch.randint(255, pixels.shape, dtype=torch.uint8, generator=chance).to(self.plan.device)
+            pixels = 255 * (drawn < pixels)
         layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
         return pixels.to(torch.float32, memory_format=layout).div_(255)
 
@@ -268,7 +271,7 @@ def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
     """One step of Adam on the training images `rows`."""
     spec, step, size = work.spec, state.step, len(rows)
     device = work.plan.device
-    x = work.gather(rows)
+    x = work.gather(rows, step)
     if spec.flips:
         mirrored = torch.rand(size, generator=stream(spec.seed, "flips", step)) < 0.5
         x = torch.where(mirrored.to(device).view(-1, 1, 1, 1), x.flip(-1), x)
@@ -300,6 +303,8 @@ def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: S
     """Measure, note the row of history, keep the best weights and the snapshots."""
     spec, run = work.spec, work.run
     measured = {"train": work.images.spread(monitored(work.images))}
+    state.kept.eval()
+    calibrate(state.kept, measured["train"])
     if "validation" in work.dataset.splits:
         measured["validation"] = work.dataset.splits["validation"]
     with work.autocast():
@@ -313,6 +318,7 @@ def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: S
         state.best = {n: t.detach().clone() for n, t in state.kept.state_dict().items()}
     if epoch in snapshots or state.step == work.steps:
         snapshot(work, state, epoch)
+    state.model.train()
 
 
 def monitored(images: Images) -> int:

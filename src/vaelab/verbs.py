@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vaelab.images import Dataset
-    from vaelab.models import VAE, Layer
+    from vaelab.models import Layer
     from vaelab.results import Results
     from vaelab.spec import Spec
     from vaelab.store import Run
@@ -70,6 +70,7 @@ def train(
     validation: float | None = None,
     keep: str | None = None,
     subset: int | None = None,
+    binarise: str | None = None,
     seed: int | None = None,
     from_: str | Path | None = None,
     device: str | None = None,
@@ -98,7 +99,9 @@ def train(
     latent_dim
         Number of latent dimensions.
     loss
-        The distortion: gaussian, cross-entropy (ce), squared-error (se) or their sum (ce+se).
+        The distortion: gaussian (also gaussian:sigma=optimal, sigma=pixel or a number), cross-entropy (ce),
+        squared-error (se), their sum (ce+se), continuous-bernoulli (cb), laplace, or
+        discretised-logistic:components=5.
     objective
         How distortion and KL are weighed, such as beta:kl_weight=0.5,warmup=0.1,free_bits=0.1,reduction=mean.
     kl_weight
@@ -127,6 +130,8 @@ def train(
         Weights of the last epoch, or of the best one in validation: last or best.
     subset
         Only so many training images, evenly over categories.
+    binarise
+        Draw pixels black or white, with their grey value as the probability: dynamic (anew at each visit) or fixed.
     seed
         Of weights, order and noise.
     from_
@@ -150,7 +155,7 @@ def train(
         "size": size, "network": network, "latent_dim": latent_dim, "loss": loss, "objective": objective,
         "kl_weight": kl_weight, "epochs": epochs, "minutes": minutes, "batch_size": batch_size, "lr": lr,
         "schedule": schedule, "lr_warmup": lr_warmup, "clip": clip, "ema": ema, "flips": flips,
-        "validation": validation, "keep": keep, "subset": subset, "seed": seed,
+        "validation": validation, "keep": keep, "subset": subset, "binarise": binarise, "seed": seed,
     }  # fmt: skip
     from vaelab.loading import load
     from vaelab.plan import choose_plan
@@ -161,13 +166,15 @@ def train(
         raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, snapshots or ()))}")
     spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
     check(spec)
-    dataset = load(spec.data, size=spec.size, validation=spec.validation, subset=spec.subset)
+    dataset = load(spec.data, **spec.loaded)
     choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
     agree(spec, dataset, parent)  # what is refused is refused before anything is said
     for line in opening(spec, dataset):
         notice(line)
     [run] = fit([spec], dataset, Path(out), device=device, precision=precision, threads=threads, snapshots=snapshots,
                 parent=parent)  # fmt: skip
+    if run.outcome != "existing" and (settled := spec.loss.settled(run.model.shared)):
+        notice(settled)
     if figures:
         from vaelab import gallery
 
@@ -259,7 +266,7 @@ def evaluate(
     if data is None:
         images = pick(run.dataset, split or "test")
     else:
-        dataset = _other(data, model)
+        dataset = _other(data, run)
         for line in remarks(dataset):
             notice(line)
         images = pick(dataset, split) if split else dataset.unsplit()
@@ -443,7 +450,7 @@ def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path
 
     _picture(out, ".parquet")
     run = _run(run)
-    dataset = _other(data, run.model)
+    dataset = _other(data, run)
     for line in remarks(dataset):
         notice(line)
     codes = table(run.model, dataset)
@@ -625,11 +632,12 @@ def _run(run: RunLike) -> Run:
     return run if isinstance(run, Run) else load(run)
 
 
-def _other(data: str, model: VAE) -> Dataset:
-    """Other images in the shape that the model takes."""
+def _other(data: str, run: Run) -> Dataset:
+    """Other images as the run's model takes them."""
     from vaelab.loading import load
 
-    return load(data, size=model.shape[1:], channels=model.shape[0])
+    channels, *sides = run.model.shape
+    return load(data, size=(sides[0], sides[1]), channels=channels, binarise=run.spec.binarise)
 
 
 def _positive(name: str, value: int) -> int:
