@@ -26,7 +26,18 @@ from vaelab.likelihoods import (
 )
 from vaelab.models import VAE
 from vaelab.networks import Conv, Mlp, Network, ReportA
-from vaelab.objectives import Beta, Objective
+from vaelab.objectives import (
+    Beta,
+    BetaTC,
+    Capacity,
+    Dip,
+    Factor,
+    ImportanceWeighted,
+    InfoMmd,
+    Objective,
+    mmd_to_prior,
+    total_correlation,
+)
 from vaelab.streams import evaluation_noise, stream
 
 NETWORKS = [Mlp(), Mlp(hidden=()), Mlp(hidden=(30, 20)), Conv(), Conv(widths=(4, 6)), ReportA(), ReportA(4, 0)]
@@ -47,7 +58,21 @@ DISTORTIONS = [
     DiscretisedLogistic(3),
 ]
 LIKELIHOODS = [d for d in DISTORTIONS if isinstance(d, get_args(Likelihood))]
-OBJECTIVES = [Beta(), Beta(0.0), Beta(4.0, warmup=0.5), Beta(free_bits=0.3), Beta(0.5, reduction="mean")]
+OBJECTIVES = [
+    Beta(),
+    Beta(0.0),
+    Beta(4.0, warmup=0.5),
+    Beta(free_bits=0.3),
+    Beta(0.5, reduction="mean"),
+    Capacity(),
+    BetaTC(),
+    Factor(hidden=(8,)),
+    InfoMmd(),
+    Dip(),
+    Dip(of="means"),
+    ImportanceWeighted(),
+    ImportanceWeighted(3, "dreg"),
+]
 
 
 def members(union: object) -> set[type]:
@@ -224,14 +249,25 @@ def test_the_textbook_network_has_its_parameters() -> None:
     )
 
 
+def small(objective: Objective, distortion: Distortion | None = None) -> VAE:
+    torch.manual_seed(0)
+    model = VAE(Mlp((10,)), distortion or SquaredError(), (1, 8, 8), 3)
+    model.critic = objective.critic(3)
+    return model
+
+
+def codes(objective: Objective, *name: object) -> torch.Tensor:
+    """Noise for sixteen images."""
+    several = (objective.samples,) if objective.samples > 1 else ()
+    return torch.randn(*several, 16, 3, generator=stream("noise", *name))
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 @pytest.mark.parametrize("distortion", DISTORTIONS, ids=str)
 def test_an_objective_is_finite_and_reaches_every_parameter(
     objective: Objective, distortion: Distortion, pixels: torch.Tensor
 ) -> None:
-    torch.manual_seed(0)
-    model = VAE(Mlp((10,)), distortion, (1, 8, 8), 3)
-    noise = torch.randn(16, 3, generator=stream("noise"))
+    model, noise = small(objective, distortion), codes(objective)
     terms = objective(model, pixels.float(), noise, torch.tensor(0.7))
     assert all(t.shape == () and t.isfinite() for t in (terms.loss, terms.distortion, terms.rate))
     assert terms.rate > 0
@@ -255,6 +291,126 @@ def test_beta_weighs_as_its_fields_say(pixels: torch.Tensor) -> None:
     assert terms(Beta(4.0, warmup=0.5), 0.75)[0] == pytest.approx(loss)
     assert terms(Beta(0.5, reduction="mean"), 1)[0] == pytest.approx(distortion + 0.5 * 64 * rate)
     assert terms(Beta(free_bits=100), 1)[0] == pytest.approx(distortion + 3 * 100), "free bits are a floor a dimension"
+
+
+def loss_of(objective: Objective, pixels: torch.Tensor, progress: float = 1.0, *name: object) -> float:
+    terms = objective(small(objective), pixels.float(), codes(objective, *name), torch.tensor(progress))
+    return terms.loss.item()
+
+
+def test_capacity_holds_the_rate_where_it_may_be(pixels: torch.Tensor) -> None:
+    plain = Beta()(small(Beta()), pixels.float(), codes(Beta()), torch.tensor(1.0))
+    distortion, rate = plain.distortion.item(), plain.rate.item()
+    assert loss_of(Capacity(10, 8, 0.5), pixels, 0.25) == pytest.approx(distortion + 10 * abs(rate - 4), rel=1e-5)
+    assert loss_of(Capacity(10, 8, 0.5), pixels, 0.9) == pytest.approx(distortion + 10 * abs(rate - 8), rel=1e-5)
+
+
+def correlated(count: int, spread: float = 0.1) -> tuple[Normal, torch.Tensor, float]:
+    """Posteriors whose means correlate, codes from them, and the total correlation of the whole in nats."""
+    first, second = torch.randn(2, count, generator=stream("correlated"))
+    mean = torch.stack([first, 0.9 * first + math.sqrt(1 - 0.81) * second], 1)
+    q = Normal(mean, torch.full_like(mean, math.log(spread)))
+    correlation = 0.9 / (1 + spread)
+    return q, q.sample(torch.randn(mean.shape, generator=stream("codes"))), -0.5 * math.log(1 - correlation**2)
+
+
+def test_total_correlation_is_that_of_the_aggregate(pixels: torch.Tensor) -> None:
+    q, z, exact = correlated(2000)
+    assert total_correlation(q, z).item() == pytest.approx(exact, abs=0.05)
+    apart = Normal(torch.stack([q.mean[:, 0], q.mean[:, 1].roll(7)], 1), q.logvar)
+    assert total_correlation(apart, apart.sample(torch.randn(2000, 2, generator=stream("a")))).item() < 0.1
+    assert loss_of(BetaTC(1.0), pixels) == pytest.approx(loss_of(Beta(), pixels), rel=1e-6)
+
+
+def test_a_critic_learns_the_total_correlation() -> None:
+    _, z, exact = correlated(2000)
+    objective = Factor(hidden=(32, 32))
+    torch.manual_seed(0)
+    model = VAE(Mlp((4,)), SquaredError(), (1, 8, 8), 2)
+    model.critic = objective.critic(2)
+    optimizer = torch.optim.Adam(model.critic.parameters(), lr=1e-2)
+
+    class Fixed:  # a model whose codes are given, so that the critic alone moves
+        def __call__(self, x: torch.Tensor, noise: torch.Tensor) -> object:
+            return model(torch.zeros(len(z), 1, 8, 8), noise)._replace(z=z)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(model, name)
+
+    for _ in range(150):
+        terms = objective(Fixed(), torch.zeros(len(z), 1, 8, 8), torch.zeros_like(z), torch.tensor(1.0))  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        terms.loss.backward()
+        optimizer.step()
+    assert terms.parts["total_correlation"].item() == pytest.approx(exact, abs=0.12)
+    assert terms.parts["critic"].item() < math.log(2)
+
+
+def test_the_model_does_not_train_its_critic_nor_the_critic_the_model(pixels: torch.Tensor) -> None:
+    loud, quiet = Factor(gamma=50.0, hidden=(8,)), Factor(gamma=0.0, hidden=(8,))
+    gradients = {}
+    for objective in (loud, quiet, Beta()):
+        model = small(objective)
+        objective(model, pixels.float(), codes(objective), torch.tensor(1.0)).loss.backward()
+        gradients[objective] = {n: p.grad for n, p in model.named_parameters()}
+    for name, slope in gradients[loud].items():
+        if name.startswith("critic."):
+            torch.testing.assert_close(slope, gradients[quiet][name])
+        else:
+            torch.testing.assert_close(gradients[quiet][name], gradients[Beta()][name])
+    assert any(not torch.equal(gradients[loud][n], g) for n, g in gradients[Beta()].items())
+
+
+def test_the_discrepancy_is_zero_at_the_prior_and_as_sampled_elsewhere() -> None:
+    normal = torch.randn(4, 3000, 5, generator=stream("mmd"), dtype=torch.float64)
+    assert abs(mmd_to_prior(normal[0])) < 1e-3
+    z = 0.5 * normal[1] + 0.3
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (-torch.cdist(a, b).square() / 10).exp()
+
+    own = (kernel(z, z).sum() - len(z)) / (len(z) * (len(z) - 1))
+    sampled = own - 2 * kernel(z, normal[2]).mean() + kernel(normal[2], normal[3]).mean()
+    assert mmd_to_prior(z).item() == pytest.approx(sampled.item(), rel=0.05)
+
+
+def test_dip_penalises_covariance(pixels: torch.Tensor) -> None:
+    plain = Beta()(small(Beta()), pixels.float(), codes(Beta()), torch.tensor(1.0))
+    q = plain.draw.q
+    means = torch.cov(q.mean.T, correction=0)
+    for of, matrix in {"means": means, "codes": means + q.logvar.exp().mean(0).diag()}.items():
+        excess = (matrix - torch.eye(3)).square()
+        expected = 2 * (excess.sum() - excess.trace()) + 3 * excess.trace()
+        found = loss_of(Dip(2.0, 3.0, of), pixels) - plain.loss.item()  # type: ignore[arg-type]
+        assert found == pytest.approx(expected.item(), rel=1e-3, abs=1e-4)
+
+
+def test_the_importance_weighted_bound_rises_with_its_samples(pixels: torch.Tensor) -> None:
+    def bound(k: int) -> float:
+        return sum(loss_of(ImportanceWeighted(k), pixels, 1.0, i) for i in range(100)) / 100
+
+    bounds = [bound(k) for k in (1, 5, 50)]
+    assert bounds[0] > bounds[1] > bounds[2]
+    elbo = sum(loss_of(Beta(), pixels, 1.0, i) for i in range(100)) / 100
+    assert bounds[0] == pytest.approx(elbo, rel=0.02)
+
+
+def test_the_doubly_reparametrised_gradient_is_the_same_on_average_and_quieter(pixels: torch.Tensor) -> None:
+    def slopes(gradient: str, part: str) -> torch.Tensor:
+        found = []
+        for i in range(400):
+            objective = ImportanceWeighted(8, gradient)  # type: ignore[arg-type]
+            model = small(objective, Gaussian(0.3))
+            objective(model, pixels.float(), codes(objective, i), torch.tensor(1.0)).loss.backward()
+            found.append(torch.cat([p.grad.flatten() for p in getattr(model, part).parameters()]))
+        return torch.stack(found)
+
+    torch.testing.assert_close(slopes("plain", "decoder"), slopes("dreg", "decoder"))
+    plain, dreg = slopes("plain", "encoder"), slopes("dreg", "encoder")
+    error = ((plain.var(0) + dreg.var(0)) / len(plain)).sqrt()
+    wrong = ((plain.mean(0) - dreg.mean(0)).abs() > 4 * error + 1e-7).float().mean()
+    assert wrong < 0.01
+    assert dreg.var(0).sum() < plain.var(0).sum()
 
 
 @pytest.mark.parametrize("path", PATHS)

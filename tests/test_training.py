@@ -76,6 +76,8 @@ VARIANTS = {
     "everything": {"ema": 0.9, "clip": 5.0, "flips": True, "schedule": "cosine", "lr_warmup": 0.2, "keep": "best",
                    "objective": "beta:warmup=0.5,free_bits=0.1"},
     "found": {"loss": "gaussian:sigma=optimal", "binarise": "dynamic"},
+    "factor": {"objective": "factor:hidden=8"},
+    "importance": {"objective": "iwae:k=3,gradient=dreg"},
     "report-a": {"network": "report-a:channels=2,hidden=8", "loss": "se"},
 }  # fmt: skip
 

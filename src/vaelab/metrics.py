@@ -11,6 +11,7 @@ and models of one latent dimension are compared on the same noise.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from vaelab.densities import Normal, kl_normal, standard_normal
 from vaelab.images import Images
 from vaelab.likelihoods import CrossEntropy, Distortion
 from vaelab.models import VAE, Draw
-from vaelab.objectives import Objective
+from vaelab.objectives import Objective, Terms
 from vaelab.streams import evaluation_noise, stream
 
 __all__ = [
@@ -146,20 +147,29 @@ def mean_and_error(n: int, first: float, second: float) -> dict[str, Any]:
 @torch.no_grad()
 def monitor(model: VAE, objective: Objective, images: Images) -> dict[str, float]:
     """The terms that a row of history holds, over `images`, at the weights of the end of training."""
-    sums, loss = Sums(), 0.0
-    for batch in batches(model, images):
-        terms = objective(model, batch.x, batch.noise, batch.x.new_ones(()))
+    sums, totals = Sums(), Counter[str]()
+    for batch, terms in weighed(model, objective, images):
         sums.add(bounds(model, objective, terms.draw, batch.x))
-        loss += terms.loss.item() * len(batch.x)
-    return {"loss": loss / len(images)} | {name: m["value"] for name, m in sums.metrics().items()}
+        totals.update({n: t.item() * len(batch.x) for n, t in {"loss": terms.loss, **terms.parts}.items()})
+    means = {name: total / len(images) for name, total in totals.items()}
+    return means | {name: m["value"] for name, m in sums.metrics().items()}
+
+
+def weighed(model: VAE, objective: Objective, images: Images) -> Iterator[tuple[Batch, Terms]]:
+    """The images in batches, each with its terms at the weights of the end of training."""
+    for batch in batches(model, images, most=max(8, 512 // objective.samples)):
+        noise = batch.noise
+        if objective.samples > 1:
+            more = (evaluation_noise(batch.rows, model.latent_dim, k) for k in range(1, objective.samples))
+            noise = torch.stack([noise, *(n.to(noise) for n in more)])
+        yield batch, objective(model, batch.x, noise, batch.x.new_ones(()))
 
 
 @torch.no_grad()
 def evaluate(model: VAE, objective: Objective, images: Images, advance: Advance | None = None) -> Metrics:
     """All metrics of a model on images, in float32, with standard errors over images."""
     sums, loss, means = Sums(), 0.0, []
-    for batch in batches(model, images):
-        terms = objective(model, batch.x, batch.noise, batch.x.new_ones(()))
+    for batch, terms in weighed(model, objective, images):
         loss += terms.loss.item() * len(batch.x)
         q = terms.draw.q
         of_mean = Draw(q, q.mean, model.decode(q.mean))

@@ -32,10 +32,16 @@ class Draw(NamedTuple):
 
 
 class VAE(nn.Module):
-    """A variational autoencoder for images of `shape` (C, H, W) in [0, 1], with `latent_dim` latent dimensions D."""
+    """A variational autoencoder for images of `shape` (C, H, W) in [0, 1], with `latent_dim` latent dimensions D.
+
+    `critic` is a network that some losses train beside it; it is put in after the model's own weights are drawn.
+    """
+
+    critic: nn.Module | None
 
     def __init__(self, network: Network, distortion: Distortion, shape: Shape, latent_dim: int) -> None:
         super().__init__()
+        self.critic = None
         self.distortion, self.shape, self.latent_dim = distortion, shape, latent_dim
         self.encoder = network.encoder(shape, latent_dim)
         self.decoder = network.decoder((distortion.channels * shape[0], *shape[1:]), latent_dim)

@@ -4,9 +4,10 @@ For an encoder q(z|x), a prior p(z) and a distortion d, every objective here wei
 
     distortion = E_q d(params(z), x),    rate = KL(q(z|x) || p(z)),
 
-in nats per image, summed over pixels and latent dimensions and averaged over images. An objective is a frozen
-dataclass: its fields are its hyper-parameters, calling it gives `Terms`. `progress` in [0, 1], the part of the training
-that is done, drives every schedule: nothing counts. No objective asks which distortion the model has.
+in nats per image, summed over pixels and latent dimensions and averaged over images, and some add a penalty on the
+aggregate posterior q(z) = E_x q(z|x), estimated within the batch. An objective is a frozen dataclass: its fields are
+its hyper-parameters, calling it gives `Terms`. `progress` in [0, 1], the part of the training that is done, drives
+every schedule: nothing counts. No objective asks which distortion the model has.
 """
 
 from __future__ import annotations
@@ -15,14 +16,30 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
 
-from vaelab.densities import kl_per_dimension, standard_normal
-from vaelab.laws import NonNegative, Part
+from vaelab.densities import Normal, kl_per_dimension, standard_normal
+from vaelab.laws import Count, NonNegative, Part
+from vaelab.likelihoods import Params
 from vaelab.models import VAE, Draw
-from vaelab.networks import Shape
+from vaelab.networks import Shape, dense
 
-__all__ = ["Beta", "Objective", "Terms"]
+__all__ = [
+    "Beta",
+    "BetaTC",
+    "Capacity",
+    "Dip",
+    "Factor",
+    "ImportanceWeighted",
+    "InfoMmd",
+    "Objective",
+    "Terms",
+    "mmd_to_prior",
+    "total_correlation",
+]
 
 TINY = 1e-12
 
@@ -41,7 +58,39 @@ class Terms(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Beta:
+class Weighing:
+    """What all objectives have. Called with noise (B, D), or (K, B, D) where `samples` K is more than 1."""
+
+    @property
+    def samples(self) -> int:
+        """How many codes are drawn for each image."""
+        return 1
+
+    def critic(self, latent_dim: int) -> nn.Module | None:
+        """A network that is trained beside the model, where the loss needs one."""
+        del latent_dim
+        return None
+
+    def effective_kl_weight(self, shape: Shape) -> float | None:
+        """The KL weight at the end of training, in nats per image of `shape`; None in objectives that have none."""
+        del shape
+        return 1.0
+
+    def meaning(self, shape: Shape) -> str | None:
+        """What the settings amount to in nats per image, where that is not what they say."""
+        del shape
+        return None
+
+
+def halves(model: VAE, x: Tensor, noise: Tensor) -> tuple[Draw, Tensor, Tensor]:
+    """A pass through the model, its distortion, a scalar, and its KL of each latent dimension, (D,)."""
+    draw = model(x, noise)
+    kl = kl_per_dimension(draw.q, standard_normal(draw.q.mean)).mean(0)
+    return draw, model.distort(draw.params, x).mean(), kl
+
+
+@dataclass(frozen=True)
+class Beta(Weighing):
     r"""distortion + w KL, with a constant or warmed-up KL weight w.  beta-VAE, Higgins et al. 2017.
 
     `kl_weight`: w, in nats per image. With `reduction` "mean" it is the weight that goes with a distortion averaged
@@ -58,23 +107,214 @@ class Beta:
     reduction: Literal["sum", "mean"] = "sum"
 
     def effective_kl_weight(self, shape: Shape) -> float:
-        """The KL weight at the end of training, in nats per image of `shape`; None in objectives that have none."""
         return self.kl_weight * (math.prod(shape) if self.reduction == "mean" else 1)
 
     def meaning(self, shape: Shape) -> str | None:
-        """What the settings amount to in nats per image, where that is not what they say."""
         if self.reduction == "sum":
             return None
         effective = self.effective_kl_weight(shape)
         return f"KL weight {self.kl_weight:g} beside a mean over pixel values is {effective:g} in nats per image"
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
-        draw = model(x, noise)
-        distortion = model.distort(draw.params, x).mean()
-        kl = kl_per_dimension(draw.q, standard_normal(draw.q.mean)).mean(0)
+        draw, distortion, kl = halves(model, x, noise)
         ramp = ((progress + TINY) / (self.warmup + TINY)).clamp(max=1)  # 1 throughout where there is no warm-up
         loss = distortion + self.effective_kl_weight(model.shape) * ramp * kl.clamp(min=self.free_bits).sum()
         return Terms(loss, distortion, kl.sum(), {}, draw)
 
 
-Objective = Beta
+@dataclass(frozen=True)
+class Capacity(Weighing):
+    r"""distortion + gamma |KL - C|, where the capacity C rises linearly from 0 to `capacity` nats over `rise`.
+
+    The KL is held at what it may cost, so that the code takes in one factor after the other.
+    Source: Understanding disentangling in beta-VAE, arXiv 1804.03599.
+    """
+
+    name: ClassVar[str] = "capacity"
+    gamma: NonNegative = 100.0
+    capacity: NonNegative = 25.0
+    rise: Part = 1.0
+
+    def effective_kl_weight(self, shape: Shape) -> None:
+        del shape
+
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+        draw, distortion, kl = halves(model, x, noise)
+        allowed = self.capacity * ((progress + TINY) / (self.rise + TINY)).clamp(max=1)
+        return Terms(distortion + self.gamma * (kl.sum() - allowed).abs(), distortion, kl.sum(), {}, draw)
+
+
+@dataclass(frozen=True)
+class BetaTC(Weighing):
+    r"""distortion + KL + (w - 1) TC: of the three parts of the KL only the total correlation is weighed, by w.
+
+    TC = KL(q(z) || prod_d q(z_d)), with q(z) estimated by the batch: `total_correlation`.
+    Source: Isolating Sources of Disentanglement in Variational Autoencoders, arXiv 1802.04942.
+    """
+
+    name: ClassVar[str] = "beta-tc"
+    tc_weight: NonNegative = 6.0
+
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+        del progress
+        draw, distortion, kl = halves(model, x, noise)
+        correlation = total_correlation(draw.q, draw.z)
+        loss = distortion + kl.sum() + (self.tc_weight - 1) * correlation
+        return Terms(loss, distortion, kl.sum(), {"total_correlation": correlation}, draw)
+
+
+def total_correlation(q: Normal, z: Tensor) -> Tensor:
+    r"""mean_i log (1/B) sum_j q(z_i|x_j) - sum_d log (1/B) sum_j q(z_id|x_j), for codes z (B, D) of a batch; a scalar.
+
+    The minibatch-weighted estimate of arXiv 1802.04942, up to a constant: the posterior of the image itself is among
+    the B, so that its value depends on the size of the batch.
+    """
+    square = (z[:, None] - q.mean).square() * (-q.logvar).exp()
+    each = -0.5 * (square + q.logvar + math.log(2 * math.pi))  # (B, B, D): of code i under posterior j
+    log_size = math.log(len(z))
+    joint = each.sum(-1).logsumexp(1) - log_size
+    return (joint - (each.logsumexp(1) - log_size).sum(-1)).mean()
+
+
+@dataclass(frozen=True)
+class Factor(Weighing):
+    r"""distortion + KL + gamma TC, with the total correlation as a critic sees it.
+
+    The critic learns log q(z) / prod_d q(z_d) by telling codes from codes whose dimensions were exchanged between the
+    images of the batch; one step of the optimiser moves model and critic, each by its own loss.
+    Source: Disentangling by Factorising, arXiv 1802.05983.
+    """
+
+    name: ClassVar[str] = "factor"
+    gamma: NonNegative = 10.0
+    hidden: tuple[Count, ...] = (256, 256, 256)
+
+    def critic(self, latent_dim: int) -> nn.Module:
+        return nn.Sequential(*dense([latent_dim, *self.hidden, 1]))
+
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+        del progress
+        draw, distortion, kl = halves(model, x, noise)
+        critic = model.critic
+        assert critic is not None
+        z = draw.z.float()
+        still = {name: p.detach() for name, p in critic.named_parameters()}  # the model does not train the critic
+        correlation = functional_call(critic, still, z).mean()
+        own = F.softplus(-critic(z.detach())).mean() + F.softplus(critic(exchanged(z.detach()))).mean()
+        loss = distortion + kl.sum() + self.gamma * correlation + 0.5 * own
+        return Terms(loss, distortion, kl.sum(), {"total_correlation": correlation, "critic": 0.5 * own}, draw)
+
+
+def exchanged(z: Tensor) -> Tensor:
+    """Codes (B, D) whose dimension d comes from an image some places further: batches are in random order."""
+    places = torch.arange(len(z), device=z.device)[:, None]
+    shifts = 1 + torch.arange(z.shape[1], device=z.device) % max(len(z) - 1, 1)
+    return z.gather(0, (places + shifts) % len(z))
+
+
+@dataclass(frozen=True)
+class InfoMmd(Weighing):
+    r"""distortion + w KL + lambda MMD^2(q(z), p(z)): the aggregate posterior is drawn to the prior, not each posterior.
+
+    With w = 0 codes keep all that they know of their images. Source: InfoVAE: Balancing Learning and Inference in
+    Variational Autoencoders, arXiv 1706.02262 (w = 1 - alpha, lambda = its alpha + lambda - 1).
+    """
+
+    name: ClassVar[str] = "info-mmd"
+    short: ClassVar[tuple[str, ...]] = ("mmd", "infovae")
+    kl_weight: NonNegative = 0.0
+    mmd_weight: NonNegative = 1000.0
+
+    def effective_kl_weight(self, shape: Shape) -> float | None:
+        del shape
+        return self.kl_weight or None
+
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+        del progress
+        draw, distortion, kl = halves(model, x, noise)
+        discrepancy = mmd_to_prior(draw.z)
+        loss = distortion + self.kl_weight * kl.sum() + self.mmd_weight * discrepancy
+        return Terms(loss, distortion, kl.sum(), {"mmd": discrepancy}, draw)
+
+
+def mmd_to_prior(z: Tensor) -> Tensor:
+    r"""The squared maximum mean discrepancy between codes z (B, D) and N(0, 1), unbiased; a scalar.
+
+    E k(z, z') - 2 E k(z, n) + E k(n, n') for the kernel k(a, b) = exp(-|a - b|^2 / 2 D); the terms with normal n are in
+    closed form, so that nothing is drawn. Source: A Kernel Two-Sample Test, Gretton et al. 2012.
+    """
+    count, dim = z.shape
+    square = z.square().sum(1)
+    between = (-(square[:, None] + square - 2 * z @ z.T) / (2 * dim)).exp()
+    own = (between.sum() - between.diagonal().sum()) / max(count * (count - 1), 1)
+    cross = (dim / (dim + 1)) ** (dim / 2) * (-square / (2 * (dim + 1))).exp().mean()
+    return own - 2 * cross + (dim / (dim + 2)) ** (dim / 2)
+
+
+@dataclass(frozen=True)
+class Dip(Weighing):
+    r"""distortion + KL + off sum_{c != d} C_cd^2 + diagonal sum_d (C_dd - 1)^2: the covariance of codes is drawn to 1.
+
+    C is the covariance over the batch of the posterior means (`of` "means", DIP-VAE-I) or of the codes themselves,
+    E[sigma^2] + Cov[mean] (`of` "codes", DIP-VAE-II).
+    Source: Variational Inference of Disentangled Latent Concepts from Unlabeled Observations, arXiv 1711.00848.
+    """
+
+    name: ClassVar[str] = "dip"
+    off: NonNegative = 10.0
+    diagonal: NonNegative = 10.0
+    of: Literal["means", "codes"] = "codes"
+
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+        del progress
+        draw, distortion, kl = halves(model, x, noise)
+        centred = draw.q.mean - draw.q.mean.mean(0)
+        covariance = centred.T @ centred / len(x)
+        if self.of == "codes":
+            covariance = covariance + draw.q.logvar.exp().mean(0).diag()
+        excess = covariance - torch.eye(len(covariance), device=covariance.device, dtype=covariance.dtype)
+        on_diagonal = excess.diagonal().square().sum()
+        penalty = self.off * (excess.square().sum() - on_diagonal) + self.diagonal * on_diagonal
+        return Terms(distortion + kl.sum() + penalty, distortion, kl.sum(), {"covariance": penalty}, draw)
+
+
+@dataclass(frozen=True)
+class ImportanceWeighted(Weighing):
+    r"""-log (1/K) sum_k w_k, w_k = p(x|z_k) p(z_k) / q(z_k|x): a bound that rises to the evidence with the `samples` K.
+
+    Source: Importance Weighted Autoencoders, arXiv 1509.00519. `gradient` "dreg" is the doubly reparametrised gradient
+    of the encoder, whose variance does not grow with K: Doubly Reparameterized Gradient Estimators for Monte Carlo
+    Objectives, arXiv 1810.04152.
+    """
+
+    name: ClassVar[str] = "importance-weighted"
+    short: ClassVar[tuple[str, ...]] = ("iwae",)
+    k: Count = 5
+    gradient: Literal["plain", "dreg"] = "plain"
+
+    @property
+    def samples(self) -> int:
+        return self.k
+
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+        del progress
+        q = model.encode(x)
+        z = q.sample(noise.view(self.k, len(x), -1))
+        weights: list[Tensor] = []
+        if self.gradient == "dreg" and z.requires_grad:
+            z.register_hook(
+                lambda slope: slope * weights[0]
+            )  # on its way to the encoder, after the backward pass began
+        decoded = model.decode(z.flatten(0, 1))
+        params = Params(decoded.pixels.unflatten(0, z.shape[:2]), decoded.shared)
+        distortion = model.distort(params, x)
+        density = Normal(*(p.detach() for p in q)) if self.gradient == "dreg" else q
+        log_weights = standard_normal(z).log_prob(z) - distortion - density.log_prob(z)
+        weights.append(log_weights.detach().softmax(0).unsqueeze(-1))
+        bound = log_weights.logsumexp(0) - math.log(self.k)
+        kl = kl_per_dimension(q, standard_normal(q.mean)).sum(-1).mean()
+        draw = Draw(q, z[0], Params(params.pixels[0], params.shared))
+        return Terms(-bound.mean(), distortion.mean(), kl, {}, draw)
+
+
+Objective = Beta | Capacity | BetaTC | Factor | InfoMmd | Dip | ImportanceWeighted

@@ -58,8 +58,10 @@ def start(spec: Spec, plan: Plan, shape: Shape, parent: Run | None) -> State:
 
 def inherit(model: VAE, parent: Run) -> None:
     """Pour in the weights of another run."""
+    ours = {name: t for name, t in model.state_dict().items() if name.startswith("critic.")}  # of another loss, perhaps
+    theirs = {name: t for name, t in parent.model.state_dict().items() if not name.startswith("critic.")}
     try:
-        model.load_state_dict(parent.model.state_dict())
+        model.load_state_dict(theirs | ours)
     except RuntimeError:
         raise UserError(
             f"the weights of {parent.path} do not fit: network, latent_dim, loss and the shape of the images must be\n"

@@ -203,7 +203,9 @@ def build(spec: Spec, shape: tuple[int, int, int], seed: int | None = None) -> V
 
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the default generator
         torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
-        return VAE(spec.network, spec.loss, shape, spec.latent_dim)
+        model = VAE(spec.network, spec.loss, shape, spec.latent_dim)
+        model.critic = spec.objective.critic(spec.latent_dim)
+        return model
 
 
 def load(path: str | Path) -> Run:

@@ -23,8 +23,9 @@ def stream(*name: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
-def evaluation_noise(rows: np.ndarray, latent_dim: int) -> Tensor:
-    """Standard normal noise (N, D) of the images with these row numbers: a function of row and D alone."""
+def evaluation_noise(rows: np.ndarray, latent_dim: int, sample: int = 0) -> Tensor:
+    """Standard normal noise (N, D) of the images with these row numbers: a function of row, D and sample alone."""
     blocks, which = np.unique(rows // BLOCK, return_inverse=True)
-    noise = [torch.randn(BLOCK, latent_dim, generator=stream("evaluation", b)) for b in blocks]
+    which_sample = (sample,) if sample else ()
+    noise = [torch.randn(BLOCK, latent_dim, generator=stream("evaluation", b, *which_sample)) for b in blocks]
     return torch.stack(noise)[torch.from_numpy(which), torch.from_numpy(rows % BLOCK)]

@@ -275,7 +275,8 @@ def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
     if spec.flips:
         mirrored = torch.rand(size, generator=stream(spec.seed, "flips", step)) < 0.5
         x = torch.where(mirrored.to(device).view(-1, 1, 1, 1), x.flip(-1), x)
-    noise = torch.randn(size, spec.latent_dim, generator=stream(spec.seed, "noise", step)).to(device)
+    codes = (spec.objective.samples, size) if spec.objective.samples > 1 else (size,)
+    noise = torch.randn(*codes, spec.latent_dim, generator=stream(spec.seed, "noise", step)).to(device)
     done = step / work.steps
     with work.autocast():
         terms = spec.objective(state.model, x, noise, torch.tensor(done, device=device))

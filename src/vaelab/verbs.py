@@ -103,7 +103,8 @@ def train(
         squared-error (se), their sum (ce+se), continuous-bernoulli (cb), laplace, or
         discretised-logistic:components=5.
     objective
-        How distortion and KL are weighed, such as beta:kl_weight=0.5,warmup=0.1,free_bits=0.1,reduction=mean.
+        How distortion and KL are weighed, such as beta:kl_weight=0.5,warmup=0.1,free_bits=0.1,reduction=mean; or
+        capacity:capacity=25, beta-tc:tc_weight=6, factor:gamma=10, info-mmd, dip, iwae:k=5,gradient=dreg.
     kl_weight
         Short for the objective's KL weight.
     epochs
