@@ -9,11 +9,11 @@ import vaelab
 
 FLOORS = [
     ["errors", "laws", "files", "console", "streams", "densities", "images", "separation"],
-    ["pictures", "likelihoods", "networks", "claims", "measures", "classifier"],
+    ["aggregate", "pictures", "likelihoods", "networks", "claims", "measures", "classifier"],
     ["sources", "models"],
     ["loading", "objectives"],
     ["metrics", "spec"],
-    ["plan", "store", "pace"],
+    ["evidence", "plan", "store", "pace"],
     ["state", "workers"],
     ["training", "interpolation", "projections", "embedding"],
     ["examinations"],

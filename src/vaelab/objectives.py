@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from vaelab.aggregate import total_correlation
 from vaelab.densities import Normal, kl_per_dimension, standard_normal
 from vaelab.laws import Count, NonNegative, Part
 from vaelab.likelihoods import Params
@@ -38,7 +39,6 @@ __all__ = [
     "Objective",
     "Terms",
     "mmd_to_prior",
-    "total_correlation",
 ]
 
 TINY = 1e-12
@@ -148,7 +148,8 @@ class Capacity(Weighing):
 class BetaTC(Weighing):
     r"""distortion + KL + (w - 1) TC: of the three parts of the KL only the total correlation is weighed, by w.
 
-    TC = KL(q(z) || prod_d q(z_d)), with q(z) estimated by the batch: `total_correlation`.
+    TC = KL(q(z) || prod_d q(z_d)), with q(z) the mixture of the batch's posteriors (the paper's minibatch-weighted
+    estimate, up to a constant).
     Source: Isolating Sources of Disentanglement in Variational Autoencoders, arXiv 1802.04942.
     """
 
@@ -158,22 +159,9 @@ class BetaTC(Weighing):
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
         del progress
         draw, distortion, kl = halves(model, x, noise)
-        correlation = total_correlation(draw.q, draw.z)
+        correlation = total_correlation(draw.q, draw.z).mean()
         loss = distortion + kl.sum() + (self.tc_weight - 1) * correlation
         return Terms(loss, distortion, kl.sum(), {"total_correlation": correlation}, draw)
-
-
-def total_correlation(q: Normal, z: Tensor) -> Tensor:
-    r"""mean_i log (1/B) sum_j q(z_i|x_j) - sum_d log (1/B) sum_j q(z_id|x_j), for codes z (B, D) of a batch; a scalar.
-
-    The minibatch-weighted estimate of arXiv 1802.04942, up to a constant: the posterior of the image itself is among
-    the B, so that its value depends on the size of the batch.
-    """
-    square = (z[:, None] - q.mean).square() * (-q.logvar).exp()
-    each = -0.5 * (square + q.logvar + math.log(2 * math.pi))  # (B, B, D): of code i under posterior j
-    log_size = math.log(len(z))
-    joint = each.sum(-1).logsumexp(1) - log_size
-    return (joint - (each.logsumexp(1) - log_size).sum(-1)).mean()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from vaelab.examinations import examine, is_examined, pixels, reference
 from vaelab.files import write_text
 from vaelab.images import Dataset
 from vaelab.loading import load
+from vaelab.objectives import Objective
 from vaelab.plan import choose_device, choose_plan, multiply_adds, using
 from vaelab.projections import panels
 from vaelab.protocol import Experiment, Setting, Study, read
@@ -232,10 +233,15 @@ def single(run: Run, workers: int) -> Results:
     return Results(study, (outcome,), {})
 
 
+def equally_long(spec: Spec) -> Objective:
+    """An objective that takes as long as the spec's, the same one for all that do."""
+    return spec.objective if spec.objective.samples > 1 else Spec().objective
+
+
 def estimate(study: Study, jobs: Mapping[Spec, Job], workers: int, device: str | None = None) -> float:
     """About how many seconds the missing runs and features take, from some of each kind, all workers at work."""
     missing = [job for job in jobs.values() if not job.run.finished]
-    alike = {job: replace(job.spec, seed=0, lr=1e-4, epochs=1, objective=Spec().objective) for job in missing}
+    alike = {job: replace(job.spec, seed=0, lr=1e-4, epochs=1, objective=equally_long(job.spec)) for job in missing}
     featured = [jobs[t.spec] for t in study.trials if "features" in needed(study.experiment(t.experiment))]
     featured = [job for job in dict.fromkeys(featured) if not is_examined(job.run, "features")]
     trained, looked = list(dict.fromkeys(alike.values())), {data_of(job.spec): job.spec for job in featured}

@@ -1,0 +1,70 @@
+"""Evidence: what importance sampling says is the evidence, for a model whose evidence is known, and for one naively."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vaelab import evidence
+from vaelab.evidence import log_evidence
+from vaelab.images import Dataset
+from vaelab.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, Likelihood
+from vaelab.models import VAE
+from vaelab.networks import Conv, Mlp
+from vaelab.streams import stream
+
+
+def model(likelihood: Likelihood, network: Mlp | Conv | None = None) -> VAE:
+    torch.manual_seed(0)
+    return VAE(network or Mlp((20,)), likelihood, (1, 8, 8), 4).eval()
+
+
+@pytest.mark.parametrize("likelihood", [CrossEntropy(), Gaussian(0.3), DiscretisedLogistic(2)], ids=str)
+def test_it_is_that_of_a_naive_estimate_in_double_precision(likelihood: Likelihood, digits: Dataset) -> None:
+    samples, images = 700, digits.splits["test"].select(slice(0, 20))
+    vae = model(likelihood, Conv((4, 6)))
+    found = log_evidence(vae, likelihood, images, samples)
+    double = model(likelihood, Conv((4, 6))).double()
+    double.decode = lambda z: VAE.decode(double, z)._replace(pixels=double.decoder(z))  # type: ignore[method-assign]
+    for i, row in enumerate(images.rows):
+        x = torch.from_numpy(images.uint8(i)).double() / 255
+        mean, logvar = double.encoder(x).chunk(2, -1)
+        sigma = (logvar / 2).exp()
+        noise = torch.cat([torch.randn(500, 4, generator=stream("evidence", row, 0)),
+                           torch.randn(200, 4, generator=stream("evidence", row, 500))]).double()  # fmt: skip
+        z = mean + sigma * noise
+        log_p = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
+        log_q = torch.distributions.Normal(mean, sigma).log_prob(z).sum(1)
+        weights = likelihood.log_prob(double.decode(z), x).flatten() + log_p - log_q
+        naive = weights.logsumexp(0) - math.log(samples)
+        assert found.value[i].item() == pytest.approx(naive.item(), abs=1e-4)
+        share = weights.softmax(0)
+        assert found.effective[i].item() == pytest.approx(1 / share.square().sum().item(), rel=1e-3)
+        assert found.error[i].item() == pytest.approx((samples * share).std().item() / math.sqrt(samples), rel=1e-3)
+
+
+def test_it_does_not_depend_on_how_images_and_samples_are_divided(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, vae = digits.splits["test"].select(slice(0, 12)), model(CrossEntropy())
+    whole = log_evidence(vae, CrossEntropy(), images, 600)
+    monkeypatch.setattr(evidence, "VALUES", 64 * 70)  # seventy images at once
+    counted: list[int] = []
+    parts = log_evidence(vae, CrossEntropy(), images, 600, lambda done, text="": counted.append(done))
+    torch.testing.assert_close(parts.value, whole.value, rtol=0, atol=1e-5)
+    assert counted == list(range(1, 13))
+    backwards = log_evidence(vae, CrossEntropy(), images.select(slice(None, None, -1)), 600)
+    torch.testing.assert_close(backwards.value.flip(0), whole.value, rtol=0, atol=1e-5)
+
+
+def test_its_error_is_that_of_repetition(digits: Dataset) -> None:
+    """The spread of the estimate over other noise, which other row numbers bring, is what it says of itself."""
+    images = digits.splits["test"]
+    same = replace(images, pixels=images.uint8(5).repeat(60, 0), rows=np.arange(60), labels=None)
+    found = log_evidence(model(CrossEntropy()), CrossEntropy(), same, 200)
+    assert found.value.std().item() == pytest.approx(found.error.mean().item(), rel=0.35)
+    assert (found.effective <= 200).all()
