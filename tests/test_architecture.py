@@ -17,6 +17,7 @@ FLOORS = [
     ["state", "workers"],
     ["training", "interpolation", "projections", "embedding"],
     ["examinations"],
+    ["evaluation"],
     ["protocol"],
     ["results"],
     ["studying", "page"],

@@ -9,6 +9,7 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vaelab import metrics
+from vaelab.densities import Normal
 from vaelab.images import Dataset
 from vaelab.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, SquaredError, Sum
 from vaelab.models import VAE
@@ -97,6 +98,17 @@ def test_standard_errors_are_those_of_a_mean() -> None:
 def test_active_units_are_those_that_vary() -> None:
     means = torch.randn(500, 3, generator=stream("units")) * torch.tensor([1.0, 0.01, 0.5])
     assert metrics.active_units(means) == 2
+
+
+def test_codes_that_share_nothing_have_no_total_correlation() -> None:
+    """Means that are independent over dimensions, and the same ones of which two are equal."""
+    mean, noise = torch.randn(2, 3000, 2, generator=stream("correlation"))
+    for width in (-2.0, -12.0):  # also where posteriors are nearly points
+        apart = metrics.of_codes(Normal(mean, torch.full_like(mean, width)), noise)
+        twins = metrics.of_codes(Normal(mean[:, :1].expand(-1, 2), torch.full_like(mean, width)), noise)
+        assert 0.5 < twins["total_correlation"]["value"] - apart["total_correlation"]["value"] < 10
+        assert apart["mutual_information"]["value"] <= math.log(3000) + 1e-6
+    assert "note" in apart["mutual_information"]
 
 
 def test_cross_entropy_of_grey_pixels_is_marked(digits: Dataset) -> None:

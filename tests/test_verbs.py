@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import folder_of_pictures
 from PIL import Image
 
@@ -55,11 +56,53 @@ def test_evaluate_prints_metrics_with_errors(trained: Run, capsys: pytest.Captur
     measured = json.loads(out)
     assert status == 0
     assert (measured["split"], measured["n"]) == ("test", 359)
-    assert measured == trained.metrics["test"]
+    kept = trained.metrics["test"]
+    assert {name: value for name, value in measured.items() if name != "metrics"} | {"metrics": kept["metrics"]} == kept
+    assert measured["metrics"].items() >= kept["metrics"].items()
     assert set(measured["metrics"]["negative_elbo"]) == {"value", "stderr"}
+    assert len(measured["kl_per_dimension"]) == 4
+    assert sum(measured["kl_per_dimension"]) == pytest.approx(measured["metrics"]["kl"]["value"], rel=1e-5)
+    evidence = measured["metrics"]["negative_log_evidence"]
+    assert evidence["value"] < measured["metrics"]["negative_elbo"]["value"]
+    assert (evidence["n"], evidence["samples"]) == (359, 100)
+    rate = measured["metrics"]["mutual_information"]["value"] + measured["metrics"]["marginal_kl"]["value"]
+    assert rate == pytest.approx(measured["metrics"]["kl"]["value"], rel=0.1)
     _, out, _ = say(capsys, "evaluate", trained.path, "--split", "train", "--n", 50)
     assert "train: 50 images of digits" in out
     assert "negative_elbo_of_mean" in out
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_full_evaluation_is_beside_pixels_and_pca_and_repeats(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted = tmp_path / "inception.pt"
+    torch.jit.script(Stand()).save(str(scripted))
+    words = ["evaluate", trained.path, "--full", "--evidence", 20, "--inception", scripted, "--json"]
+    status, out, _ = say(capsys, *words)
+    assert status == 0
+    assert say(capsys, *words)[1] == out, "the same input, the same output"
+    found = json.loads(out)["metrics"]
+    for name in ("ari", "nmi", "neighbour", "probe"):
+        for space in ("codes", "raw", "pca"):
+            assert 0 <= found[f"{space}_{name}"]["value"] <= 1
+            assert 0 < found[f"{space}_{name}"]["stderr"] < 0.1
+    assert found["raw_probe"]["value"] > 0.9 > found["pca_probe"]["value"] > 0.5
+    near, far = found["classifier_frechet_distance_of_train"], found["classifier_frechet_distance"]
+    assert 0 <= near["value"] < far["value"]
+    assert found["frechet_inception_distance"]["value"] > 0
+    assert found["kernel_inception_distance"]["stderr"] > 0
+    assert found["effective_samples"]["value"] <= 20
+    assert all(metric["stderr"] is not None for name, metric in found.items() if name not in ("loss", "active_units"))
+
+
+class Stand(torch.nn.Module):
+    """A few features of colour pictures of 8-bit values, as the Inception network gives many."""
+
+    def forward(self, x: torch.Tensor, return_features: bool) -> torch.Tensor:
+        assert return_features
+        assert x.dtype == torch.uint8
+        return x.float().div(255).flatten(1)[:, ::16]
 
 
 def test_new_pictures_of_any_size_go_through_a_run(
@@ -201,7 +244,7 @@ def test_a_run_is_used_from_anywhere(
     assert status == 0, err
     run = tmp_path / json.loads(out)["run"]
     monkeypatch.chdir("/")
-    status, out, _ = say(capsys, "evaluate", run, "--json")
+    status, out, _ = say(capsys, "evaluate", run, "--evidence", 0, "--json")
     assert status == 0
     assert json.loads(out) == vaelab.load(run).metrics["test"]
 
@@ -265,6 +308,8 @@ WRONG = {
     "evaluate nowhere": "there is no run at nowhere",
     "evaluate RUN --split tset": 'no split "tset"',
     "evaluate RUN --n 0": "n must be at least 1, got 0",
+    "evaluate RUN --evidence 6000": "evidence is a number of samples from 0 to 5000, got 6000",
+    "evaluate RUN --inception EMPTY": "is no TorchScript file",
     "evaluate RUN --data EMPTY": "it is empty",
     "reconstruct RUN missing.png --out x.png": "missing.png",
     "reconstruct RUN BROKEN --out x.png": "not a picture",

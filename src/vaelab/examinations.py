@@ -40,10 +40,13 @@ __all__ = [
     "EXAMINATIONS",
     "Reference",
     "arrays",
+    "beside",
     "examine",
     "examined",
+    "frechet",
     "has_prior",
     "is_examined",
+    "pixels",
     "prior_samples",
     "reference",
 ]
@@ -89,6 +92,12 @@ def examine(run: Run, name: str, against: Reference) -> None:
 
 
 # What runs are held against.
+
+
+def beside(run: Run) -> Path:
+    """The folder of the references of a run: that of its study, or one beside it."""
+    of_study = run.path.parent.parent / "references"
+    return of_study if of_study.is_dir() else run.path.parent / "references"
 
 
 @dataclass(frozen=True)

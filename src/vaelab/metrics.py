@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaelab.aggregate import rate_parts, total_correlation
 from vaelab.console import Advance, progress
-from vaelab.densities import Normal, kl_normal, standard_normal
+from vaelab.densities import Normal, kl_normal, kl_per_dimension, standard_normal
 from vaelab.images import Images
 from vaelab.likelihoods import CrossEntropy, Distortion
 from vaelab.models import VAE, Draw
@@ -42,6 +43,7 @@ __all__ = [
     "fidelity",
     "footnotes",
     "is_binary",
+    "mean_and_error",
     "measure",
     "monitor",
     "sharpness",
@@ -50,6 +52,7 @@ __all__ = [
 
 Metrics = dict[str, dict[str, Any]]  # name -> {"value", "stderr"}
 BATCH_VALUES = 2**22  # pixel values that are evaluated at once
+AGGREGATED, CORRELATED = 500, 2000  # codes whose density under the aggregate is measured; posteriors that mix for a TC
 ACTIVE = 0.01  # variance of the posterior mean above which a latent dimension is active
 
 
@@ -252,6 +255,34 @@ def measure(run: str, model: VAE, objective: Objective, source: str, images: Ima
     """The metrics of a run's model on some images, as `evaluate` gives and metrics.json holds them."""
     with progress(f"evaluating {images.split}", len(images)) as advance:
         values = evaluate(model, objective, images, advance)
+    q = encode_all(model, images)
+    values |= of_codes(q, evaluation_noise(images.rows, model.latent_dim).to(q.mean))
     for name, note in footnotes(model.distortion, values, images).items():
         values[name]["note"] = note
-    return {"run": run, "data": source, "split": images.split, "n": len(images), "metrics": values}
+    kl = kl_per_dimension(q, standard_normal(q.mean)).double().mean(0).tolist()
+    return {"run": run, "data": source, "split": images.split, "n": len(images), "metrics": values,
+            "kl_per_dimension": kl}  # fmt: skip
+
+
+def of_codes(q: Normal, noise: Tensor) -> Metrics:
+    """What the codes of all images are together: the two parts of the rate, and how much dimensions know of each other.
+
+    With errors over `AGGREGATED` images; the mixture is of all, that of the total correlation of `CORRELATED`, theirs
+    among them.
+    """
+    count = len(q.mean)
+    few = torch.linspace(0, count - 1, min(count, CORRELATED)).long()
+    some = few[:: math.ceil(len(few) / AGGREGATED)]
+    own = Normal(q.mean[some], q.logvar[some])
+    z = own.sample(noise[some])
+    sums = Sums()
+    sums.add(rate_parts(own, z, q))
+    parts = [total_correlation(Normal(q.mean[few], q.logvar[few]), part) for part in z.split(50)]
+    sums.add({"total_correlation": torch.cat(parts)})
+    metrics = sums.metrics()
+    for metric in metrics.values():
+        metric["n"] = len(some)
+    if metrics["mutual_information"]["value"] > math.log(count) - 1:
+        most = f"at most log {count:,} = {math.log(count):.3g} nats can be seen"
+        metrics["mutual_information"]["note"] = f"{most}; what is missing here is too much in marginal_kl"
+    return metrics

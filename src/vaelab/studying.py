@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.console import notice, progress
-from vaelab.examinations import examine, is_examined, pixels, reference
+from vaelab.examinations import beside, examine, is_examined, pixels, reference
 from vaelab.files import write_text
 from vaelab.images import Dataset
 from vaelab.loading import load
@@ -224,7 +224,7 @@ def single(run: Run, workers: int) -> Results:
     study = Study(run.key, f"Run {run.key}", "", run.spec.data, {}, {"": {}}, (run.spec.seed,), (experiment,))
     names = needed(experiment)
     with progress("examining", len(names)) as advance, using(1):
-        against = reference(run.dataset, run.spec.seed, run.path.parent / "references")
+        against = reference(run.dataset, run.spec.seed, beside(run))
         for done, name in enumerate(names, 1):
             if not is_examined(run, name):
                 examine(run, name, against)

@@ -31,6 +31,7 @@ else:  # what the command line parses
 NAMED = 50  # skipped files that train names
 STILL = (".png", ".pdf")
 SURVEY = 64  # pixels a side as which pictures are looked through that need resizing
+MOST_SAMPLES = 5000  # of an image, for its evidence
 FEW_STEPS = 100  # of training, below which a model has hardly begun to learn
 
 __all__ = [
@@ -243,9 +244,18 @@ def remarks(dataset: Dataset) -> list[str]:
 
 
 def evaluate(
-    run: RunLike, *, data: str | None = None, split: str | None = None, n: int | None = None
+    run: RunLike,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    n: int | None = None,
+    evidence: int | None = None,
+    full: bool = False,
+    inception: Path | None = None,
 ) -> dict[str, Any]:
     """Measure a run on a split of its data, or of other data: every metric with its standard error over images.
+
+    The log evidence is measured with 100 samples on 500 images, unless EVIDENCE says with how many on all.
 
     Parameters
     ----------
@@ -257,24 +267,36 @@ def evaluate(
         test, validation or train; test if not given, or all of other data that store no test split.
     n
         Only N images, spread evenly over the split.
+    evidence
+        Samples an image for the log evidence of all images, up to 5,000; 0 leaves it out.
+    full
+        Also how well categories are told apart, and how near prior samples are to images (trains a classifier once).
+    inception
+        The Inception network of FID as TorchScript: adds FID and KID.
     """
+    from vaelab import evaluation
     from vaelab.metrics import measure
     from vaelab.plan import processors, using
     from vaelab.store import pick
 
     run = _run(run)
-    model = run.model
-    if data is None:
-        images = pick(run.dataset, split or "test")
-    else:
-        dataset = _other(data, run)
-        for line in remarks(dataset):
-            notice(line)
-        images = pick(dataset, split) if split else dataset.unsplit()
+    if evidence is not None and not 0 <= evidence <= MOST_SAMPLES:
+        raise UserError(f"evidence is a number of samples from 0 to {MOST_SAMPLES}, got {evidence}")
+    dataset = run.dataset if data is None else _other(data, run)
+    for line in remarks(dataset) if data else ():
+        notice(line)
+    images = dataset.unsplit() if data and split is None else pick(dataset, split or "test")
     if n is not None:
         images = images.spread(_positive("n", n))
     with using(min(run.origin["plan"]["threads"], processors())):  # as when metrics.json was written: the same digits
-        return measure(run.key, model, run.spec.objective, run.spec.data if data is None else data, images)
+        found = measure(run.key, run.model, run.spec.objective, data or run.spec.data, images)
+        found["metrics"] |= evaluation.evidence(run, images, evidence)
+        if full:
+            apart = images.split in ("validation", "test")  # from the training images, to which a probe may be fitted
+            found["metrics"] |= evaluation.separations(run, images, dataset.splits["train"] if apart else None)
+        if full or inception:
+            found["metrics"] |= evaluation.sample_quality(run, images, inception)
+    return found
 
 
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
