@@ -13,7 +13,7 @@ FLOORS = [
     ["sources", "models"],
     ["loading", "objectives"],
     ["metrics", "spec"],
-    ["evidence", "plan", "store", "pace"],
+    ["diagnosis", "evidence", "plan", "store", "pace"],
     ["state", "workers"],
     ["training", "interpolation", "projections", "embedding"],
     ["examinations"],

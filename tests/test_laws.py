@@ -40,7 +40,16 @@ from vaelab.objectives import (
 )
 from vaelab.streams import evaluation_noise, stream
 
-NETWORKS = [Mlp(), Mlp(hidden=()), Mlp(hidden=(30, 20)), Conv(), Conv(widths=(4, 6)), ReportA(), ReportA(4, 0)]
+NETWORKS = [
+    Mlp(),
+    Mlp(hidden=()),
+    Mlp((20,), "tanh"),
+    Mlp(hidden=(30, 20)),
+    Conv(),
+    Conv(widths=(4, 6)),
+    ReportA(),
+    ReportA(4, 0),
+]
 DISTORTIONS = [
     CrossEntropy(),
     SquaredError(),

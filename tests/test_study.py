@@ -68,9 +68,9 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_shipped_studies_cover_every_row_of_the_reports() -> None:
-    assert set(shipped()) == set(SOURCES)
-    for name, rows in SOURCES.items():
-        study = read(name)
+    assert set(shipped()) > set(SOURCES)
+    for name in shipped():
+        study, rows = read(name), SOURCES.get(name, set())
         assert {row for e in study.experiments for row in e.rows} == rows == set(study.rows)
         assert all(c.sentence and c.source and c.expected for e in study.experiments for c in e.claims)
 

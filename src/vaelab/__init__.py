@@ -12,12 +12,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vaelab.errors import UserError
     from vaelab.store import Run, load
-    from vaelab.verbs import data, embed, evaluate, interpolate, model, reconstruct, report, sample, study, train
+    from vaelab.verbs import (
+        data,
+        doctor,
+        embed,
+        evaluate,
+        interpolate,
+        model,
+        reconstruct,
+        report,
+        sample,
+        study,
+        train,
+    )
     from vaelab.verbs import list_ as list  # noqa: A004
 
 __version__ = "0.1.0"
 
-VERBS = ("data", "embed", "evaluate", "interpolate", "model", "reconstruct", "report", "sample", "study", "train")
+VERBS = (
+    "data",
+    "doctor",
+    "embed",
+    "evaluate",
+    "interpolate",
+    "model",
+    "reconstruct",
+    "report",
+    "sample",
+    "study",
+    "train",
+)
 PUBLIC = {name: ("vaelab.verbs", name) for name in VERBS}
 PUBLIC |= {
     "UserError": ("vaelab.errors", "UserError"),
@@ -30,6 +54,7 @@ __all__ = [
     "Run",
     "UserError",
     "data",
+    "doctor",
     "embed",
     "evaluate",
     "interpolate",

@@ -58,6 +58,15 @@ def show_metrics(measured: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
     return metrics_table([measured])
 
 
+def show_findings(findings: list[Any], _: dict[str, Any]) -> Iterable[str]:
+    for state in ("alarm", "note", "well", "open"):
+        for found in (f for f in findings if f.state == state):
+            yield f"{state:<6} {found.ailment}: {found.number}"
+            yield from (f"{'':<6} {text}" for text in (found.meaning, found.remedy and f"try: {found.remedy}") if text)
+    if not any(f.state == "alarm" for f in findings):
+        yield "no alarm"
+
+
 def metrics_table(columns: list[dict[str, Any]]) -> Iterable[str]:
     """Metrics as lines, a column for each split that was measured, with standard errors over images."""
     for column in columns:
@@ -162,6 +171,7 @@ VERBS: dict[str, Verb] = {
         "run": str(run.path), "key": run.key, "outcome": run.outcome, "from_epoch": run.from_epoch,
         "images_trained": run.images_trained}),
     "evaluate": Verb(verbs.evaluate, show_metrics, lambda measured, _: measured),
+    "doctor": Verb(verbs.doctor, show_findings, lambda found, _: {"findings": [f._asdict() for f in found]}),
     "reconstruct": Verb(verbs.reconstruct, wrote, drawn),
     "interpolate": Verb(verbs.interpolate, wrote, drawn),
     "sample": Verb(verbs.sample, wrote, drawn),

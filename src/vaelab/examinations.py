@@ -3,6 +3,7 @@ r"""Examinations: what is found out about a finished run besides its metrics, on
     features         codes against pixels and a classifier's features: PCA, k-means, t-SNE, and numbers
     interpolations   paths between categories, and how the classifier sees them
     samples          images of the prior: how much they differ, how sharp they are, how far from the test images
+    evidence         -log p(x) of the test images by importance sampling
     leaks            what the colours of background, hair and skin alone tell of the category
 
 An examination is a function (run, reference) -> (numbers, arrays) and stands in `EXAMINATIONS` under its name. It
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor
 
 from vaelab.classifier import Classifier, accuracy, train_classifier
+from vaelab.console import progress
+from vaelab.evidence import log_evidence
 from vaelab.files import read_json, write_json
 from vaelab.images import Dataset, Images
 from vaelab.interpolation import alphas, draw_pairs, interpolate
@@ -58,6 +61,7 @@ PAIRS = 200  # of interpolation, in numbers
 SHOWN = 7  # and in pictures
 STEPS = 21  # values of alpha
 SAMPLES = 2000  # of the prior, in numbers
+EVIDENCE = 5000  # samples of the posterior of each image, as the literature has it
 KEPT = 64  # and in pictures
 
 Numbers = dict[str, float]
@@ -286,6 +290,18 @@ def samples(run: Run, against: Reference) -> tuple[Numbers, Arrays]:
     return numbers, {"images": _uint8(made[:KEPT])}
 
 
+def evidence(run: Run, against: Reference) -> tuple[Numbers, Arrays]:
+    likelihood = run.model.distortion.as_likelihood(run.spec.objective.effective_kl_weight(run.model.shape))
+    if likelihood is None:
+        return {}, {}
+    images = shown(against.dataset).spread(POINTS)
+    with progress("log evidence", len(images)) as advance:
+        found = log_evidence(run.model, likelihood, images, EVIDENCE, advance)
+    numbers = {"negative_log_evidence": -found.value.mean().item(), "effective_samples": found.effective.mean().item(),
+               "error_of_sampling": found.error.square().sum().sqrt().item() / len(images)}  # fmt: skip
+    return numbers, {}
+
+
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
     r"""|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) between the Gaussians fitted to two sets of features.
 
@@ -328,5 +344,5 @@ def _colours(x: Tensor, places: list[tuple[slice, slice]]) -> np.ndarray:
 
 
 EXAMINATIONS: dict[str, Callable[[Run, Reference], tuple[Numbers, Arrays]]] = {
-    f.__name__: f for f in (features, interpolations, samples, leaks)
+    f.__name__: f for f in (features, interpolations, samples, evidence, leaks)
 }

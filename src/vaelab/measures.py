@@ -31,7 +31,8 @@ __all__ = ["CURVES", "METRICS", "Measure", "Record"]
 
 CURVES = ("loss", "cross_entropy", "squared_error", "kl", "negative_elbo")
 BOUNDS = ("cross_entropy_of_mean", "squared_error_of_mean", "negative_elbo_of_mean")
-METRICS = (*CURVES, *BOUNDS, "mse", "psnr", "ssim", "sharpness", "active_units")
+PARTS = ("mutual_information", "marginal_kl", "total_correlation")
+METRICS = (*CURVES, *BOUNDS, *PARTS, "bits_per_dim", "mse", "psnr", "ssim", "sharpness", "active_units")
 SPLITS = ("train", "validation", "test")
 
 Curve = list[tuple[float, float]]

@@ -30,6 +30,7 @@ from vaelab.objectives import Objective, Terms
 from vaelab.streams import evaluation_noise, stream
 
 __all__ = [
+    "ACTIVE",
     "Batch",
     "Metrics",
     "active_units",

@@ -18,7 +18,7 @@ from vaelab.densities import Normal
 from vaelab.likelihoods import Distortion, Params
 from vaelab.networks import Network, Shape
 
-__all__ = ["VAE", "Draw", "Layer", "layers"]
+__all__ = ["LOGVAR", "VAE", "Draw", "Layer", "layers"]
 
 LOGVAR = (-20.0, 10.0)  # with KL weight 0 the posterior may shrink to a point: e^-10 is as small as sigma may become
 

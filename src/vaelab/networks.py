@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -24,11 +24,11 @@ __all__ = ["Conv", "Mlp", "Network", "ReportA", "Shape"]
 Shape = tuple[int, int, int]  # channels, height, width
 
 
-def dense(widths: Sequence[int]) -> list[nn.Module]:
-    """Linear layers through `widths`, with ReLU between them but not after the last."""
+def dense(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
+    """Linear layers through `widths`, with activations between them but not after the last."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after), activation()]
     return layers[:-1]
 
 
@@ -38,12 +38,17 @@ class Mlp:
 
     name: ClassVar[str] = "mlp"
     hidden: tuple[Count, ...] = (400,)
+    activation: Literal["relu", "tanh"] = field(default="relu", metadata={"legacy": "relu"})
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        return nn.Sequential(nn.Flatten(), *dense([math.prod(shape), *self.hidden, 2 * latent_dim]))
+        return nn.Sequential(nn.Flatten(), *self._dense([math.prod(shape), *self.hidden, 2 * latent_dim]))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        return nn.Sequential(*dense([latent_dim, *reversed(self.hidden), math.prod(shape)]), nn.Unflatten(1, shape))
+        widths = [latent_dim, *reversed(self.hidden), math.prod(shape)]
+        return nn.Sequential(*self._dense(widths), nn.Unflatten(1, shape))
+
+    def _dense(self, widths: Sequence[int]) -> list[nn.Module]:
+        return dense(widths, {"relu": nn.ReLU, "tanh": nn.Tanh}[self.activation])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from vaelab.likelihoods import CrossEntropy, Distortion, Gaussian, SquaredError
 from vaelab.networks import Conv, Mlp, Network, ReportA
 from vaelab.objectives import Beta, Objective
 
-__all__ = ["PRESETS", "Spec", "change", "check", "decode", "encode", "key", "preset"]
+__all__ = ["PRESETS", "Spec", "change", "check", "decode", "encode", "flags", "key", "preset"]
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,17 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {"name": value.name} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     return list(value) if isinstance(value, tuple) else value
+
+
+def flags(spec: Spec) -> list[str]:
+    """The words after `vaelab train` that give this spec."""
+    plain, words = Spec(data=spec.data), [spec.data]
+    for f in fields(spec):
+        value = getattr(spec, f.name)
+        if value != getattr(plain, f.name) and f.name != "parent":
+            told = [] if value is True else [word(value) if hasattr(value, "__dataclass_fields__") else _text(value)]
+            words += [f"--{f.name.replace('_', '-')}", *told]
+    return words
 
 
 def word(value: Any) -> str:

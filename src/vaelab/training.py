@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelab.console import command, notice, progress
+from vaelab.diagnosis import watch
 from vaelab.errors import UserError
 from vaelab.files import MEND, write_json
 from vaelab.images import Dataset, Images
@@ -313,7 +314,10 @@ def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: S
     for split, values in terms.items():
         refuse_unfit({f"{name} of the {split} images": value for name, value in values.items()}, epoch, state.step)
     row = {"epoch": epoch, "step": state.step, "seconds": round(seconds, 3)} | {"validation": {}} | terms
-    write_history(run, [*run.history, row])
+    write_history(run, rows := [*run.history, row])
+    for finding in watch(spec, rows):
+        notice(f"warning after epoch {epoch}: {finding.ailment}: {finding.number}; {finding.meaning}.\n"
+               f"  Try: {finding.remedy}")  # fmt: skip
     if spec.keep == "best" and row["validation"]["loss"] < state.best_loss:
         state.best_loss = row["validation"]["loss"]
         state.best = {n: t.detach().clone() for n, t in state.kept.state_dict().items()}

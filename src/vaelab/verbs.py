@@ -17,6 +17,7 @@ from vaelab.errors import UserError, unknown
 if TYPE_CHECKING:
     import numpy as np
 
+    from vaelab.diagnosis import Finding
     from vaelab.images import Dataset
     from vaelab.models import Layer
     from vaelab.results import Results
@@ -36,6 +37,7 @@ FEW_STEPS = 100  # of training, below which a model has hardly begun to learn
 
 __all__ = [
     "data",
+    "doctor",
     "embed",
     "evaluate",
     "interpolate",
@@ -299,6 +301,22 @@ def evaluate(
     return found
 
 
+def doctor(run: RunLike) -> list[Finding]:
+    """Say what ails a run: each ailment with the number that shows it, what it means, and one command to try.
+
+    Parameters
+    ----------
+    run
+        The folder of a run.
+    """
+    from vaelab.diagnosis import Case, diagnose, look
+
+    run = _run(run)
+    splits = run.dataset.splits
+    images = splits.get("validation") or splits["train"]
+    return diagnose(Case(run.spec, run.history, run.model, look(run.model, images)))
+
+
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
     """Reconstruct picture files of any size; OUT shows the originals above their reconstructions.
 
@@ -555,7 +573,7 @@ def study(
     Parameters
     ----------
     study
-        A shipped study (digits, mnist, cifar10, faces) or a file that ends in .toml.
+        A shipped study (digits, mnist, cifar10, faces, ...; --list names them) or a file that ends in .toml.
     data
         Other images than the study names.
     seeds

@@ -1,0 +1,99 @@
+"""The doctor: each sickness that is made on purpose is found, and a healthy run raises no alarm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vaelab import cli, diagnosis
+from vaelab.diagnosis import Case, Codes, Finding, diagnose, look, watch
+from vaelab.loading import load
+from vaelab.spec import Spec, change, flags
+from vaelab.store import Run
+from vaelab.training import fit
+
+BASE = Spec(latent_dim=6, epochs=25, batch_size=64, lr=2e-3, validation=0.2)
+SICK: dict[str, tuple[str, dict[str, Any]]] = {
+    "collapse": ("posterior collapse", {"objective": "beta:kl_weight=1000"}),
+    "wide": ("sigma far from the residual", {"loss": "se"}),
+    "narrow": ("sigma far from the residual", {"loss": "gaussian:sigma=0.01"}),
+    "hole": ("prior hole", {"objective": "beta:kl_weight=0.0001"}),
+    "overfit": ("overfitting", {"subset": 80, "epochs": 300}),
+    "fast": ("learning rate too high", {"lr": 0.06}),
+    "slow": ("learning rate too low, or too few epochs", {"lr": 1e-5}),
+}
+
+
+def findings(changes: dict[str, Any], out: Path) -> dict[str, Finding]:
+    spec = change(BASE, changes)
+    dataset = load("digits", **spec.loaded)
+    [run] = fit([spec], dataset, out, device="cpu", precision="float32", threads=1)
+    seen = look(run.model, dataset.splits["validation"])
+    return {f.ailment: f for f in diagnose(Case(spec, run.history, run.model, seen))}
+
+
+@pytest.mark.parametrize(("ailment", "changes"), SICK.values(), ids=SICK)
+def test_a_sickness_made_on_purpose_is_found_with_a_remedy_that_can_be_run(
+    ailment: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    found = findings(changes, tmp_path)[ailment]
+    assert found.state == "alarm", found
+    assert any(c.isdigit() for c in found.number)
+    words = found.remedy.split()
+    assert words[:3] == ["vaelab", "train", "digits"]
+    function, bound, _ = cli.application().parse_args(words[1:], exit_on_error=False, print_error=False)
+    assert function.__name__ == "train"
+    assert bound.arguments["data"] == "digits"
+
+
+def test_a_healthy_run_raises_no_alarm(tmp_path: Path) -> None:
+    assert not [f for f in findings({}, tmp_path).values() if f.state == "alarm"]
+
+
+def test_notes_are_no_alarms(tmp_path: Path) -> None:
+    assert findings({"loss": "ce"}, tmp_path)["cross entropy read as likelihood"].state == "note"
+    seen = Codes(10.0, np.zeros(20), 3, (-2.0, 0.1), 0.2, 0.1, True)
+    found = diagnosis.dead_dimensions(Case(Spec(latent_dim=20), [], None, seen))
+    assert (found.state, found.number) == ("note", "17 of 20 dimensions are not in use")
+    assert "--latent-dim 6" in found.remedy
+
+
+def test_warnings_come_once_and_while_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    findings({"objective": "beta:kl_weight=1000"}, tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning after epoch")]
+    assert len(said) == 1
+    assert said[0].startswith(f"warning after epoch {diagnosis.EPOCHS}: posterior collapse: KL ")
+
+
+def rows(*losses: float) -> list[dict[str, Any]]:
+    terms = [{"loss": loss, "kl": 5.0} for loss in losses]
+    return [{"epoch": i, "train": t, "validation": t} for i, t in enumerate(terms, 1)]
+
+
+def test_curves_that_fall_are_well_and_short_ones_open() -> None:
+    assert not watch(Spec(), rows(100, 60, 50, 46, 45, 44.8))
+    assert diagnosis.rate_too_low(Case(Spec(), rows(100, 60, 50, 46, 45, 44.8))).state == "well"
+    assert diagnosis.rate_too_low(Case(Spec(), rows(100, 95, 90, 85, 80))).state == "alarm"
+    assert diagnosis.rate_too_low(Case(Spec(), rows(100, 95))).state == "open"
+    assert [f.ailment for f in watch(Spec(), rows(100, 50, 45, 44, 43, 70))] == ["learning rate too high"]
+
+
+def test_the_verb_prints_alarms_first(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", str(trained.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    states = [line.split()[0] for line in lines if not line.startswith(" ")]
+    order = ["alarm", "note", "well", "open"]
+    assert [s for s in states if s in order] == sorted((s for s in states if s in order), key=order.index)
+
+
+def test_flags_give_the_spec_again() -> None:
+    spec = change(Spec(data="a folder"), {"loss": "gaussian:sigma=pixel", "network": "mlp:hidden=30,20", "flips": True,
+                                          "objective": "iwae:k=3", "size": 32, "binarise": "fixed"})  # fmt: skip
+    words = flags(replace(spec, seed=4))
+    _, bound, _ = cli.application().parse_args(["train", *words], exit_on_error=False, print_error=False)
+    given = {name: value for name, value in bound.arguments.items() if name != "data"}
+    assert change(Spec(data=bound.arguments["data"]), given) == replace(spec, seed=4)
