@@ -64,7 +64,7 @@ def test_words_are_read(changes: dict[str, Any], expected: Spec) -> None:
         ),
         ({"size": 4}, "size must be from 8 to 256 pixels, got 4"),
         ({"network": "cnn"}, 'unknown network "cnn"; did you mean "conv"? (have: conv, mlp, report-a)'),
-        ({"network": "mlp:widths=3"}, "network mlp has no field widths (it has: hidden)"),
+        ({"network": "mlp:widths=3"}, "network mlp has no field widths (it has: hidden, activation)"),
         ({"network": "mlp:hidden=0"}, "hidden must be at least 1, got 0"),
         ({"loss": "mse"}, 'unknown loss "mse"'),
         ({"objective": "beta:3"}, '"3" is not of the form field=value'),
