@@ -27,7 +27,7 @@ from vaelab.errors import UserError
 from vaelab.evidence import log_evidence
 from vaelab.examinations import beside, frechet, has_prior, pixels, prior_samples, reference
 from vaelab.images import Images
-from vaelab.metrics import Metrics, encode_all, mean_and_error
+from vaelab.metrics import Metrics, encode_all, likelihood_of, mean_and_error
 from vaelab.projections import kmeans, pca
 from vaelab.separation import agreement, linear_probe, nearest_neighbour
 from vaelab.store import Run
@@ -48,12 +48,12 @@ def evidence(run: Run, images: Images, samples: int | None) -> Metrics:
     """
     if samples is None:
         images, samples = images.spread(SOME[0]), SOME[1]
-    likelihood = run.model.distortion.as_likelihood(run.spec.objective.effective_kl_weight(run.model.shape))
+    likelihood = likelihood_of(run.model, run.spec.objective)
     if likelihood is None or not samples:
         return {}
     with progress(f"log evidence, {samples} samples an image", len(images)) as advance:
         found = log_evidence(run.model, likelihood, images, samples, advance)
-    sampling = found.error.square().sum().sqrt().item() / len(images)
+    sampling = found.error_of_mean
     effective = found.effective.median().item()
     note = (f"{len(images):,} images with {samples:,} samples each, {effective:.3g} of them effective in the median; "
             f"error of sampling {sampling:.2g}")  # fmt: skip

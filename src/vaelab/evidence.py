@@ -43,6 +43,11 @@ class LogEvidence(NamedTuple):
     error: Tensor
     effective: Tensor
 
+    @property
+    def error_of_mean(self) -> float:
+        """The standard error, from sampling alone, of the mean over images."""
+        return self.error.square().sum().sqrt().item() / len(self.error)
+
 
 @torch.no_grad()
 def log_evidence(

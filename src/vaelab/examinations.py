@@ -30,7 +30,7 @@ from vaelab.evidence import log_evidence
 from vaelab.files import read_json, write_json
 from vaelab.images import Dataset, Images
 from vaelab.interpolation import alphas, draw_pairs, interpolate
-from vaelab.metrics import batches, detail, encode_all
+from vaelab.metrics import batches, detail, encode_all, likelihood_of
 from vaelab.models import VAE
 from vaelab.networks import Shape
 from vaelab.projections import kmeans, panels, pca
@@ -291,14 +291,14 @@ def samples(run: Run, against: Reference) -> tuple[Numbers, Arrays]:
 
 
 def evidence(run: Run, against: Reference) -> tuple[Numbers, Arrays]:
-    likelihood = run.model.distortion.as_likelihood(run.spec.objective.effective_kl_weight(run.model.shape))
+    likelihood = likelihood_of(run.model, run.spec.objective)
     if likelihood is None:
         return {}, {}
     images = shown(against.dataset).spread(POINTS)
     with progress("log evidence", len(images)) as advance:
         found = log_evidence(run.model, likelihood, images, EVIDENCE, advance)
     numbers = {"negative_log_evidence": -found.value.mean().item(), "effective_samples": found.effective.mean().item(),
-               "error_of_sampling": found.error.square().sum().sqrt().item() / len(images)}  # fmt: skip
+               "error_of_sampling": found.error_of_mean}  # fmt: skip
     return numbers, {}
 
 

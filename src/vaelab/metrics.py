@@ -24,7 +24,7 @@ from vaelab.aggregate import rate_parts, total_correlation
 from vaelab.console import Advance, progress
 from vaelab.densities import Normal, kl_normal, kl_per_dimension, standard_normal
 from vaelab.images import Images
-from vaelab.likelihoods import CrossEntropy, Distortion
+from vaelab.likelihoods import CrossEntropy, Distortion, Likelihood
 from vaelab.models import VAE, Draw
 from vaelab.objectives import Objective, Terms
 from vaelab.streams import evaluation_noise, stream
@@ -44,6 +44,7 @@ __all__ = [
     "fidelity",
     "footnotes",
     "is_binary",
+    "likelihood_of",
     "mean_and_error",
     "measure",
     "monitor",
@@ -94,13 +95,18 @@ def calibrate(model: VAE, images: Images) -> None:
             model.shared.copy_(fitted)
 
 
+def likelihood_of(model: VAE, objective: Objective) -> Likelihood | None:
+    """The likelihood that the loss of a model stands for at the weight it was trained with, if there is one."""
+    return model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
+
+
 def bounds(model: VAE, objective: Objective, draw: Draw, x: Tensor) -> dict[str, Tensor]:
     """The per-image terms of one pass, each (B,): cross_entropy, squared_error, kl and, where it exists, the bound."""
     logits = draw.params._replace(pixels=model.distortion.logits(draw.params))
     kl = kl_normal(draw.q, standard_normal(draw.q.mean))
     squared = (model.distortion.mean(draw.params) - x).square().flatten(1).sum(1)
     terms = {"cross_entropy": CrossEntropy()(logits, x), "squared_error": squared, "kl": kl}
-    likelihood = model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
+    likelihood = likelihood_of(model, objective)
     if isinstance(likelihood, CrossEntropy):  # which stands there already
         terms["negative_elbo"] = kl + terms["cross_entropy"]
     elif likelihood is not None:
@@ -115,7 +121,7 @@ def bits_per_dim(model: VAE, objective: Objective, draw: Draw, batch: Batch) -> 
     uniform in [0, 1), plus 8: by Jensen's inequality E_u log p bounds the log probability of the level.
     Source: A note on the evaluation of generative models, arXiv 1511.01844.
     """
-    likelihood = model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
+    likelihood = likelihood_of(model, objective)
     if likelihood is None or likelihood.support == "binary":
         return {}
     x, offset = batch.x, 0
