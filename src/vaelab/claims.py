@@ -201,7 +201,8 @@ class Between:
         for k, name in enumerate(names):
             for bound, wanted in zip((self.high, self.low), SIGNS, strict=True):
                 if math.isfinite(bound):
-                    found.append(Contrast(f"{name or 'value'} − {bound:g}", y[:, k] - bound, wanted))
+                    value = f"value at {name}" if name else "value"
+                    found.append(Contrast(f"{value} − {bound:g}", y[:, k] - bound, wanted))
         return found
 
 

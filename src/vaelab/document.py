@@ -307,7 +307,9 @@ def _spread(values: Sequence[float] | np.ndarray, decimals: int) -> tuple[str, s
 
 
 def _number(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}".replace("-", "−") if math.isfinite(value) else "not finite"
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
 def _verdict(claim: Mapping[str, Any]) -> dict[str, Any]:
