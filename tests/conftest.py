@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 os.environ["VAELAB_CACHE"] = tempfile.mkdtemp(prefix="vaelab-tests-")  # before anything reads it
 os.environ.pop("VAELAB_DATA", None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a script puts in the background ignores it
 
 import pytest
 import torch

@@ -73,6 +73,7 @@ OBJECTIVES = [
     Beta(4.0, warmup=0.5),
     Beta(free_bits=0.3),
     Beta(0.5, reduction="mean"),
+    Beta(k=3),
     Capacity(),
     BetaTC(),
     Factor(hidden=(8,)),
@@ -408,6 +409,14 @@ def test_dip_penalises_covariance(pixels: torch.Tensor) -> None:
         expected = 2 * (excess.sum() - excess.trace()) + 3 * excess.trace()
         found = loss_of(Dip(2.0, 3.0, of), pixels) - plain.loss.item()  # type: ignore[arg-type]
         assert found == pytest.approx(expected.item(), rel=1e-3, abs=1e-4)
+
+
+def test_several_codes_of_an_image_average_the_loss_and_leave_the_bound(pixels: torch.Tensor) -> None:
+    several, one, now = Beta(k=3, kl_weight=2.0), Beta(kl_weight=2.0), torch.tensor(1.0)
+    model = small(one, Gaussian(0.3))
+    noise = codes(several, 0)
+    losses = [one(model, pixels.float(), n, now).loss for n in noise]
+    assert several(model, pixels.float(), noise, now).loss.item() == pytest.approx(torch.stack(losses).mean().item())
 
 
 def test_the_importance_weighted_bound_rises_with_its_samples(pixels: torch.Tensor) -> None:

@@ -80,9 +80,7 @@ def _estimate(model: VAE, likelihood: Likelihood, batch: Batch, q: Normal, sampl
     second = first.clone()
     for noise in _noise(rows, q.mean.shape[1], samples, max(1, at_once(model) // len(x))):
         z = q.sample(noise.to(x))  # (K, B, D)
-        decoded = model.decode(z.flatten(0, 1))
-        params = decoded._replace(pixels=decoded.pixels.unflatten(0, z.shape[:2]))
-        weights = likelihood.log_prob(params, x) + standard_normal(z).log_prob(z) - q.log_prob(z)
+        weights = likelihood.log_prob(model.decode(z), x) + standard_normal(z).log_prob(z) - q.log_prob(z)
         weights = weights.cpu().double()
         first = torch.logaddexp(first, weights.logsumexp(0))
         second = torch.logaddexp(second, (2 * weights).logsumexp(0))

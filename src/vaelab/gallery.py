@@ -112,7 +112,7 @@ def traversals(subject: Subject) -> Figure:
     codes = q.mean[0].repeat(len(largest), len(steps), 1)
     for row, d in enumerate(largest):
         codes[row, :, d] = q.mean[:, d].mean() + steps * q.mean[:, d].std(unbiased=False)
-    images = subject.model.images(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+    images = subject.model.images(codes)
     labels = [f"z{d}   KL {kl[d]:.2f}" for d in largest.tolist()]
     return figures.traversals(images.numpy(), labels, steps.numpy(), subject.title)
 

@@ -73,7 +73,7 @@ def interpolate(model: VAE, start: np.ndarray, end: np.ndarray, alpha: Tensor, *
     q = model.encode(originals.flatten(0, 1))
     codes = (q.mean if noise is None else q.sample(noise.flatten(0, 1))).unflatten(0, originals.shape[:2])
     paths = between(codes[:, 0], codes[:, 1], alpha, path)
-    return Interpolation(originals, model.images(paths.flatten(0, 1)).unflatten(0, paths.shape[:2]), alpha)
+    return Interpolation(originals, model.images(paths), alpha)
 
 
 def of_category(images: Images, category: str) -> np.ndarray:

@@ -57,11 +57,14 @@ class VAE(nn.Module):
         return Normal(mean, logvar.clamp(*LOGVAR))
 
     def decode(self, z: Tensor) -> Params:
-        """The parameters of p(x|z) for codes (B, D), in float32."""
-        return Params(self.decoder(z).float(), self.shared)
+        """The parameters of p(x|z) for codes (*, D), in float32."""
+        return Params(self.decoder(z.flatten(0, -2)).float().unflatten(0, z.shape[:-1]), self.shared)
 
     def forward(self, x: Tensor, noise: Tensor) -> Draw:
-        """Encode images (B, C, H, W), draw codes with standard normal `noise` (B, D), decode them."""
+        """Encode images (B, C, H, W), draw codes with standard normal `noise`, decode them.
+
+        Noise of (K, B, D) in place of (B, D) draws K codes of each image.
+        """
         q = self.encode(x)
         z = q.sample(noise)
         return Draw(q, z, self.decode(z))
@@ -82,7 +85,7 @@ class VAE(nn.Module):
         return self.images(self.encode(x).mean)
 
     def images(self, z: Tensor) -> Tensor:
-        """The mean images of codes (B, D), in [0, 1]."""
+        """The mean images of codes (*, D), in [0, 1]."""
         return self.distortion.mean(self.decode(z)).clamp(0, 1)
 
 

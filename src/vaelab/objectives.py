@@ -13,7 +13,7 @@ every schedule: nothing counts. No objective asks which distortion the model has
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -82,11 +82,16 @@ class Weighing:
         return None
 
 
+def first(draw: Draw) -> Draw:
+    """Of several codes of each image the first."""
+    return Draw(draw.q, draw.z[0], Params(draw.params.pixels[0], draw.params.shared)) if draw.z.dim() > 2 else draw
+
+
 def halves(model: VAE, x: Tensor, noise: Tensor) -> tuple[Draw, Tensor, Tensor]:
     """A pass through the model, its distortion, a scalar, and its KL of each latent dimension, (D,)."""
     draw = model(x, noise)
     kl = kl_per_dimension(draw.q, standard_normal(draw.q.mean)).mean(0)
-    return draw, model.distort(draw.params, x).mean(), kl
+    return first(draw), model.distort(draw.params, x).mean(), kl
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,8 @@ class Beta(Weighing):
     `warmup`: the part of the training over which w rises linearly from 0 (Sonderby et al. 2016, arXiv 1602.02282).
     `free_bits`: nats of a latent dimension, averaged over the batch, that cost nothing: its loss takes
     max(KL_d, free_bits) (Kingma et al. 2016, arXiv 1606.04934).
+    `k`: how many codes of an image the distortion is averaged over, which takes noise out of the gradient; the bound
+    stays the same, unlike that of `ImportanceWeighted`.
     """
 
     name: ClassVar[str] = "beta"
@@ -105,6 +112,11 @@ class Beta(Weighing):
     warmup: Part = 0.0
     free_bits: NonNegative = 0.0
     reduction: Literal["sum", "mean"] = "sum"
+    k: Count = field(default=1, metadata={"legacy": 1})
+
+    @property
+    def samples(self) -> int:
+        return self.k
 
     def effective_kl_weight(self, shape: Shape) -> float:
         return self.kl_weight * (math.prod(shape) if self.reduction == "mean" else 1)
@@ -286,23 +298,17 @@ class ImportanceWeighted(Weighing):
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
         del progress
-        q = model.encode(x)
-        z = q.sample(noise.view(self.k, len(x), -1))
-        weights: list[Tensor] = []
-        if self.gradient == "dreg" and z.requires_grad:
-            z.register_hook(
-                lambda slope: slope * weights[0]
-            )  # on its way to the encoder, after the backward pass began
-        decoded = model.decode(z.flatten(0, 1))
-        params = Params(decoded.pixels.unflatten(0, z.shape[:2]), decoded.shared)
-        distortion = model.distort(params, x)
+        draw = model(x, noise.view(self.k, len(x), -1))
+        q, z = draw.q, draw.z
+        distortion = model.distort(draw.params, x)
         density = Normal(*(p.detach() for p in q)) if self.gradient == "dreg" else q
         log_weights = standard_normal(z).log_prob(z) - distortion - density.log_prob(z)
-        weights.append(log_weights.detach().softmax(0).unsqueeze(-1))
+        if self.gradient == "dreg" and z.requires_grad:
+            shares = log_weights.detach().softmax(0).unsqueeze(-1)
+            z.register_hook(lambda slope: slope * shares)  # on its way to the encoder
         bound = log_weights.logsumexp(0) - math.log(self.k)
         kl = kl_per_dimension(q, standard_normal(q.mean)).sum(-1).mean()
-        draw = Draw(q, z[0], Params(params.pixels[0], params.shared))
-        return Terms(-bound.mean(), distortion.mean(), kl, {}, draw)
+        return Terms(-bound.mean(), distortion.mean(), kl, {}, first(draw))
 
 
 Objective = Beta | Capacity | BetaTC | Factor | InfoMmd | Dip | ImportanceWeighted
