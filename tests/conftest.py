@@ -9,7 +9,6 @@ from pathlib import Path
 
 os.environ["VAELAB_CACHE"] = tempfile.mkdtemp(prefix="vaelab-tests-")  # before anything reads it
 os.environ.pop("VAELAB_DATA", None)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a script puts in the background ignores it
 
 import pytest
 import torch
@@ -18,6 +17,8 @@ from vaelab import verbs
 from vaelab.images import Dataset
 from vaelab.loading import load
 from vaelab.store import Run
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a script puts in the background ignores it
 
 
 @pytest.fixture(scope="session")

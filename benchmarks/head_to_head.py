@@ -1,0 +1,164 @@
+"""vaelab and pythae on the same network, data, epochs and seeds: ELBO, evidence, seconds, memory.
+
+784-400-20-400-784 with ReLU on MNIST with black and white pixels (binarised once), batches of 128, Adam at 0.001,
+54,000 images to train on and 6,000 to watch; each side a process of its own, one thread, in turns. Both are measured by
+the same evaluation: pythae's weights are put into vaelab's model. pythae's own evidence (`get_nll`) is timed on the same
+images.
+
+    python -m venv peer && peer/bin/pip install -e . pythae
+    VAELAB_DATA=... peer/bin/python benchmarks/head_to_head.py --epochs 10 --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+SIDES = ("vaelab", "vaelab, float32", "pythae")
+
+
+def spec_of(epochs: int, seed: int) -> Any:
+    from vaelab.spec import change, preset
+
+    changes = {"epochs": epochs, "binarise": "fixed", "validation": 0.1}
+    return replace(change(preset("textbook", "mnist"), changes), seed=seed)
+
+
+def ours(dataset: Any, spec: Any, folder: Path, precision: str | None) -> Any:
+    from vaelab.training import fit
+
+    return fit([spec], dataset, folder, device="cpu", threads=1, precision=precision)[0].model
+
+
+def theirs(dataset: Any, spec: Any, folder: Path) -> Any:
+    """Train with pythae's own trainer, a network of the same layers in its interface."""
+    import torch
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.pipelines import TrainingPipeline
+    from pythae.trainers import BaseTrainerConfig
+    from torch import nn
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.mean, self.logvar = nn.Linear(784, 400), nn.Linear(400, 20), nn.Linear(400, 20)
+
+        def forward(self, x: torch.Tensor) -> ModelOutput:
+            hidden = self.body(x.flatten(1)).relu()
+            return ModelOutput(embedding=self.mean(hidden), log_covariance=self.logvar(hidden))
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.pixels = nn.Linear(20, 400), nn.Linear(400, 784)
+
+        def forward(self, z: torch.Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.pixels(self.body(z).relu()).sigmoid().view(-1, 1, 28, 28))
+
+    images = {name: torch.from_numpy(dataset.splits[name].uint8()).float() / 255 for name in ("train", "validation")}
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=20, reconstruction_loss="bce")
+    torch.manual_seed(spec.seed)
+    model = VAE(config, Encoder(), Decoder())
+    sizes = {"per_device_train_batch_size": 128, "per_device_eval_batch_size": 512}
+    training = BaseTrainerConfig(
+        output_dir=str(folder), num_epochs=spec.epochs, learning_rate=spec.lr, seed=spec.seed, no_cuda=True, **sizes
+    )
+    TrainingPipeline(model, training)(images["train"], images["validation"])
+    return model.eval()
+
+
+def as_ours(peer: Any, spec: Any) -> Any:
+    """pythae's weights in vaelab's model."""
+    import torch
+
+    from vaelab.store import build
+
+    model = build(spec, (1, 28, 28))
+    parts = peer.encoder.body, (peer.encoder.mean, peer.encoder.logvar), peer.decoder.body, peer.decoder.pixels
+    with torch.no_grad():
+        for part, target in zip(parts, (m for m in model.modules() if isinstance(m, torch.nn.Linear)), strict=True):
+            several = part if isinstance(part, tuple) else (part,)
+            target.weight.copy_(torch.cat([p.weight for p in several]))
+            target.bias.copy_(torch.cat([p.bias for p in several]))
+    return model.eval()
+
+
+def measure(side: str, epochs: int, seed: int) -> dict[str, float]:
+    import torch
+
+    from vaelab.evidence import log_evidence
+    from vaelab.loading import load
+    from vaelab.metrics import evaluate, likelihood_of
+
+    torch.set_num_threads(1)
+    spec = spec_of(epochs, seed)
+    dataset = load("mnist", **spec.loaded)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        if side == "pythae":
+            model = theirs(dataset, spec, Path(folder))
+        else:
+            model = ours(dataset, spec, Path(folder), "float32" if side.endswith("float32") else None)
+        seconds = time.perf_counter() - begun
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    numbers = {"seconds": seconds, "memory, MiB": memory}
+    images = dataset.splits["test"].spread(1000)
+    own = as_ours(model, spec) if side == "pythae" else model
+    metrics = evaluate(own, spec.objective, dataset.splits["test"])
+    likelihood = likelihood_of(own, spec.objective)
+    assert likelihood is not None
+    begun = time.perf_counter()
+    evidence = log_evidence(own, likelihood, images, 1000)
+    numbers |= {
+        "negative ELBO": metrics["negative_elbo"]["value"],
+        "negative log evidence": -evidence.value.mean().item(),
+        "vaelab: seconds of the evidence": time.perf_counter() - begun,
+    }
+    if side == "pythae":
+        begun = time.perf_counter()
+        with torch.no_grad():
+            found = model.get_nll(torch.from_numpy(images.uint8()).float() / 255, n_samples=1000, batch_size=100)
+        numbers |= {"get_nll": -float(found), "pythae: seconds of get_nll": time.perf_counter() - begun}
+    return numbers
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--epochs", type=int, default=10)
+    words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    words.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
+    given = words.parse_args()
+    if given.side:
+        print(json.dumps(measure(given.side, given.epochs, given.seed)))
+        return
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for seed in range(1, given.seeds + 1):
+        for side in SIDES:
+            command = [sys.executable, __file__, "--side", side, "--seed", str(seed), "--epochs", str(given.epochs)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            found[side].append(json.loads(done.stdout.splitlines()[-1]))
+    for side, runs in found.items():
+        print(side)
+        for name in runs[0]:
+            values = [run[name] for run in runs]
+            print(f"  {name:<32} {statistics.median(values):>9.2f}   (from {min(values):.2f} to {max(values):.2f})")
+    for name in ("seconds", "memory, MiB"):
+        ratios = [peer[name] / own[name] for peer, own in zip(found["pythae"], found["vaelab"], strict=True)]
+        print(f"pythae / vaelab, {name}: {statistics.median(ratios):.2f}, seed by seed from {min(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
