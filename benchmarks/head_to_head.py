@@ -2,12 +2,14 @@
 
 784-400-20-400-784 with ReLU on MNIST with black and white pixels (binarised once), batches of 128, Adam at 0.001,
 54,000 images to train on and 6,000 to watch; each side a process of its own, one thread, in turns. Both are measured by
-the same evaluation: pythae's weights are put into vaelab's model. pythae's own evidence (`get_nll`) is timed on the same
-images.
+the same evaluation: pythae's weights are put into vaelab's model. pythae's own evidence (`get_nll`) is timed on the
+same images.
 
     python -m venv peer && peer/bin/pip install -e . pythae
     VAELAB_DATA=... peer/bin/python benchmarks/head_to_head.py --epochs 10 --seeds 3
 """
+
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
