@@ -1,9 +1,9 @@
 """vaelab and pythae on the same network, data, epochs and seeds: ELBO, evidence, seconds, memory.
 
 784-400-20-400-784 with ReLU on MNIST with black and white pixels (binarised once), batches of 128, Adam at 0.001,
-54,000 images to train on and 6,000 to watch; each side a process of its own, one thread, in turns. Both are measured by
-the same evaluation: pythae's weights are put into vaelab's model. pythae's own evidence (`get_nll`) is timed on the
-same images.
+54,000 images to train on and 6,000 by which the best epoch is kept, as pythae does; each side a process of its own, one
+thread, in turns. Both are measured by the same evaluation: pythae's weights are put into vaelab's model. pythae's own
+evidence (`get_nll`) is timed on the same images.
 
     python -m venv peer && peer/bin/pip install -e . pythae
     VAELAB_DATA=... peer/bin/python benchmarks/head_to_head.py --epochs 10 --seeds 3
@@ -31,7 +31,7 @@ SIDES = ("vaelab", "vaelab, float32", "pythae")
 def spec_of(epochs: int, seed: int) -> Any:
     from vaelab.spec import change, preset
 
-    changes = {"epochs": epochs, "binarise": "fixed", "validation": 0.1}
+    changes = {"epochs": epochs, "binarise": "fixed", "validation": 0.1, "keep": "best"}
     return replace(change(preset("textbook", "mnist"), changes), seed=seed)
 
 

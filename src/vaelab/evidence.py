@@ -27,7 +27,7 @@ from vaelab.streams import stream
 
 __all__ = ["LogEvidence", "log_evidence"]
 
-VALUES = 2**22  # pixel values that are decoded at once
+VALUES = 2**19  # pixel values that are decoded at once: few enough to stay in a processor's cache
 BLOCK = 500  # samples of an image that share a stream of noise
 
 
