@@ -47,6 +47,7 @@ NETWORKS = [
     Mlp(hidden=(30, 20)),
     Conv(),
     Conv(widths=(4, 6)),
+    Conv(init="torch"),
     ReportA(),
     ReportA(4, 0),
 ]
@@ -409,6 +410,17 @@ def test_dip_penalises_covariance(pixels: torch.Tensor) -> None:
         expected = 2 * (excess.sum() - excess.trace()) + 3 * excess.trace()
         found = loss_of(Dip(2.0, 3.0, of), pixels) - plain.loss.item()  # type: ignore[arg-type]
         assert found == pytest.approx(expected.item(), rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [16, 64])
+def test_with_he_weights_the_signal_keeps_its_size_at_any_depth(side: int) -> None:
+    def spread(init: str) -> float:
+        torch.manual_seed(0)
+        outputs = Conv(init=init).decoder((1, side, side), 32)(torch.randn(64, 32))  # type: ignore[arg-type]
+        return outputs.std(0).mean().item()
+
+    assert 0.4 < spread("he") < 1.2
+    assert spread("torch") < spread("he") / 4
 
 
 def test_several_codes_of_an_image_average_the_loss_and_leave_the_bound(pixels: torch.Tensor) -> None:

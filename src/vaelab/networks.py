@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
 
+import torch
 from torch import nn
 
 from vaelab.errors import UserError
@@ -30,6 +31,22 @@ def dense(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), activation()]
     return layers[:-1]
+
+
+@torch.no_grad()
+def he(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
+    """Weights from N(0, 2 / n) for n inputs of a unit, 1 / n in the last layer, after which no ReLU follows; biases 0.
+
+    Source: Delving Deep into Rectifiers, arXiv 1502.01852.
+    """
+    weighted = [m for m in layers if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    for layer in weighted:
+        upwards = isinstance(layer, nn.ConvTranspose2d)
+        inputs = layer.weight[:, 0].numel() / math.prod(layer.stride) if upwards else layer.weight[0].numel()
+        nn.init.normal_(layer.weight, std=math.sqrt((1 if layer is weighted[-1] else 2) / inputs))
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    return layers
 
 
 @dataclass(frozen=True)
@@ -56,11 +73,13 @@ class Conv:
     """Strided convolutions: each 4x4 layer halves the sides; the decoder doubles them back to the exact shape.
 
     `widths` are the channels after each layer. Without any, they follow from the image: 32, 64, 128, 256, 256, ...
-    until the smaller side is about 4 pixels.
+    until the smaller side is about 4 pixels. `init` "he" draws weights that keep the size of the signal from layer to
+    layer; with PyTorch's own ("torch") it fades, and a few thousand images often end in posterior collapse.
     """
 
     name: ClassVar[str] = "conv"
     widths: tuple[Count, ...] = ()
+    init: Literal["he", "torch"] = field(default="he", metadata={"legacy": "torch"})
 
     def stages(self, shape: Shape) -> list[Shape]:
         """The image's shape, then the shape after each layer."""
@@ -79,7 +98,8 @@ class Conv:
         layers: list[nn.Module] = []
         for before, after in pairwise(stages):
             layers += [nn.Conv2d(before[0], after[0], 4, stride=2, padding=1), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(math.prod(stages[-1]), 2 * latent_dim))
+        layers += [nn.Flatten(), nn.Linear(math.prod(stages[-1]), 2 * latent_dim)]
+        return nn.Sequential(*(he(layers) if self.init == "he" else layers))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         stages = self.stages(shape)[::-1]
@@ -87,7 +107,7 @@ class Conv:
         for before, after in pairwise(stages):
             odd = (after[1] - 2 * before[1], after[2] - 2 * before[2])  # the row or column that halving dropped
             layers += [nn.ReLU(), nn.ConvTranspose2d(before[0], after[0], 4, stride=2, padding=1, output_padding=odd)]
-        return nn.Sequential(*layers)
+        return nn.Sequential(*(he(layers) if self.init == "he" else layers))
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,10 @@ PRESETS: dict[str, Spec] = {
     "report-a": Spec(
         size=32, network=ReportA(), latent_dim=64, loss=SquaredError(), objective=Beta(kl_weight=0.5), epochs=80
     ),
-    # Report B: architecture, epochs and batch size are open there.
-    "report-b": Spec(network=Conv(widths=(32, 64, 128)), latent_dim=128, loss=CrossEntropy(), epochs=10, lr=5e-4),
+    # Report B: architecture, epochs and batch size are open there; initial weights as PyTorch draws them.
+    "report-b": Spec(
+        network=Conv(widths=(32, 64, 128), init="torch"), latent_dim=128, loss=CrossEntropy(), epochs=10, lr=5e-4
+    ),
 }
 PRESETS["report-b on cifar10"] = replace(PRESETS["report-b"], epochs=20)
 
