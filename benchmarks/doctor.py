@@ -3,7 +3,7 @@
     python benchmarks/doctor.py mnist --seeds 5
 
 Every run has 3,000 training pictures and another seed; a line says in how many of the seeds the ailment was found, and
-which others were. Ailments that are notes and no alarms are marked so.
+which others were, then the numbers by which. Ailments that are notes and no alarms are marked so.
 """
 
 from __future__ import annotations
@@ -61,17 +61,20 @@ def main() -> None:
             if given.only and not name.startswith(given.only):
                 continue
             found: Counter[str] = Counter()
-            numbers = []
+            numbers: dict[str, list[str]] = {}
             with tempfile.TemporaryDirectory() as out:
                 for seed in range(1, given.seeds + 1):
                     said = findings(data, changes, seed, Path(out))
                     found.update(
                         f"{f.ailment}{' (note)' * (f.state == 'note')}" for f in said if f.state in ("alarm", "note")
                     )
-                    numbers += [f.number for f in said if f.ailment.startswith(name.split(",")[0])]
+                    for finding in said:
+                        if finding.state == "alarm" or finding.ailment.startswith(name.split(",")[0]):
+                            numbers.setdefault(finding.ailment, []).append(finding.number)
             told = ", ".join(f"{ailment} {n}/{given.seeds}" for ailment, n in found.most_common()) or "nothing"
             print(f"{data:<8} {name:<40} found: {told}")
-            print(*(f"{'':<12}{number}" for number in numbers[:2]), sep="\n")
+            for ailment, shown in numbers.items():
+                print(f"{'':<12}{ailment}: {'; '.join(shown)}")
             sys.stdout.flush()
 
 

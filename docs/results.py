@@ -1,7 +1,7 @@
 """Write results.md, and the figures that it shows, from the folders of finished studies.
 
     for name in digits mnist cifar10 faces textbook iwae objectives calibration; do vaelab study $name; done
-    vaelab study calibration --data faces --epochs 20 --out faces
+    vaelab study calibration --data faces --epochs 12 --out faces
     python docs/results.py studies/{digits,mnist,cifar10,faces,textbook,iwae,objectives,calibration} \
         faces/studies/calibration
 
