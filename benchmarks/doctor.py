@@ -24,13 +24,13 @@ from vaelab.training import fit
 BASE = {"latent_dim": 20, "epochs": 15, "subset": 3000, "validation": 0.2}
 SICK = {
     "posterior collapse": {"objective": "beta:kl_weight=1000"},
-    "dead dimensions": {"latent_dim": 400},
+    "dead dimensions": {"latent_dim": 200, "network": "mlp", "loss": "ce", "subset": 30000, "kl_weight": 4},
     "sigma far from the residual": {"loss": "se"},
     "sigma far from the residual, too small": {"loss": "gaussian:sigma=0.01"},
     "cross entropy read as likelihood": {"loss": "ce"},
     "exploding log-variance": {"objective": "beta:kl_weight=0", "lr": 0.02},
     "prior hole": {"objective": "beta:kl_weight=0.001"},
-    "overfitting": {"subset": 250, "epochs": 150},
+    "overfitting": {"subset": 250, "epochs": 150, "batch_size": 16},
     "learning rate too high": {"lr": 0.03},
     "learning rate too low": {"lr": 5e-6},
 }

@@ -125,6 +125,8 @@ def show_study(done: Any, given: dict[str, Any]) -> Iterable[str]:
     for claim in done.claims:
         reading = f" [{claim['reading']}]" if claim["reading"] else ""
         yield f"{claim['verdict']:<11} {claim['id']:<22}{reading} {claim['sentence']}"
+        if claim.get("note"):
+            yield f"{'':<12}{claim['note']}"
     for name, error in results.failed.items():
         yield f"failed: run {name}: {error}"
     if results.missing:

@@ -70,7 +70,7 @@ def _bar(label: str, total: int, before: int) -> Iterator[Advance]:
         TimeRemainingColumn(compact=True, table_column=whole),
         TextColumn("{task.fields[text]}", table_column=rest),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, expand=True) as bar:
         task = bar.add_task(label, total=total, completed=before, text="")
 
         def advance(done: int, text: str = "") -> None:
@@ -80,7 +80,7 @@ def _bar(label: str, total: int, before: int) -> Iterator[Advance]:
 
 
 def _lines(label: str, total: int, before: int) -> Advance:
-    start = time.monotonic()
+    start, out = time.monotonic(), sys.stderr  # as it is now: a job carried out meanwhile may redirect it
     due = start + QUIET
 
     def advance(done: int, text: str = "") -> None:
@@ -88,7 +88,7 @@ def _lines(label: str, total: int, before: int) -> Advance:
         now = time.monotonic()
         if now >= due and before < done < total:
             left = f", {duration((now - start) * (total - done) / (done - before))} left" * (done - before > total / 50)
-            notice(f"{label}: {100 * done // total} %{left}" + (f", {text}" if text else ""))
+            print(f"{label}: {100 * done // total} %{left}" + (f", {text}" if text else ""), file=out, flush=True)
             due = now + PLAIN_INTERVAL
 
     return advance

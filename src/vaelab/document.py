@@ -37,7 +37,7 @@ DRAWN = 2  # pixels of a drawn figure to one of the page
 COLUMNS = {  # metric of the test split -> head, unit
     "cross_entropy_of_mean": ("Cross entropy", "nats"), "squared_error_of_mean": ("Squared error", "sum"),
     "mse": ("MSE", "per value"), "psnr": ("PSNR", "dB"), "ssim": ("SSIM", ""),
-    "sharpness": ("Sharpness", "1: as sharp"), "kl": ("KL", "nats"), "negative_elbo_of_mean": ("Negative ELBO", "nats"),
+    "sharpness": ("Sharpness", "1: as sharp"), "kl": ("KL", "nats"), "negative_elbo": ("Negative ELBO", "nats"),
     "active_units": ("Active units", ""),
 }  # fmt: skip
 REPRESENTATIONS = {"raw": "raw pixels", "pca": "PCA of equal dimension", "codes": "encoder means",

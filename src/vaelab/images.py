@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from vaelab.errors import UserError
+
 __all__ = ["Dataset", "Images", "binarised", "make_splits", "reduce"]
 
 HELD_OUT = 0.2  # of a source without a test split
@@ -126,6 +128,8 @@ def reduce(splits: dict[str, Images], count: int) -> dict[str, Images]:
     """
     total = sum(len(images) for split, images in splits.items() if split != "test")
     shares = {split: round(count * len(images) / total) for split, images in splits.items() if split != "test"}
+    if empty := [split for split, share in shares.items() if not share]:
+        raise UserError(f"subset {count} leaves no picture for {' and '.join(empty)}; give more of them")
     return splits | {split: splits[split].select(_balanced(splits[split].label(), n)) for split, n in shares.items()}
 
 

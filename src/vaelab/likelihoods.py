@@ -98,7 +98,7 @@ class Output:
         del params, x
         return None
 
-    def settled(self, shared: Tensor) -> str | None:
+    def settled(self, shared: Tensor, kl_weight: float | None) -> str | None:
         """What the shared numbers came to, said when training ends."""
         del shared
         return None
@@ -340,12 +340,12 @@ class Gaussian(Located):
         sigma = f"{self.sigma:g}" if isinstance(self.sigma, float) else "fitted" if self.sigma else "learned"
         return f"a Gaussian likelihood, one standard deviation for all pixels, {sigma}"
 
-    def settled(self, shared: Tensor) -> str | None:
+    def settled(self, shared: Tensor, kl_weight: float | None) -> str | None:
         if not len(shared):
             return None
         sigma = shared[0].exp().item()
-        return (f"sigma settled at {sigma:.3g}; the plain squared error with KL weight 1 would have meant 0.707, "
-                f"and this one means squared error with KL weight {2 * sigma**2:.3g}")  # fmt: skip
+        meant = f", as squared error with KL weight {2 * kl_weight * sigma**2:.3g} would mean" if kl_weight else ""
+        return f"sigma settled at {sigma:.3g}{meant}; squared error with KL weight 1 means 0.707"
 
 
 @dataclass(frozen=True)
@@ -381,7 +381,7 @@ class Laplace(Located):
         scale = "learned" if self.scale is None else f"{self.scale:g}"
         return f"a Laplace likelihood, one scale for all pixels, {scale}"
 
-    def settled(self, shared: Tensor) -> str | None:
+    def settled(self, shared: Tensor, kl_weight: float | None) -> str | None:
         return f"the Laplace scale settled at {shared[0].exp().item():.3g}" if len(shared) else None
 
 

@@ -178,13 +178,14 @@ def weighed(model: VAE, objective: Objective, images: Images) -> Iterator[tuple[
 @torch.no_grad()
 def evaluate(model: VAE, objective: Objective, images: Images, advance: Advance | None = None) -> Metrics:
     """All metrics of a model on images, in float32, with standard errors over images."""
-    sums, loss, means = Sums(), 0.0, []
+    sums, loss, means, levels = Sums(), 0.0, [], not is_binary(images)
     for batch, terms in weighed(model, objective, images):
         loss += terms.loss.item() * len(batch.x)
         q = terms.draw.q
         of_mean = Draw(q, q.mean, model.decode(q.mean))
         sums.add(bounds(model, objective, terms.draw, batch.x))
-        sums.add(bits_per_dim(model, objective, terms.draw, batch))
+        if levels:
+            sums.add(bits_per_dim(model, objective, terms.draw, batch))
         sums.add({f"{n}_of_mean": v for n, v in bounds(model, objective, of_mean, batch.x).items() if n != "kl"})
         sums.add(fidelity(model.distortion.mean(of_mean.params).clamp(0, 1), batch.x))
         means.append(q.mean)

@@ -201,10 +201,11 @@ def _one_of(name: str, hints: tuple[Any, ...], value: Any) -> Any:
     if type(None) in hints and (value is None or value in ("none", "None")):
         return None
     words = [w for hint in hints if get_origin(hint) is Literal for w in get_args(hint)]
-    if value in words:
-        return value
+    others = [h for h in hints if h is not type(None) and get_origin(h) is not Literal]
+    if value in words or not others:
+        return parse(name, Literal[*words], value)
     try:
-        return parse(name, next(h for h in hints if h is not type(None) and get_origin(h) is not Literal), value)
+        return parse(name, others[0], value)
     except UserError as error:
         raise UserError(f"{error} (or {', '.join(words)})" if words else str(error)) from None
 

@@ -177,7 +177,8 @@ def train(
         notice(line)
     [run] = fit([spec], dataset, Path(out), device=device, precision=precision, threads=threads, snapshots=snapshots,
                 parent=parent)  # fmt: skip
-    if run.outcome != "existing" and (settled := spec.loss.settled(run.model.shared)):
+    weight = spec.objective.effective_kl_weight(run.model.shape)
+    if run.outcome != "existing" and (settled := spec.loss.settled(run.model.shared, weight)):
         notice(settled)
     if figures:
         from vaelab import gallery
@@ -221,13 +222,17 @@ def opening(spec: Spec, dataset: Dataset) -> list[str]:
     counts = ", ".join(f"{len(part):,} {split}" for split, part in dataset.splits.items())
     weight = spec.objective.effective_kl_weight(images.shape)
     with torch.device("meta"):  # no weights are drawn only to be counted
-        count = sum(p.numel() for p in build(spec, images.shape).parameters())
+        model = build(spec, images.shape)
+        count = sum(p.numel() for half in (model.encoder, model.decoder) for p in half.parameters())
     lines = [
         f"data: {dataset.location}, {' x '.join(map(str, images.shape))}, {counts} images",
         f"model: {spec.network.name}, {spec.latent_dim} latent dimensions, {count:,} parameters",
         f"loss: {spec.loss.meaning(weight, is_binary(images))}",
     ]
     lines += filter(None, [spec.objective.meaning(images.shape)])
+    likelihood = spec.loss.as_likelihood(weight)
+    if likelihood is not None and likelihood.support != "binary" and is_binary(images):
+        lines.append("note: the pixels are black or white, of which this is no likelihood; --loss ce is")
     steps = spec.epochs * math.ceil(len(images) / spec.batch_size)
     if steps < FEW_STEPS and spec.minutes is None:
         lines.append(f"note: {steps} steps in all, which is little: more --epochs or a smaller --batch-size make more")
@@ -282,8 +287,10 @@ def evaluate(
     from vaelab.store import pick
 
     run = _run(run)
-    if evidence is not None and not 0 <= evidence <= MOST_SAMPLES:
-        raise UserError(f"evidence is a number of samples from 0 to {MOST_SAMPLES}, got {evidence}")
+    if evidence is not None and (not 0 <= evidence <= MOST_SAMPLES or evidence == 1):
+        raise UserError(
+            f"evidence is a number of samples from 2 to {MOST_SAMPLES}, or 0 to leave it out, got {evidence}"
+        )
     dataset = run.dataset if data is None else _other(data, run)
     for line in remarks(dataset) if data else ():
         notice(line)
