@@ -109,7 +109,7 @@ def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str
     left = {0, 1, 2, 4, len(widths) - 1}
     lines = ["  ".join(f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip()
              for line in table]  # fmt: skip
-    notes = {note for row in rows for note in row["notes"].values()}
+    notes = {note for row in rows for name, note in row["notes"].items() if name in shown}
     return lines + [f"* {note}" for note in sorted(notes)]
 
 

@@ -32,7 +32,7 @@ from vaelab.projections import kmeans, pca
 from vaelab.separation import agreement, linear_probe, nearest_neighbour
 from vaelab.store import Run
 
-__all__ = ["evidence", "sample_quality", "separations"]
+__all__ = ["evidence", "load_inception", "sample_quality", "separations"]
 
 SOME = 500, 100  # images and samples of a quick evidence
 FEW = 10  # effective samples, below which the estimate is biased by more than its error
@@ -115,7 +115,7 @@ def jackknife(statistic: Callable[[np.ndarray], float], count: int) -> float | N
     return float(np.sqrt((GROUPS - 1) * values.var()))
 
 
-def sample_quality(run: Run, images: Images, inception: Path | None) -> Metrics:
+def sample_quality(run: Run, images: Images, network: Callable[[Tensor], Tensor] | None) -> Metrics:
     """How far prior samples are from images; none where the codes were not drawn to the prior."""
     if not has_prior(run.spec, run.model.shape):
         return {}
@@ -131,8 +131,7 @@ def sample_quality(run: Run, images: Images, inception: Path | None) -> Metrics:
         found["classifier_frechet_distance_of_train"] = distance(frechet, eyes[2], eyes[1])
         note = "in the features of a small classifier of these data: to compare runs of one data set, and no FID"
         found["classifier_frechet_distance"]["note"] = note
-    if inception is not None:
-        network = load_inception(inception)
+    if network is not None:
         with progress("Inception features", 2 * len(made)) as advance:
             eyes = [_look(network, x, 50, lambda done, at=at: advance(at * len(made) + done))
                     for at, x in enumerate((made, real))]  # fmt: skip

@@ -98,7 +98,8 @@ def train(
     size
         Side in pixels to which pictures are cropped and resized.
     network
-        conv, conv:widths=32,64,128, mlp:hidden=400,200 or report-a.
+        conv, conv:widths=32,64,128, conv:init=torch (PyTorch's initial weights in place of He's), mlp:hidden=400,200,
+        mlp:activation=tanh or report-a.
     latent_dim
         Number of latent dimensions.
     loss
@@ -291,6 +292,7 @@ def evaluate(
         raise UserError(
             f"evidence is a number of samples from 2 to {MOST_SAMPLES}, or 0 to leave it out, got {evidence}"
         )
+    network = evaluation.load_inception(inception) if inception else None
     dataset = run.dataset if data is None else _other(data, run)
     for line in remarks(dataset) if data else ():
         notice(line)
@@ -303,8 +305,8 @@ def evaluate(
         if full:
             apart = images.split in ("validation", "test")  # from the training images, to which a probe may be fitted
             found["metrics"] |= evaluation.separations(run, images, dataset.splits["train"] if apart else None)
-        if full or inception:
-            found["metrics"] |= evaluation.sample_quality(run, images, inception)
+        if full or network:
+            found["metrics"] |= evaluation.sample_quality(run, images, network)
     return found
 
 
@@ -319,6 +321,8 @@ def doctor(run: RunLike) -> list[Finding]:
     from vaelab.diagnosis import Case, diagnose, look
 
     run = _run(run)
+    if not run.history:
+        notice(f"{run.path} has no history.jsonl any more: what shows in it alone stays open")
     splits = run.dataset.splits
     images = splits.get("validation") or splits["train"]
     return diagnose(Case(run.spec, run.history, run.model, look(run.model, images)))
