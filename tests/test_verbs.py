@@ -308,7 +308,7 @@ WRONG = {
     "evaluate nowhere": "there is no run at nowhere",
     "evaluate RUN --split tset": 'no split "tset"',
     "evaluate RUN --n 0": "n must be at least 1, got 0",
-    "evaluate RUN --evidence 6000": "evidence is a number of samples from 0 to 5000, got 6000",
+    "evaluate RUN --evidence 6000": "evidence is a number of samples from 2 to 5000, or 0 to leave it out, got 6000",
     "evaluate RUN --inception EMPTY": "is no TorchScript file",
     "evaluate RUN --data EMPTY": "it is empty",
     "reconstruct RUN missing.png --out x.png": "missing.png",
