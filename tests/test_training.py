@@ -248,7 +248,7 @@ def test_an_optimal_sigma_is_that_of_the_training_images(digits: Dataset, tmp_pa
     x = torch.from_numpy(digits.splits["train"].uint8()).float() / 255
     residual = (run.model(x, torch.randn(len(x), 3, generator=stream("residual"))).params.pixels.sigmoid() - x).square()
     assert sigma == pytest.approx(residual.mean().sqrt().item(), rel=0.02)
-    assert f"{sigma:.3g}" in (run.spec.loss.settled(run.model.shared) or "")
+    assert f"{sigma:.3g}" in (run.spec.loss.settled(run.model.shared, 1.0) or "")
     row = run.history[-1]["validation"]
     assert row["loss"] == pytest.approx(row["negative_elbo"], rel=1e-6), "the same sigma in the loss and in the bound"
 
