@@ -56,7 +56,7 @@ def section(folder: Path) -> Iterator[str]:
     timings = list(csv.DictReader(io.StringIO((folder / "timings.csv").read_text(encoding="utf-8"))))
     minutes = sum(float(row["seconds"]) for row in timings) / 60
     wanted = len({trial.spec for trial in study.trials})
-    yield f"## {study.title}\n"
+    yield f"## {study.title}{f', on {study.data}' if folder.name in TABLES else ''}\n"
     yield f"`{command(folder)}`: {len(timings)} of {wanted} runs, {len(study.seeds)} seeds; their training"
     yield f"adds up to {minutes:.0f} minutes ({timings[0]['precision']}, {timings[0]['machine']}, beside other work).\n"
     if len(timings) < wanted:
