@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from vaelab import cli, diagnosis
@@ -56,7 +55,7 @@ def test_a_healthy_run_raises_no_alarm(tmp_path: Path) -> None:
 
 def test_notes_are_no_alarms(tmp_path: Path) -> None:
     assert findings({"loss": "ce"}, tmp_path)["cross entropy read as likelihood"].state == "note"
-    seen = Codes(10.0, np.zeros(20), 3, (-2.0, 0.1), (0.2, 0.0), 0.1, True)
+    seen = Codes(10.0, 3, (-2.0, 0.1), (0.2, 0.0), 0.1, True)
     found = diagnosis.dead_dimensions(Case(Spec(latent_dim=20), [], None, seen))
     assert (found.state, found.number) == ("note", "17 of 20 dimensions are not in use")
     assert "--latent-dim 6" in found.remedy

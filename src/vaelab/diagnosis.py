@@ -20,9 +20,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from vaelab.densities import Normal, kl_normal, standard_normal
 from vaelab.images import Images
 from vaelab.likelihoods import CrossEntropy, Gaussian
-from vaelab.metrics import ACTIVE, batches, is_binary
+from vaelab.metrics import active_units, batches, is_binary, likelihood_of
 from vaelab.models import LOGVAR, VAE
 from vaelab.spec import Spec, change, flags
 
@@ -57,7 +58,6 @@ class Codes(NamedTuple):
     """What was seen of a model on images: of the KL, of the codes, of the residuals."""
 
     kl: float  # nats per image
-    kl_per_dimension: np.ndarray  # (D,)
     active: int  # dimensions whose mean varies
     logvar: tuple[float, float]  # the least and the greatest log-variance of a posterior
     hole: tuple[float, float]  # nats, KL of the Gaussian with the moments of all codes from the prior, and its error
@@ -110,10 +110,10 @@ def look(model: VAE, images: Images) -> Codes:
         for parts, part in zip((means, logvars), draw.q, strict=True):
             parts.append(part.double().cpu())
     mean, logvar = torch.cat(means), torch.cat(logvars)
-    kl = 0.5 * (logvar.exp() + mean.square() - 1 - logvar).mean(0)
-    active, extremes = int((mean.var(0) > ACTIVE).sum()), (logvar.min().item(), logvar.max().item())
-    residual = math.sqrt(square / len(images))
-    return Codes(kl.sum().item(), kl.numpy(), active, extremes, from_prior(mean, logvar), residual, is_binary(images))
+    kl = kl_normal(Normal(mean, logvar), standard_normal(mean)).mean().item()
+    extremes, residual = (logvar.min().item(), logvar.max().item()), math.sqrt(square / len(images))
+    hole = from_prior(mean, logvar)
+    return Codes(kl, active_units(mean), extremes, hole, residual, is_binary(images))
 
 
 def from_prior(mean: torch.Tensor, logvar: torch.Tensor) -> tuple[float, float]:
@@ -189,7 +189,7 @@ def dead_dimensions(case: Case) -> Finding:
 
 def sigma(case: Case) -> Finding:
     name = "sigma far from the residual"
-    likelihood = case.model.distortion.as_likelihood(case.kl_weight) if case.model else None
+    likelihood = likelihood_of(case.model, case.spec.objective) if case.model else None
     if case.model is None or case.codes is None or not isinstance(likelihood, Gaussian) or likelihood.sigma == "pixel":
         return Finding(name, "open", "the loss has no such sigma")
     found = likelihood.sigma if isinstance(likelihood.sigma, float) else case.model.shared[0].exp().item()
