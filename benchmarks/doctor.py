@@ -28,7 +28,7 @@ SICK = {
     "sigma far from the residual": {"loss": "se"},
     "sigma far from the residual, too small": {"loss": "gaussian:sigma=0.01"},
     "cross entropy read as likelihood": {"loss": "ce"},
-    "exploding log-variance": {"objective": "beta:kl_weight=0", "lr": 0.02},
+    "exploding log-variance": {"objective": "beta:kl_weight=1e-9", "lr": 0.01},
     "prior hole": {"objective": "beta:kl_weight=0.001"},
     "overfitting": {"subset": 250, "epochs": 150, "batch_size": 16},
     "learning rate too high": {"lr": 0.03},
