@@ -63,6 +63,7 @@ def section(folder: Path) -> Iterator[str]:
         yield f"**Partial**: {wanted - len(timings)} runs are missing.\n"
     anchored = [(e, c) for e in study.experiments for c in e.claims if folder.name in ANCHORS and published(c)]
     if anchored:
+        yield f"{study.about.strip()}\n"
         yield from anchors(anchored, rows(folder / "table.csv"), {row["run"]: row for row in timings})
     if folder.name in TABLES:
         yield from values(TABLES[folder.name], rows(folder / "table.csv"))

@@ -10,19 +10,23 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
-
-from cyclopts import App, CycloptsError, Parameter, Token
-from cyclopts.exceptions import CoercionError, MissingArgumentError
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from vaelab import __version__, verbs
 from vaelab.console import duration, notice
 from vaelab.errors import UserError, unknown
 from vaelab.files import NO_ROOM
+
+if TYPE_CHECKING:
+    from inspect import BoundArguments
+
+    from cyclopts import App, CycloptsError, Token
 
 __all__ = ["main"]
 
@@ -187,25 +191,33 @@ VERBS: dict[str, Verb] = {
 }  # fmt: skip
 
 
+def overview() -> Iterable[str]:
+    """What `vaelab --help` says: the verbs, in the order in which one comes to need them."""
+    yield "Variational autoencoders on images: train, look, compare.\n\nUsage: vaelab VERB ...\n"
+    width = min(shutil.get_terminal_size().columns, 100) - 15
+    for name, verb in VERBS.items():
+        first, *rest = textwrap.wrap((verb.function.__doc__ or "").split("\n\n")[0], width)
+        yield from (f"  {name:<13}{first}", *(f"{'':<15}{line}" for line in rest))
+    yield "\n`vaelab VERB --help` tells all of a verb, `vaelab --version` the version."
+
+
 def whole(_: Any, tokens: Sequence[Token]) -> int:
     """Read a whole number; the parser's own reading would cut 2.5 down to 2."""
     return int(tokens[0].value)
 
 
-WHOLE = Parameter(converter=whole)
-SEVERAL = Parameter(consume_multiple=True, negative="")
-
-
 def application() -> App:
     """The command line as it follows from the verbs' signatures."""
-    app = App(name="vaelab", help="Variational autoencoders on images: train, look, compare.", version=__version__,
-              help_format="plaintext", result_action="return_value")  # fmt: skip
+    from cyclopts import App, Parameter
+
+    app = App(name="vaelab", help_format="plaintext", result_action="return_value")
+    whole_number, several = Parameter(converter=whole), Parameter(consume_multiple=True, negative="")
     for name, verb in VERBS.items():
         hints = verb.function.__annotations__
         hints.pop("return", None)  # it names types whose import the help need not wait for
-        hints |= {n: Annotated[int | None, WHOLE] for n, hint in hints.items() if hint in ("int", "int | None")}
+        hints |= {n: Annotated[int | None, whole_number] for n, hint in hints.items() if hint in ("int", "int | None")}
         hints |= {
-            n: Annotated[list[int] | None, SEVERAL] for n, hint in hints.items() if hint == "Sequence[int] | None"
+            n: Annotated[list[int] | None, several] for n, hint in hints.items() if hint == "Sequence[int] | None"
         }
         app.command(verb.function, name=name)
     return app
@@ -226,7 +238,7 @@ def run(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (CycloptsError, UserError, MemoryError, RuntimeError, OSError) as error:
+    except (UserError, MemoryError, RuntimeError, OSError) as error:
         text = sentence(error)
         if text is None:  # a fault of ours
             raise
@@ -238,19 +250,29 @@ def run(arguments: list[str]) -> int:
 
 def execute(words: list[str], as_json: bool) -> int:
     """Parse, call the verb and print its result; gives the exit status."""
-    app = application()
-    if not words or words[0].startswith("-"):
-        app(words, exit_on_error=False, print_error=False)
+    if not words or words[0] in ("--help", "-h", "--version"):  # said without the parser, whose import takes longer
+        print(*([__version__] if "--version" in words else overview()), sep="\n")
         return 0
     if words[0] not in VERBS:
         raise unknown("verb", words[0], VERBS)
-    function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    function, bound = parse(words)
     result, verb = function(*bound.args, **bound.kwargs), VERBS[words[0]]
     if function is verb.function:  # and not its help
         shown = bound.arguments
         print(*([json.dumps(verb.json(result, shown))] if as_json else verb.lines(result, shown)), sep="\n")
         return verb.status(result)
     return 0
+
+
+def parse(words: list[str]) -> tuple[Callable[..., Any], BoundArguments]:
+    """The verb's function, or one that shows its help, and the arguments that it is called with."""
+    from cyclopts import CycloptsError
+
+    try:
+        function, bound, _ = application().parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise UserError(misuse(error)) from None
+    return function, bound
 
 
 def refuse(text: str) -> int:
@@ -265,8 +287,6 @@ def sentence(error: Exception) -> str | None:
     """An error that is the user's to mend in a sentence with the value, what is allowed and the remedy; else None."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, CycloptsError):
-        return misuse(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         return "not enough memory; a smaller --latent-dim, --network, --batch-size or --size needs less"
     if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -276,6 +296,8 @@ def sentence(error: Exception) -> str | None:
 
 def misuse(error: CycloptsError) -> str:
     """What the parser found."""
+    from cyclopts.exceptions import CoercionError, MissingArgumentError
+
     verb = " ".join(("vaelab", *(error.command_chain or ())))
     if isinstance(error, CoercionError) and error.token is not None:
         wanted = (error.target_type, *get_args(error.target_type))
