@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from vaelab.adam import Adam
 from vaelab.errors import UserError
 from vaelab.files import MEND
 from vaelab.models import VAE
@@ -28,7 +29,7 @@ class State:
     """What a step changes, all that resuming needs: weights and moments after `step` steps, and the best weights."""
 
     model: VAE
-    optimizer: torch.optim.Adam
+    optimizer: Adam
     averaged: VAE | None
     step: int = 0
     seconds: float = 0.0
@@ -49,11 +50,7 @@ def start(spec: Spec, plan: Plan, shape: Shape, parent: Run | None) -> State:
     model = model.to(plan.device)
     if plan.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr, fused=True)
-    for p in model.parameters():  # made now and not at the first step, so that a state is written and read in one way
-        optimizer.state[p] = {"step": torch.zeros((), device=plan.device),
-                              "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}  # fmt: skip
-    return State(model, optimizer, copy.deepcopy(model).requires_grad_(False) if spec.ema else None)
+    return State(model, Adam(model), copy.deepcopy(model).requires_grad_(False) if spec.ema else None)
 
 
 def inherit(model: VAE, parent: Run) -> None:
@@ -71,10 +68,7 @@ def inherit(model: VAE, parent: Run) -> None:
 
 def _tensors(state: State) -> dict[str, Tensor]:
     """Every tensor of the state under a name."""
-    names: dict[Tensor, str] = {p: name for name, p in state.model.named_parameters()}
-    tensors = {f"model/{n}": t for n, t in state.model.state_dict().items()}
-    for p, moments in state.optimizer.state.items():
-        tensors |= {f"{moment}/{names[p]}": t for moment, t in moments.items()}
+    tensors = {f"model/{n}": t for n, t in state.model.state_dict().items()} | state.optimizer.tensors
     if state.averaged is not None:
         tensors |= {f"averaged/{n}": t for n, t in state.averaged.state_dict().items()}
     return tensors

@@ -281,12 +281,11 @@ def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
     done = step / work.steps
     with work.autocast():
         terms = spec.objective(state.model, x, noise, torch.tensor(done, device=device))
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.clear()
     terms.loss.backward()
     if spec.clip is not None:
         nn.utils.clip_grad_norm_(state.model.parameters(), spec.clip)
-    state.optimizer.param_groups[0]["lr"] = spec.lr * rate_factor(spec, done, 1 / work.steps)
-    state.optimizer.step()
+    state.optimizer.step(spec.lr * rate_factor(spec, done, 1 / work.steps))
     if state.averaged is not None:
         average(state, min(spec.ema, (1 + step) / (10 + step)))  # early on, the start is forgotten faster
     state.step += 1

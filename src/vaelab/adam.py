@@ -1,0 +1,45 @@
+r"""Adam, with moments that are plain tensors.
+
+    m <- b1 m + (1 - b1) g,    v <- b2 v + (1 - b2) g^2,    p <- p - rate m^ / (sqrt(v^) + eps)
+
+m^ and v^ are m and v over 1 - b^t after t steps. The arithmetic is torch's own fused kernel, the one of
+`torch.optim.Adam(..., fused=True)`: whose class, when it is made, imports torch's compiler, which takes as long as
+torch itself. Source: Adam: A Method for Stochastic Optimization, arXiv 1412.6980.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+__all__ = ["Adam"]
+
+
+class Adam:
+    """The moments of a model's parameters, and the step that they make; `tensors` is all that it remembers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = [name for name, _ in model.named_parameters()]
+        self.rows = [(p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device))
+                     for p in model.parameters()]  # fmt: skip
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Moments and steps under names, to be written and poured in again."""
+        kinds = "exp_avg", "exp_avg_sq", "step"
+        return {f"{kind}/{name}": tensor for name, (_, *moments) in zip(self.names, self.rows, strict=True)
+                for kind, tensor in zip(kinds, moments, strict=True)}  # fmt: skip
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for p, *_ in self.rows:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Descend along the gradients of those parameters that have one."""
+        p, m, v, t = map(list, zip(*(row for row in self.rows if row[0].grad is not None), strict=True))
+        gradients = [tensor.grad for tensor in p if tensor.grad is not None]
+        adam(p, gradients, m, v, [], t, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0,
+             eps=1e-8, maximize=False)  # fmt: skip
