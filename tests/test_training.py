@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from vaelab.adam import Adam
 from vaelab import plan, training
 from vaelab.errors import UserError
 from vaelab.images import Dataset
@@ -306,7 +307,8 @@ def test_threads_follow_from_the_work() -> None:
 
 def test_averaging_moves_towards_the_present_weights() -> None:
     model = VAE(Mlp((4,)), CrossEntropy(), (1, 8, 8), 2)
-    state = State(copy.deepcopy(model), torch.optim.Adam(model.parameters()), copy.deepcopy(model))
+    present = copy.deepcopy(model)
+    state = State(present, present, Adam(present, present), copy.deepcopy(model))
     with torch.no_grad():
         for p in state.model.parameters():
             p.add_(1)

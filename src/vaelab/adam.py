@@ -17,29 +17,40 @@ __all__ = ["Adam"]
 
 
 class Adam:
-    """The moments of a model's parameters, and the step that they make; `tensors` is all that it remembers."""
+    """The moments of a model's parameters, and the step that they make; `tensors` is all that it remembers.
 
-    def __init__(self, model: nn.Module) -> None:
+    Gradients are those of `working`, which is the model, or a copy of it in lower precision that follows each step.
+    """
+
+    def __init__(self, model: nn.Module, working: nn.Module) -> None:
         self.names = [name for name, _ in model.named_parameters()]
-        self.rows = [(p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device))
-                     for p in model.parameters()]  # fmt: skip
+        self.rows = [(w, p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device))
+                     for w, p in zip(working.parameters(), model.parameters(), strict=True)]  # fmt: skip
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Moments and steps under names, to be written and poured in again."""
         kinds = "exp_avg", "exp_avg_sq", "step"
-        return {f"{kind}/{name}": tensor for name, (_, *moments) in zip(self.names, self.rows, strict=True)
+        return {f"{kind}/{name}": tensor for name, (_, _, *moments) in zip(self.names, self.rows, strict=True)
                 for kind, tensor in zip(kinds, moments, strict=True)}  # fmt: skip
 
     def clear(self) -> None:
         """Forget the gradients."""
-        for p, *_ in self.rows:
-            p.grad = None
+        for w, *_ in self.rows:
+            w.grad = None
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Descend along the gradients of those parameters that have one."""
-        p, m, v, t = map(list, zip(*(row for row in self.rows if row[0].grad is not None), strict=True))
-        gradients = [tensor.grad for tensor in p if tensor.grad is not None]
+        w, p, m, v, t = map(list, zip(*(row for row in self.rows if row[0].grad is not None), strict=True))
+        gradients = [tensor.grad.to(p[0].dtype) for tensor in w if tensor.grad is not None]
         adam(p, gradients, m, v, [], t, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0,
              eps=1e-8, maximize=False)  # fmt: skip
+        self.pass_on()
+
+    @torch.no_grad()
+    def pass_on(self) -> None:
+        """Let the working copy follow the model."""
+        for w, p, *_ in self.rows:
+            if w is not p:
+                w.copy_(p)

@@ -8,6 +8,7 @@ Bayes, arXiv 1312.6114.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ class VAE(nn.Module):
     """
 
     critic: nn.Module | None
+    precision: torch.dtype | None = None  # in which the networks compute, where it is not that of their input
 
     def __init__(self, network: Network, distortion: Distortion, shape: Shape, latent_dim: int) -> None:
         super().__init__()
@@ -53,12 +55,21 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Normal:
         """The posterior q(z|x) of images (B, C, H, W), with parameters (B, D) in float32."""
-        mean, logvar = self.encoder(x).float().chunk(2, dim=-1)
+        mean, logvar = self.encoder(x.to(self.precision)).float().chunk(2, dim=-1)
         return Normal(mean, logvar.clamp(*LOGVAR))
 
     def decode(self, z: Tensor) -> Params:
         """The parameters of p(x|z) for codes (*, D), in float32."""
-        return Params(self.decoder(z.flatten(0, -2)).float().unflatten(0, z.shape[:-1]), self.shared)
+        pixels = self.decoder(z.flatten(0, -2).to(self.precision)).float()
+        return Params(pixels.unflatten(0, z.shape[:-1]), self.shared)
+
+    def lowered(self) -> VAE:
+        """A copy whose networks compute in bfloat16; densities stay in float32."""
+        lowered = copy.deepcopy(self)
+        lowered.encoder.bfloat16()
+        lowered.decoder.bfloat16()
+        lowered.precision = torch.bfloat16
+        return lowered
 
     def forward(self, x: Tensor, noise: Tensor) -> Draw:
         """Encode images (B, C, H, W), draw codes with standard normal `noise`, decode them.

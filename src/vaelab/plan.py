@@ -25,9 +25,9 @@ __all__ = ["Plan", "choose_device", "choose_plan", "keep_freed_memory", "process
 
 Precision = Literal["float32", "bfloat16"]
 
-# Multiply-adds of a forward pass from which a second thread pays: below, threads wait for each other more than they
-# work, and suffer badly where something else runs on the machine. The textbook network at batch 128 has 8e7.
-SHARED_WORK = 2e8
+# Multiply-adds of a batch's forward pass that keep one thread busy: with less, threads wait for each other more than
+# they work, and suffer badly where something else runs on the machine. The textbook network at batch 128 has 8e7.
+WORK = 4e7
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def choose_plan(
     if chosen not in get_args(Precision):
         raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{chosen}"')
     if threads is None:
-        threads = processors() if spec.batch_size * multiply_adds(spec, shape) > SHARED_WORK else 1
+        threads = min(processors(), max(1, int(spec.batch_size * multiply_adds(spec, shape) / WORK)))
     if not 1 <= threads <= processors():
         raise UserError(f"threads must be from 1 to {processors()}, the processors of this machine, got {threads}")
     return Plan(

@@ -29,6 +29,7 @@ class State:
     """What a step changes, all that resuming needs: weights and moments after `step` steps, and the best weights."""
 
     model: VAE
+    working: VAE  # of which a step takes the gradient: the model itself, or a copy in lower precision
     optimizer: Adam
     averaged: VAE | None
     step: int = 0
@@ -50,7 +51,8 @@ def start(spec: Spec, plan: Plan, shape: Shape, parent: Run | None) -> State:
     model = model.to(plan.device)
     if plan.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return State(model, Adam(model), copy.deepcopy(model).requires_grad_(False) if spec.ema else None)
+    working = model.lowered() if plan.precision == "bfloat16" else model
+    return State(model, working, Adam(model, working), copy.deepcopy(model).requires_grad_(False) if spec.ema else None)
 
 
 def inherit(model: VAE, parent: Run) -> None:
@@ -95,6 +97,7 @@ def restore(state: State, run: Run) -> bool:
         with torch.no_grad():
             for name, t in _tensors(state).items():
                 t.copy_(tensors[name])
+        state.optimizer.pass_on()
     except (KeyError, RuntimeError):
         raise UserError(f"{file} is damaged; {MEND}") from None
     return True

@@ -228,10 +228,6 @@ class Work:
         layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
         return pixels.to(torch.float32, memory_format=layout).div_(255)
 
-    def autocast(self) -> torch.autocast:
-        kind = torch.device(self.plan.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
-
 
 # The loop.
 
@@ -279,12 +275,11 @@ def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
     codes = (spec.objective.samples, size) if spec.objective.samples > 1 else (size,)
     noise = torch.randn(*codes, spec.latent_dim, generator=stream(spec.seed, "noise", step)).to(device)
     done = step / work.steps
-    with work.autocast():
-        terms = spec.objective(state.model, x, noise, torch.tensor(done, device=device))
+    terms = spec.objective(state.working, x, noise, torch.tensor(done, device=device))
     state.optimizer.clear()
     terms.loss.backward()
     if spec.clip is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), spec.clip)
+        nn.utils.clip_grad_norm_(state.working.parameters(), spec.clip)
     state.optimizer.step(spec.lr * rate_factor(spec, done, 1 / work.steps))
     if state.averaged is not None:
         average(state, min(spec.ema, (1 + step) / (10 + step)))  # early on, the start is forgotten faster
@@ -304,12 +299,11 @@ def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: S
     """Measure, note the row of history, keep the best weights and the snapshots."""
     spec, run = work.spec, work.run
     measured = {"train": work.images.spread(monitored(work.images))}
-    state.kept.eval()
     calibrate(state.kept, measured["train"])
+    looked_at = (state.kept.lowered() if work.plan.precision == "bfloat16" else state.kept).eval()
     if "validation" in work.dataset.splits:
         measured["validation"] = work.dataset.splits["validation"]
-    with work.autocast():
-        terms = {split: monitor(state.kept, spec.objective, images) for split, images in measured.items()}
+    terms = {split: monitor(looked_at, spec.objective, images) for split, images in measured.items()}
     for split, values in terms.items():
         refuse_unfit({f"{name} of the {split} images": value for name, value in values.items()}, epoch, state.step)
     row = {"epoch": epoch, "step": state.step, "seconds": round(seconds, 3)} | {"validation": {}} | terms
@@ -322,7 +316,7 @@ def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: S
         state.best = {n: t.detach().clone() for n, t in state.kept.state_dict().items()}
     if epoch in snapshots or state.step == work.steps:
         snapshot(work, state, epoch)
-    state.model.train()
+    state.kept.train()
 
 
 def monitored(images: Images) -> int:
@@ -381,8 +375,7 @@ def pace(work: Work, seconds: float) -> Pace:
         steps += 1
     per_step = (time.monotonic() - begun) / steps
     some = work.dataset.splits.get("validation", work.images).spread(1000)
-    with work.autocast():
-        per_monitored = _timed(partial(monitor, state.model, work.spec.objective, some)) / len(some)
+    per_monitored = _timed(partial(monitor, state.working, work.spec.objective, some)) / len(some)
     few = some.spread(500)
     return Pace(per_step, per_monitored, _timed(partial(evaluate, state.model, work.spec.objective, few)) / len(few))
 
