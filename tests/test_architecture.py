@@ -8,7 +8,7 @@ from pathlib import Path
 import vaelab
 
 FLOORS = [
-    ["adam", "errors", "laws", "files", "console", "streams", "densities", "images", "separation"],
+    ["adam", "errors", "ranks", "laws", "files", "console", "streams", "densities", "images", "separation"],
     ["aggregate", "pictures", "likelihoods", "networks", "claims", "measures", "classifier"],
     ["sources", "models"],
     ["loading", "objectives"],

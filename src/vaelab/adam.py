@@ -34,6 +34,11 @@ class Adam:
         return {f"{kind}/{name}": tensor for name, (_, _, *moments) in zip(self.names, self.rows, strict=True)
                 for kind, tensor in zip(kinds, moments, strict=True)}  # fmt: skip
 
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Of those parameters that have one."""
+        return [w.grad for w, *_ in self.rows if w.grad is not None]
+
     def clear(self) -> None:
         """Forget the gradients."""
         for w, *_ in self.rows:
@@ -42,9 +47,8 @@ class Adam:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Descend along the gradients of those parameters that have one."""
-        w, p, m, v, t = map(list, zip(*(row for row in self.rows if row[0].grad is not None), strict=True))
-        gradients = [tensor.grad.to(p[0].dtype) for tensor in w if tensor.grad is not None]
-        adam(p, gradients, m, v, [], t, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0,
+        _, p, m, v, t = map(list, zip(*(row for row in self.rows if row[0].grad is not None), strict=True))
+        adam(p, [gradient.to(p[0].dtype) for gradient in self.gradients], m, v, [], t, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0,
              eps=1e-8, maximize=False)  # fmt: skip
         self.pass_on()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from vaelab import __version__, verbs
-from vaelab.console import duration, notice
+from vaelab.console import duration, follows, notice
 from vaelab.errors import UserError, unknown
 from vaelab.files import NO_ROOM
 
@@ -257,7 +257,7 @@ def execute(words: list[str], as_json: bool) -> int:
         raise unknown("verb", words[0], VERBS)
     function, bound = parse(words)
     result, verb = function(*bound.args, **bound.kwargs), VERBS[words[0]]
-    if function is verb.function:  # and not its help
+    if function is verb.function and not follows():  # and not its help
         shown = bound.arguments
         print(*([json.dumps(verb.json(result, shown))] if as_json else verb.lines(result, shown)), sep="\n")
         return verb.status(result)
@@ -276,7 +276,7 @@ def parse(words: list[str]) -> tuple[Callable[..., Any], BoundArguments]:
 
 
 def refuse(text: str) -> int:
-    notice(f"vaelab: {text}")
+    print(f"vaelab: {text}", file=sys.stderr, flush=True)
     return 2
 
 

@@ -6,6 +6,7 @@ Results never pass through here: they are returned, and the command line prints 
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Advance", "command", "duration", "notice", "progress"]
+__all__ = ["Advance", "command", "duration", "follows", "notice", "progress", "several"]
 
 PLAIN_INTERVAL = 10.0  # seconds between two lines of progress where there is no terminal
 QUIET = 2.0  # seconds before the first of them: what is shorter needs no progress
@@ -26,8 +27,20 @@ class Advance(Protocol):
     def __call__(self, done: int, text: str = "") -> None: ...
 
 
+def several() -> bool:
+    """Whether `torchrun` started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def follows() -> bool:
+    """Whether another process says for this one what there is to say."""
+    return several() and os.environ["RANK"] != "0"
+
+
 def notice(text: str) -> None:
     """Say one thing to the user, beside the results."""
+    if follows():
+        return
     print(text, file=sys.stderr, flush=True)
 
 
@@ -49,7 +62,9 @@ def duration(seconds: float) -> str:
 @contextmanager
 def progress(label: str, total: int, before: int = 0) -> Iterator[Advance]:
     """Show how far `label` has come; yields the function to call with the units done, those done `before` included."""
-    if sys.stderr.isatty():
+    if follows():
+        yield lambda done, text="": None
+    elif sys.stderr.isatty():
         with _bar(label, total, before) as advance:
             yield advance
     else:

@@ -66,6 +66,11 @@ class Weighing:
         """How many codes are drawn for each image."""
         return 1
 
+    @property
+    def separable(self) -> bool:
+        """Whether the loss of a batch is the mean of its images' losses, so that parts of a batch may be apart."""
+        return False
+
     def critic(self, latent_dim: int) -> nn.Module | None:
         """A network that is trained beside the model, where the loss needs one."""
         del latent_dim
@@ -117,6 +122,10 @@ class Beta(Weighing):
     @property
     def samples(self) -> int:
         return self.k
+
+    @property
+    def separable(self) -> bool:
+        return self.free_bits == 0  # which is of the mean over the batch
 
     def effective_kl_weight(self, shape: Shape) -> float:
         return self.kl_weight * (math.prod(shape) if self.reduction == "mean" else 1)
@@ -295,6 +304,10 @@ class ImportanceWeighted(Weighing):
     @property
     def samples(self) -> int:
         return self.k
+
+    @property
+    def separable(self) -> bool:
+        return True
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
         del progress

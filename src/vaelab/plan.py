@@ -19,6 +19,7 @@ import torch
 from vaelab.errors import UserError
 from vaelab.models import VAE, layers
 from vaelab.networks import Mlp, Shape
+from vaelab.ranks import ranks
 from vaelab.spec import Spec
 
 __all__ = ["Plan", "choose_device", "choose_plan", "keep_freed_memory", "processors", "using"]
@@ -42,6 +43,7 @@ class Plan:
     threads: int
     channels_last: bool
     steps: int | None = None
+    ranks: int = 1  # processes that train together
 
 
 def choose_plan(
@@ -53,12 +55,12 @@ def choose_plan(
     if chosen not in get_args(Precision):
         raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{chosen}"')
     if threads is None:
-        threads = min(processors(), max(1, int(spec.batch_size * multiply_adds(spec, shape) / WORK)))
+        each = processors() // ranks().here
+        threads = max(1, min(each, int(spec.batch_size * multiply_adds(spec, shape) / WORK)))
     if not 1 <= threads <= processors():
         raise UserError(f"threads must be from 1 to {processors()}, the processors of this machine, got {threads}")
-    return Plan(
-        device, cast(Precision, chosen), threads, channels_last=not isinstance(spec.network, Mlp) and device != "mps"
-    )
+    channels_last = not isinstance(spec.network, Mlp) and device != "mps"
+    return Plan(device, cast(Precision, chosen), threads, channels_last, ranks=ranks().size)
 
 
 def multiply_adds(spec: Spec, shape: Shape) -> int:

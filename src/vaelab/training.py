@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -33,7 +34,8 @@ from vaelab.metrics import calibrate, evaluate, measure, monitor
 from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
 from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, using
-from vaelab.spec import Spec, check, encode, key
+from vaelab.ranks import Ranks, ranks
+from vaelab.spec import Spec, check, encode, key, word
 from vaelab.state import State, average, restore, save, start
 from vaelab.store import Run, alone, read_tensors, write_history, write_tensors
 from vaelab.streams import stream
@@ -62,20 +64,21 @@ def fit(
 ) -> list[Run]:
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
 
-    The data set must be loaded with the size and the validation fraction of the specs. `parent` is the run whose
+    Where `torchrun` started several processes, they train each run together. The data set must be loaded with the size and the validation fraction of the specs. `parent` is the run whose
     weights specs with its key as `parent` start from; `snapshots` are the epochs after which a few reconstructions are
     kept.
     """
-    runs, kept = [], SNAPSHOTS if snapshots is None else snapshots
+    runs, kept, together = [], SNAPSHOTS if snapshots is None else snapshots, ranks()
     for spec in specs:
         agree(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
         run = Run(out / key(spec, dataset.fingerprint, plan.precision))
-        if run.finished and not (run.path / "state").exists():
+        if together.agree(run.finished and not (run.path / "state").exists()):
             run = found(run)
         else:
-            with alone(run):  # another process may have finished it meanwhile
-                run = found(run) if run.finished else carry_out(Work(run, spec, dataset, plan, parent), kept)
+            with alone(run) if together.leads else nullcontext():  # another process may have finished it meanwhile
+                work = Work(run, spec, dataset, plan, parent, together)
+                run = found(run) if together.agree(run.finished) else carry_out(work, kept)
         runs.append(run)
     return runs
 
@@ -94,29 +97,37 @@ def agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
             raise ValueError(f"data loaded with {name} {getattr(dataset, name)}, the spec has {value}")
     if spec.parent != (parent.key if parent else None):
         raise ValueError(f"the spec's parent is {spec.parent}, the run given is {parent and parent.key}")
+    if ranks().size > 1 and not (spec.objective.separable and spec.loss.learned):
+        raise UserError(f"{word(spec.objective)} with {word(spec.loss)} looks at a batch as a whole, which several "
+                        "processes have in parts;\ntrain it without torchrun, in one process")  # fmt: skip
     if spec.keep == "best" and "validation" not in dataset.splits:
         raise UserError(f"keep must be last: {dataset.source} has no picture to spare for a validation split")
 
 
 def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
     """Train one run to its end, from where it stands."""
-    run, spec = work.run, work.spec
-    work = replace(work, plan=began(work) or work.plan)
+    run, spec, together = work.run, work.spec, work.ranks
+    work = replace(work, plan=together.agree(began(work) if together.leads else None) or work.plan)
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
     with using(work.plan.threads):
         state = start(spec, work.plan, work.images.shape, work.parent)
         resumed = restore(state, run)
         if spec.minutes is not None and work.plan.steps is None:
-            work = replace(work, plan=replace(work.plan, steps=probe(work)))
-        begin(work, resumed)
-        rows = [row for row in run.history if row["step"] <= state.step]
-        if len(rows) < state.step // work.steps_per_epoch:
-            raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {MEND}")
-        write_history(run, rows)
+            work = replace(work, plan=replace(work.plan, steps=together.agree(probe(work))))
         first = state.step
+        if together.agree(first) != first:
+            raise UserError(f"not all processes see the same files in {run.path}: they need one folder in common")
+        if together.leads:
+            begin(work, resumed)
+            rows = [row for row in run.history if row["step"] <= state.step]
+            if len(rows) < state.step // work.steps_per_epoch:
+                raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {MEND}")
+            write_history(run, rows)
         descend(work, state, snapshots)
-        finish(work, state)
+        if together.leads:
+            finish(work, state)
+        together.agree(None)  # wait until the files are there
     trained = work.images_until(state.step) - work.images_until(first)
     outcome = "resumed" if resumed else "trained"
     return replace(run, outcome=outcome, from_epoch=first // work.steps_per_epoch, images_trained=trained)
@@ -137,6 +148,9 @@ def began(work: Work) -> Plan | None:
     except UserError as error:
         raise UserError(f"run {work.run.key} began there and cannot go on elsewhere: {error}; "
                         "begin a new one with another --out") from None  # fmt: skip
+    if plan.ranks != work.ranks.size:
+        notice(f"the run began with {plan.ranks} processes and goes on with {work.ranks.size}: the same to rounding")
+        plan = replace(plan, ranks=work.ranks.size)
     if replace(plan, steps=None) != work.plan:
         notice(f"going on as the run began: {plan.device}, {plan.precision}, {plan.threads} threads")
     if origin["versions"] != versions():
@@ -192,6 +206,7 @@ class Work:
     dataset: Dataset
     plan: Plan
     parent: Run | None = None
+    ranks: Ranks = Ranks()
 
     @property
     def images(self) -> Images:
@@ -215,16 +230,20 @@ class Work:
         """The training pixels on the device; on a CPU they stay mapped from disk."""
         return None if self.plan.device == "cpu" else torch.from_numpy(self.images.grey()).to(self.plan.device)
 
-    def gather(self, rows: np.ndarray, step: int) -> Tensor:
-        """Training images by index for one step, in [0, 1], on the device, (B, C, H, W)."""
+    def gather(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
+        """Training images by index for one step, or a share of them, in [0, 1], on the device, (B, C, H, W)."""
+        mine = rows[share]
         if self.resident is None:
-            pixels = torch.from_numpy(self.images.grey(rows))
+            pixels = torch.from_numpy(self.images.grey(mine))
         else:
-            pixels = self.resident[torch.from_numpy(rows).to(self.plan.device)]
+            pixels = self.resident[torch.from_numpy(mine).to(self.plan.device)]
         if self.spec.binarise == "dynamic":
-            chance = stream(self.spec.seed, "binarise", step)
-            drawn = torch.randint(255, pixels.shape, dtype=torch.uint8, generator=chance).to(self.plan.device)
+            chance, shape = stream(self.spec.seed, "binarise", step), (len(rows), *pixels.shape[1:])
+            drawn = torch.randint(255, shape, dtype=torch.uint8, generator=chance)[share].to(self.plan.device)
             pixels = 255 * (drawn < pixels)
+        if self.spec.flips:
+            mirrored = torch.rand(len(rows), generator=stream(self.spec.seed, "flips", step))[share] < 0.5
+            pixels = torch.where(mirrored.to(self.plan.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
         layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
         return pixels.to(torch.float32, memory_format=layout).div_(255)
 
@@ -247,11 +266,13 @@ def descend(work: Work, state: State, snapshots: Sequence[int]) -> None:
                     refuse_nan(terms, epoch + 1, state.step)
                     text = partial(tell, terms, epoch + 1, epochs)
                     clock.show(advance, state.step, work.images_until(state.step), text)
-                if last:
+                if last and work.ranks.leads:
                     end_epoch(work, state, epoch + 1, clock.seconds(), snapshots)
                 state.seconds = clock.seconds()
                 stop = interrupted()
-                if stop or saver.due(last):
+                if work.ranks.size > 1:  # all of them stop after the same step
+                    stop = (last or state.step % LOOK == 0) and work.ranks.any(stop)
+                if work.ranks.leads and (stop or saver.due(last)):
                     with saver.timed():
                         save(state, work.run)
                 if stop:
@@ -267,17 +288,21 @@ def tell(terms: Terms, epoch: int, epochs: int) -> str:
 def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
     """One step of Adam on the training images `rows`."""
     spec, step, size = work.spec, state.step, len(rows)
-    device = work.plan.device
-    x = work.gather(rows, step)
-    if spec.flips:
-        mirrored = torch.rand(size, generator=stream(spec.seed, "flips", step)) < 0.5
-        x = torch.where(mirrored.to(device).view(-1, 1, 1, 1), x.flip(-1), x)
+    device, share = work.plan.device, work.ranks.share(size)
+    part = share.stop - share.start
+    share = share if part else slice(0, 1)  # of weight 0
+    x = work.gather(rows, step, share)
     codes = (spec.objective.samples, size) if spec.objective.samples > 1 else (size,)
-    noise = torch.randn(*codes, spec.latent_dim, generator=stream(spec.seed, "noise", step)).to(device)
+    drawn = torch.randn(*codes, spec.latent_dim, generator=stream(spec.seed, "noise", step))
     done = step / work.steps
+    noise = drawn[..., share, :].to(device)
     terms = spec.objective(state.working, x, noise, torch.tensor(done, device=device))
     state.optimizer.clear()
     terms.loss.backward()
+    if work.ranks.size > 1:
+        gradients, numbers = state.optimizer.gradients, [*terms[:3], *terms.parts.values()]
+        loss, distortion, rate, *rest = work.ranks.combine(part / size, gradients, numbers)
+        terms = Terms(loss, distortion, rate, dict(zip(terms.parts, rest, strict=True)), terms.draw)
     if spec.clip is not None:
         nn.utils.clip_grad_norm_(state.working.parameters(), spec.clip)
     state.optimizer.step(spec.lr * rate_factor(spec, done, 1 / work.steps))

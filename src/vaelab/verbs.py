@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
-from vaelab.console import command, notice
+from vaelab.console import command, notice, several
 from vaelab.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def train(
     out: Path = Path("runs"),
 ) -> Run:
     """Train a VAE on images and store it under OUT. The same command goes on where it was interrupted.
+
+    Under `torchrun --nproc-per-node N -m vaelab train ...` several processes train one model together.
 
     What is not given is as in the preset; without one: conv, 32 latent dimensions, a calibrated Gaussian, 20 epochs.
 
@@ -164,6 +166,7 @@ def train(
     }  # fmt: skip
     from vaelab.loading import load
     from vaelab.plan import choose_plan
+    from vaelab.ranks import ranks
     from vaelab.spec import check
     from vaelab.training import agree, fit
 
@@ -171,7 +174,8 @@ def train(
         raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, snapshots or ()))}")
     spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
     check(spec)
-    dataset = load(spec.data, **spec.loaded)
+    with ranks().first():
+        dataset = load(spec.data, **spec.loaded)
     choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
     agree(spec, dataset, parent)  # what is refused is refused before anything is said
     for line in opening(spec, dataset):
@@ -181,7 +185,7 @@ def train(
     weight = spec.objective.effective_kl_weight(run.model.shape)
     if run.outcome != "existing" and (settled := spec.loss.settled(run.model.shared, weight)):
         notice(settled)
-    if figures:
+    if figures and ranks().leads:
         from vaelab import gallery
 
         drawn = run.path / "figures"
@@ -607,6 +611,8 @@ def study(
 
     if list_:
         return {name: protocol.read(name).title for name in protocol.shipped()}
+    if several():
+        raise UserError("a study sends its runs to workers by itself: start it without torchrun")
     if study is None:
         raise UserError(f"say which study: {', '.join(protocol.shipped())}, or a file that ends in .toml")
     from vaelab import exhibits, publishing, studying
