@@ -15,6 +15,7 @@ FLOORS = [
     ["metrics", "spec"],
     ["diagnosis", "evidence", "plan", "store", "pace"],
     ["state", "workers"],
+    ["cluster"],
     ["training", "interpolation", "projections", "embedding"],
     ["examinations"],
     ["evaluation"],

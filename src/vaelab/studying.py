@@ -30,7 +30,7 @@ from vaelab.results import Outcome, Results, record
 from vaelab.spec import Spec, key
 from vaelab.store import Run
 from vaelab.training import fit, forecast
-from vaelab.workers import Result, carry_out
+from vaelab.workers import Crew, Result
 
 __all__ = ["Job", "carry_out_study", "estimate", "gather", "jobs_of", "resume", "single"]
 
@@ -129,19 +129,19 @@ def glance(spec: Spec) -> float:
 
 
 def carry_out_study(
-    study: Study, jobs: Mapping[Spec, Job], out: Path, workers: int, device: str | None = None
+    study: Study, jobs: Mapping[Spec, Job], out: Path, crew: Crew, device: str | None = None
 ) -> tuple[Results, int]:
     """Train and examine what is missing; gives what all came to and the number of images trained on now."""
     if choose_device(device) != "cpu":
-        workers = 1  # runs share one device, one after another
+        crew = crew._replace(workers=1)  # runs share one device, one after another
     failed: dict[str, str] = {}
     missing = [job for job in jobs.values() if not job.run.finished]
     images = 0
-    with overall(list(jobs.values()), missing, workers):
-        for result in carry_out([partial(train_one, job.spec, out, device) for job in missing], workers):
+    with overall(list(jobs.values()), missing, crew.workers):
+        for result in crew([partial(train_one, job.spec, out, device) for job in missing]):
             images += result.value or 0
             note_failure(result, missing, failed, out)
-    examine_missing(study, jobs, out, workers, failed)
+    examine_missing(study, jobs, out, crew, failed)
     return gather(study, jobs, failed), images
 
 
@@ -153,7 +153,7 @@ def note_failure(result: Result, jobs: Sequence[Job], failed: dict[str, str], ou
         write_text(job.run.path / "failure.log", f"{result.error}\n{result.log}")
 
 
-def examine_missing(study: Study, jobs: Mapping[Spec, Job], out: Path, workers: int, failed: dict[str, str]) -> None:
+def examine_missing(study: Study, jobs: Mapping[Spec, Job], out: Path, crew: Crew, failed: dict[str, str]) -> None:
     """The examinations that figures and claims ask for, of the runs that are finished."""
     wanted: dict[Job, list[str]] = {}
     for trial in study.trials:
@@ -172,12 +172,12 @@ def examine_missing(study: Study, jobs: Mapping[Spec, Job], out: Path, workers: 
     notice(f"examining {len(left)} runs and what they are held against")
     with progress("examining", len(left) + len(data)) as advance:
         calls = [partial(refer, spec, features, out) for spec, features in data.values()]
-        for done, result in enumerate(carry_out(calls, workers), 1):
+        for done, result in enumerate(crew(calls), 1):
             if result.error:
                 raise RuntimeError(f"{result.error}\n{result.log}")
             advance(done, "what runs are held against")
         calls = [partial(examine_one, job.run.path, wanted[job], job.spec, out) for job in left]
-        for done, result in enumerate(carry_out(calls, workers), 1 + len(data)):
+        for done, result in enumerate(crew(calls), 1 + len(data)):
             note_failure(result, left, failed, out)
             advance(done, f"{done - len(data)} of {len(left)} runs")
 
@@ -208,12 +208,12 @@ def gather(study: Study, jobs: Mapping[Spec, Job], failed: Mapping[str, str]) ->
     return Results(study, tuple(outcomes), failed)
 
 
-def resume(folder: Path, workers: int) -> Results:
+def resume(folder: Path, crew: Crew) -> Results:
     """What a study in its folder has come to, with the examinations that are missing; nothing is trained."""
     study, out = replace(read(folder / "study.toml"), name=folder.name), folder.parent.parent
     failed: dict[str, str] = {}
     jobs = jobs_of(study, out)
-    examine_missing(study, jobs, out, workers, failed)
+    examine_missing(study, jobs, out, crew, failed)
     return gather(study, jobs, failed)
 
 
@@ -238,7 +238,7 @@ def equally_long(spec: Spec) -> Objective:
     return spec.objective if spec.objective.samples > 1 else Spec().objective
 
 
-def estimate(study: Study, jobs: Mapping[Spec, Job], workers: int, device: str | None = None) -> float:
+def estimate(study: Study, jobs: Mapping[Spec, Job], crew: Crew, device: str | None = None) -> float:
     """About how many seconds the missing runs and features take, from some of each kind, all workers at work."""
     missing = [job for job in jobs.values() if not job.run.finished]
     alike = {job: replace(job.spec, seed=0, lr=1e-4, epochs=1, objective=equally_long(job.spec)) for job in missing}
@@ -246,10 +246,10 @@ def estimate(study: Study, jobs: Mapping[Spec, Job], workers: int, device: str |
     featured = [job for job in dict.fromkeys(featured) if not is_examined(job.run, "features")]
     trained, looked = list(dict.fromkeys(alike.values())), {data_of(job.spec): job.spec for job in featured}
     calls = [partial(forecast_one, spec, device) for spec in trained] + [partial(glance, s) for s in looked.values()]
-    calls *= 1 if len(calls) >= workers else workers  # as in the study, each beside others
+    calls *= 1 if len(calls) >= crew.workers else crew.workers  # as in the study, each beside others
     found: dict[int, Any] = {}
     with progress("trying out", len(calls)) as advance:
-        for done, result in enumerate(carry_out(calls, workers), 1):
+        for done, result in enumerate(crew(calls), 1):
             if result.error:
                 raise RuntimeError(f"{result.error}\n{result.log}")
             found[result.job % (len(trained) + len(looked))] = result.value
@@ -263,7 +263,7 @@ def estimate(study: Study, jobs: Mapping[Spec, Job], workers: int, device: str |
     for name, spec in looked.items():  # pixels and a classifier's features, for each seed
         seeds = {job.spec.seed for job in featured if data_of(job.spec) == name}
         total += 2 * len(seeds) * found[len(trained) + list(looked).index(data_of(spec))]
-    return START * bool(calls) + total / workers
+    return START * bool(calls) + total / crew.workers
 
 
 @contextmanager

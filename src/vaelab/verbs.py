@@ -578,6 +578,7 @@ def study(
     seeds: int | None = None,
     epochs: int | None = None,
     workers: int | None = None,
+    backend: Literal["local", "ray"] = "local",
     dry_run: bool = False,
     list_: bool = False,
     device: str | None = None,
@@ -597,6 +598,8 @@ def study(
         Other epochs for every run.
     workers
         Worker processes on a CPU, one thread each; one for each processor if not given.
+    backend
+        local: worker processes of this machine; ray: a Ray cluster, whose machines see the same folders.
     dry_run
         Only say how many runs there are, which exist, and about how long the rest takes.
     list_
@@ -616,21 +619,30 @@ def study(
     if study is None:
         raise UserError(f"say which study: {', '.join(protocol.shipped())}, or a file that ends in .toml")
     from vaelab import exhibits, publishing, studying
+    from vaelab.workers import Crew
 
-    workers = processors() if workers is None else _positive("workers", workers)
+    if workers is not None:
+        _positive("workers", workers)
     asked = protocol.read(study).overridden(data, seeds, epochs)
     exhibits.check(asked)
     choose_device(device)
     jobs = studying.jobs_of(asked, Path(out), device)
     there = sum(job.run.finished for job in jobs.values())
+    if backend == "ray":
+        from vaelab import cluster
+
+        crew = cluster.crew(workers)
+    else:
+        crew = Crew(workers or processors())
+    workers = crew.workers
     if dry_run:
-        seconds = studying.estimate(asked, jobs, workers, device)
+        seconds = studying.estimate(asked, jobs, crew, device)
         return {"study": asked.name, "trials": len(asked.trials), "runs": len(jobs), "existing": there,
                 "missing": len(jobs) - there, "workers": workers, "seconds": round(seconds, 1)}  # fmt: skip
     notice(f"study {asked.name}: {len(jobs)} runs, {there} exist, {len(jobs) - there} to train, {workers} workers")
-    results, images = studying.carry_out_study(asked, jobs, Path(out), workers, device)
+    results, images = studying.carry_out_study(asked, jobs, Path(out), crew, device)
     folder = Path(out) / "studies" / asked.name
-    return Studied(folder, publishing.publish(results, folder, workers, command()), results, images)
+    return Studied(folder, publishing.publish(results, folder, processors(), command()), results, images)
 
 
 def report(study: StudyLike, *, workers: int | None = None) -> Path:
@@ -645,11 +657,12 @@ def report(study: StudyLike, *, workers: int | None = None) -> Path:
     """
     from vaelab import publishing, studying
     from vaelab.plan import processors
+    from vaelab.workers import Crew
 
     workers = processors() if workers is None else _positive("workers", workers)
     place = Path(study) if isinstance(study, str | Path) else study.folder if isinstance(study, Studied) else study.path
     if (place / "study.toml").is_file():
-        return publishing.publish(studying.resume(place, workers), place, workers)
+        return publishing.publish(studying.resume(place, Crew(workers)), place, workers)
     run = _run(place)
     if not run.finished:
         raise UserError(f"{run.path} is not finished; train it to its end first")

@@ -23,10 +23,13 @@ from typing import Any, NamedTuple
 from vaelab.errors import UserError
 from vaelab.pace import interruption
 
-__all__ = ["Result", "carry_out"]
+__all__ = ["Crew", "Result", "attempt", "carry_out"]
 
 WATCH = 0.3  # seconds between two looks of a worker at its master
 BUSY = threading.Event()  # set in a worker while it carries out a job
+
+
+Job = Callable[[], Any]
 
 
 class Result(NamedTuple):
@@ -39,7 +42,7 @@ class Result(NamedTuple):
     stopped: bool = False
 
 
-def carry_out(jobs: Sequence[Callable[[], Any]], workers: int) -> Iterator[Result]:
+def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     """The results of jobs, as they come. The first interruption lets those under way stop and save, then passes on."""
     from joblib import Parallel, delayed, parallel_config
 
@@ -62,13 +65,21 @@ def carry_out(jobs: Sequence[Callable[[], Any]], workers: int) -> Iterator[Resul
             raise KeyboardInterrupt
 
 
-def _carry_out(index: int, job: Callable[[], Any], master: int, stop: Path) -> Result:
-    """In a worker: one job, silently; its error is part of the result."""
+def _carry_out(index: int, job: Job, master: int, stop: Path) -> Result:
+    """In a worker: one job, while its master lives and no stop is asked for."""
     if os.getpid() != master:
         _watch(master, stop)
+    BUSY.set()
+    try:
+        return attempt(index, job)
+    finally:
+        BUSY.clear()
+
+
+def attempt(index: int, job: Job) -> Result:
+    """Carry out one job, silently; its error is part of the result."""
     said = io.StringIO()
     try:
-        BUSY.set()
         with contextlib.redirect_stderr(said):
             return Result(index, job())
     except KeyboardInterrupt:
@@ -77,8 +88,6 @@ def _carry_out(index: int, job: Callable[[], Any], master: int, stop: Path) -> R
         return Result(index, None, str(error), said.getvalue())
     except Exception as error:
         return Result(index, None, f"{type(error).__name__}: {error}", said.getvalue() + traceback.format_exc())
-    finally:
-        BUSY.clear()
 
 
 @cache
@@ -100,3 +109,14 @@ def _watch(master: int, stop: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which signals everybody: the master passes it on
     signal.signal(signal.SIGTERM, interrupt)
     threading.Thread(target=watch, daemon=True).start()
+
+
+class Crew(NamedTuple):
+    """Who carries out jobs: how many of them at a time, and by what."""
+
+    workers: int
+    by: Callable[[Sequence[Job], int], Iterator[Result]] = carry_out
+
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[Result]:
+        """The results of jobs, as they come."""
+        return self.by(jobs, self.workers)

@@ -1,0 +1,82 @@
+"""The cluster: runs carried out by Ray, on whatever machines it has; the counterpart of `workers`.
+
+A task is one job on one processor. Ray starts it again where a machine or its process died, and the run goes on from the
+state that it left in the folder, which all machines must see under the same path, as they must the data. Without a
+cluster (RAY_ADDRESS, or one that was started on this machine) Ray makes one of this machine's processors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaelab.errors import UserError
+from vaelab.pace import interruption
+from vaelab.workers import Crew, Job, Result, attempt
+
+__all__ = ["crew"]
+
+RETRIES = 5  # of a task whose machine or process died
+POLL = 0.5  # seconds between two looks whether to stop
+HANDED_ON = ("VAELAB_DATA", "VAELAB_CACHE", "HF_HOME", "HF_ENDPOINT")  # where things lie, wherever the task runs
+
+
+def crew(workers: int | None) -> Crew:
+    """The cluster as one that carries out jobs: one for each of its processors, unless it is told how many."""
+    return Crew(workers or max(1, int(connect().cluster_resources().get("CPU", 1))), carry_out)
+
+
+def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+    """The results of jobs, as they come. The first interruption lets those under way stop and save, then passes on."""
+    if not jobs:
+        return
+    ray = connect()
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(attempt_there)
+    left = list(enumerate(jobs))[::-1]
+    under_way: dict[Any, int] = {}
+    with interruption() as interrupted:
+        while left or under_way:
+            while left and len(under_way) < workers:
+                index, job = left.pop()
+                under_way[task.remote(index, job, str(Path.cwd()))] = index
+            done, _ = ray.wait(list(under_way), timeout=POLL)
+            for reference in done:
+                yield outcome(ray, reference, under_way.pop(reference))
+            if interrupted():
+                for reference in under_way:
+                    ray.cancel(reference, force=False)
+                ray.wait(list(under_way), num_returns=max(1, len(under_way)), timeout=60)
+                raise KeyboardInterrupt
+
+
+def connect() -> Any:
+    """Ray, connected to its cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UserError('the backend ray needs Ray: pip install "vaelab[ray]"') from None
+    if not ray.is_initialized():
+        environment = {name: os.path.abspath(os.environ[name]) if name.startswith("VAELAB") else os.environ[name]
+                       for name in HANDED_ON if name in os.environ}  # fmt: skip
+        ray.init(runtime_env={"env_vars": environment}, log_to_driver=False, logging_level=logging.ERROR,
+                 include_dashboard=False)  # fmt: skip
+    return ray
+
+
+def attempt_there(index: int, job: Job, folder: str) -> Result:
+    """In a task: one job, from the folder that relative paths are meant from."""
+    os.chdir(folder)
+    return attempt(index, job)
+
+
+def outcome(ray: Any, reference: Any, index: int) -> Result:
+    """What came of a task; that all of its tries died is an error of the job."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Result(index, None, f"Ray gave up: {' '.join(str(error).split())}")
