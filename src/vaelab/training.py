@@ -15,7 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -64,9 +64,9 @@ def fit(
 ) -> list[Run]:
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
 
-    Where `torchrun` started several processes, they train each run together. The data set must be loaded with the size and the validation fraction of the specs. `parent` is the run whose
-    weights specs with its key as `parent` start from; `snapshots` are the epochs after which a few reconstructions are
-    kept.
+    Where `torchrun` started several processes, they train each run together. The data set must be loaded with the size
+    and the validation fraction of the specs. `parent` is the run whose weights specs with its key as `parent` start
+    from; `snapshots` are the epochs after which a few reconstructions are kept.
     """
     runs, kept, together = [], SNAPSHOTS if snapshots is None else snapshots, ranks()
     for spec in specs:
@@ -206,7 +206,7 @@ class Work:
     dataset: Dataset
     plan: Plan
     parent: Run | None = None
-    ranks: Ranks = Ranks()
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def images(self) -> Images:
