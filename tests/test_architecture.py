@@ -8,13 +8,14 @@ from pathlib import Path
 import vaelab
 
 FLOORS = [
-    ["adam", "errors", "ranks", "laws", "files", "console", "streams", "densities", "images", "separation"],
-    ["aggregate", "pictures", "likelihoods", "networks", "claims", "measures", "classifier"],
+    ["adam", "errors", "pace", "ranks", "laws", "files", "console", "streams", "densities", "images", "separation"],
+    ["aggregate", "pictures", "workers", "likelihoods", "networks", "claims", "measures", "classifier"],
     ["sources", "models"],
+    ["building"],
     ["loading", "objectives"],
     ["metrics", "spec"],
-    ["diagnosis", "evidence", "plan", "store", "pace"],
-    ["state", "workers"],
+    ["diagnosis", "evidence", "plan", "store"],
+    ["state"],
     ["cluster"],
     ["training", "interpolation", "projections", "embedding"],
     ["examinations"],

@@ -18,7 +18,7 @@ from hub import serving
 from PIL import Image
 from pyarrow import parquet
 
-from vaelab import loading, sources
+from vaelab import building, loading, sources
 from vaelab.errors import UserError
 from vaelab.loading import describe, load
 from vaelab.pictures import read
@@ -651,7 +651,7 @@ def test_description_is_json(tmp_path):
 
 
 def forbid_decoding(monkeypatch):
-    monkeypatch.setattr(loading, "_build", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(loading, "make", lambda *_: pytest.fail("decoded again"))
 
 
 def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
@@ -695,18 +695,46 @@ def test_a_damaged_entry_is_built_again(harm, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_slower_of_two_builders_takes_the_entry_of_the_faster(tmp_path, cache, monkeypatch):
-    root = folder(tmp_path / "d", {"a": 5})
-    build = loading._build
+@pytest.mark.parametrize("stage", ["_look", "_decode"])
+def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monkeypatch):
+    root = folder(tmp_path / "d", {"a": 9})
+    (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # its header is whole
+    (root / "a/007.png").write_text("not a picture")
+    monkeypatch.setattr(building, "PIECE", 2)
+    whole = load(root, size=8)
+    shutil.rmtree(cache)
+    work, worked = getattr(building, stage), []
 
-    def overtaken(*arguments):
-        build(*arguments)
-        monkeypatch.setattr(loading, "_build", build)
-        load(root)
+    def interrupted(pictures, start, **rest):
+        if start == 4 and len(worked) == 2:
+            raise KeyboardInterrupt
+        worked.append(start)
+        return work(pictures, start, **rest)
 
-    monkeypatch.setattr(loading, "_build", overtaken)
-    assert len(load(root).splits["train"]) == 4
-    assert len(entries(cache)) == 1
+    monkeypatch.setattr(building, stage, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load(root, size=8)
+    assert [Path(name).suffix for name in entries(cache)] == [".part"]
+    monkeypatch.setattr(building, stage, lambda *given, **rest: worked.append(given[1]) or work(*given, **rest))
+    again = load(root, size=8)
+    assert worked == [0, 2, 4, 6, 8][: len(worked)], "each piece once"
+    assert (again.fingerprint, sorted(again.skipped)) == (whole.fingerprint, sorted(whole.skipped))
+    assert len(again.skipped) == 2
+    assert (again.splits["train"].pixels == whole.splits["train"].pixels).all()
+    assert len(entries(cache)) == 1, "nothing else is left"
+
+
+def test_many_processes_decode_as_one_does(tmp_path, cache, monkeypatch):
+    root = folder(tmp_path / "d", {"a": 12})
+    (root / "a/003.png").write_text("not a picture")
+    alone = load(root, size=8)
+    shutil.rmtree(cache)
+    monkeypatch.setattr(building, "PIECE", 4)
+    monkeypatch.setattr(building, "ALONE", 0)
+    monkeypatch.setattr(building, "processors", lambda: 2)
+    together = load(root, size=8)
+    assert (together.fingerprint, together.skipped) == (alone.fingerprint, alone.skipped)
+    assert (together.splits["train"].pixels == alone.splits["train"].pixels).all()
 
 
 def test_two_processes_at_once(tmp_path, cache):
@@ -716,7 +744,8 @@ def test_two_processes_at_once(tmp_path, cache):
     variables = {**os.environ, "PYTHONPATH": SRC}
     both = [subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     results = [process.communicate() for process in both]
-    assert results[0] == results[1]
+    assert results[0][0] == results[1][0]
+    assert {said.decode().split(":")[0] for _, said in results} <= {"", f"another process is decoding {root}"}
     assert results[0][0].strip() == load(root).fingerprint.encode()
     assert len(entries(cache)) == 1
 
@@ -724,11 +753,11 @@ def test_two_processes_at_once(tmp_path, cache):
 def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 5})
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "_write", full)
+        patch.setattr(building, "_decode", full)
         with pytest.raises(
             UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"
         ):

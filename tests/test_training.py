@@ -32,6 +32,7 @@ from vaelab.state import State, average
 from vaelab.store import Run, alone, build, read_tensors
 from vaelab.streams import stream
 from vaelab.training import fit, rate_factor
+from vaelab.workers import processors
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
 
@@ -301,7 +302,7 @@ def test_plans_are_refused_by_name() -> None:
 def test_threads_follow_from_the_work() -> None:
     assert choose_plan(SMALL, (1, 8, 8), device="cpu").threads == 1
     large = choose_plan(preset("report-a", "faces"), (3, 32, 32), device="cpu")
-    assert large.threads == plan.processors()
+    assert large.threads == processors()
     assert plan.multiply_adds(preset("textbook", "mnist"), (1, 28, 28)) == 2 * 784 * 400 + 60 * 400 + 840 + 784
 
 

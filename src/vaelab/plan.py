@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -21,8 +20,9 @@ from vaelab.models import VAE, layers
 from vaelab.networks import Mlp, Shape
 from vaelab.ranks import ranks
 from vaelab.spec import Spec
+from vaelab.workers import processors
 
-__all__ = ["Plan", "choose_device", "choose_plan", "keep_freed_memory", "processors", "using"]
+__all__ = ["Plan", "choose_device", "choose_plan", "keep_freed_memory", "using"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -103,11 +103,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(trim_threshold, 2**30)
         mallopt(mmap_threshold, 2**25)  # the largest that it takes
-
-
-def processors() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_bfloat16(device: str) -> bool:

@@ -96,7 +96,7 @@ def train(
         A folder of images (subfolders are categories), .npy, .npz, a folder of parquet files, a name under
         $VAELAB_DATA, digits, mnist, cifar10 or a Hugging Face id.
     preset
-        textbook, report-a or report-b.
+        textbook, fast, report-a or report-b.
     size
         Side in pixels to which pictures are cropped and resized.
     network
@@ -288,8 +288,9 @@ def evaluate(
     """
     from vaelab import evaluation
     from vaelab.metrics import measure
-    from vaelab.plan import processors, using
+    from vaelab.plan import using
     from vaelab.store import pick
+    from vaelab.workers import processors
 
     run = _run(run)
     if evidence is not None and (not 0 <= evidence <= MOST_SAMPLES or evidence == 1):
@@ -610,7 +611,7 @@ def study(
         The folder that receives runs/ and studies/NAME.
     """
     from vaelab import protocol
-    from vaelab.plan import choose_device, processors
+    from vaelab.plan import choose_device
 
     if list_:
         return {name: protocol.read(name).title for name in protocol.shipped()}
@@ -619,7 +620,7 @@ def study(
     if study is None:
         raise UserError(f"say which study: {', '.join(protocol.shipped())}, or a file that ends in .toml")
     from vaelab import exhibits, publishing, studying
-    from vaelab.workers import Crew
+    from vaelab.workers import Crew, processors
 
     if workers is not None:
         _positive("workers", workers)
@@ -656,8 +657,7 @@ def report(study: StudyLike, *, workers: int | None = None) -> Path:
         Processes that draw; one for each processor if not given.
     """
     from vaelab import publishing, studying
-    from vaelab.plan import processors
-    from vaelab.workers import Crew
+    from vaelab.workers import Crew, processors
 
     workers = processors() if workers is None else _positive("workers", workers)
     place = Path(study) if isinstance(study, str | Path) else study.folder if isinstance(study, Studied) else study.path

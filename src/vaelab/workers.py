@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from vaelab.errors import UserError
 from vaelab.pace import interruption
 
-__all__ = ["Crew", "Result", "attempt", "carry_out"]
+__all__ = ["Crew", "Result", "attempt", "busy", "carry_out", "processors"]
 
 WATCH = 0.3  # seconds between two looks of a worker at its master
 BUSY = threading.Event()  # set in a worker while it carries out a job
@@ -40,6 +40,16 @@ class Result(NamedTuple):
     error: str | None = None
     log: str = ""
     stopped: bool = False
+
+
+def processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy() -> bool:
+    """Whether this process is a worker, which asks no others for help."""
+    return BUSY.is_set()
 
 
 def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
