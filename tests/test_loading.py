@@ -667,6 +667,15 @@ def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
     assert [file.suffix for file in sorted(Path(first.facts["cache"]).iterdir())] == [".json", ".npy", ".npy", ".npy"]
 
 
+def test_pictures_are_read_ahead_where_memory_may_not_hold_them(tmp_path, cache, monkeypatch):
+    images = load(folder(tmp_path / "d", {"a": 9})).splits["train"]
+    before = images.uint8()
+    monkeypatch.setattr("vaelab.images.LARGE", 0)
+    images.expect(np.arange(len(images))[::-1])
+    images.expect(np.arange(0))
+    assert (images.uint8() == before).all()
+
+
 def test_each_setting_and_each_change_is_an_entry_of_its_own(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 5})
     for options in ({}, {"size": 16}, {"channels": 3}, {"size": (8, 16)}):

@@ -6,6 +6,8 @@ label, so that every run, whatever its seed, trains, validates and tests on the 
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +22,8 @@ HELD_OUT = 0.2  # of a source without a test split
 TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of the run
 BINARISE_SEED = 20150901  # a constant as well
 SPLITS = ("train", "validation", "test")
+# Bytes of pixels from which they may not all stay in memory: a quarter of it.
+LARGE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 if hasattr(os, "sysconf") else 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,23 @@ class Images:
     def grey(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
         """As `uint8`, before dynamic binarisation: what training draws its pixels from."""
         return self._gather(self.pixels if self.origin is None else self.origin, index)
+
+    def expect(self, index: np.ndarray) -> None:
+        """Have the pictures at `index` read from disk ahead of their time, where not all may stay in memory.
+
+        A picture that is not there when it is asked for costs a wait for the disk; asked for beforehand, together with
+        others, next to nothing.
+        """
+        pixels = self.pixels if self.origin is None else self.origin
+        there = getattr(pixels, "base", None)
+        if not isinstance(pixels, np.memmap) or not isinstance(there, mmap.mmap) or pixels.nbytes < LARGE:
+            return
+        if hasattr(there, "madvise"):
+            size = pixels[0].nbytes
+            for row in self.rows[index].tolist():
+                start = pixels.offset + row * size
+                page = start - start % mmap.PAGESIZE
+                there.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
     def _gather(self, pixels: np.ndarray, index: np.ndarray | Sequence[int] | slice | int | None) -> np.ndarray:
         rows = self.rows if index is None else np.atleast_1d(self.rows[index])

@@ -260,7 +260,9 @@ def descend(work: Work, state: State, snapshots: Sequence[int]) -> None:
         for epoch in range(state.step // per_epoch, epochs):
             order = torch.randperm(len(work.images), generator=stream(spec.seed, "order", epoch)).numpy()
             for at in range(state.step - epoch * per_epoch, min(per_epoch, work.steps - epoch * per_epoch)):
-                terms = take_step(work, state, order[at * spec.batch_size : (at + 1) * spec.batch_size])
+                rows, coming = (order[i * spec.batch_size : (i + 1) * spec.batch_size] for i in (at, at + 1))
+                work.images.expect(coming[work.ranks.share(len(coming))])
+                terms = take_step(work, state, rows)
                 last = at == per_epoch - 1 or state.step == work.steps
                 if last or work.plan.device == "cpu" or state.step % LOOK == 0:
                     refuse_nan(terms, epoch + 1, state.step)
