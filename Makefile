@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/vaelab study digits --out demo
@@ -16,6 +16,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/installed-test
+	$(BIN)/python benchmarks/bench.py --write
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -1,0 +1,176 @@
+"""How fast, beside others: every case in pairs, each side a process of its own, taking turns; medians and ratios.
+
+    make bench                                        # every case that can be run here, written to docs/performance.md
+    python benchmarks/bench.py mlp study --rounds 5   # some of them, printed
+
+Ratios are of neighbours in time, so that a machine whose speed drifts treats both alike. VAELAB_DATA must hold mnist
+and faces; what compares with pythae needs an interpreter that has it (--peer PYTHON), `large` 25 GB of disk (--large).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "performance.md"
+HEAD = """# How fast
+
+Made by `make bench`: each side of a comparison is a process of its own, the sides take turns, and a ratio is that of
+neighbours in time. Medians over the rounds, and in brackets from least to most. The textbook loop is that of tutorials:
+DataLoader, ToTensor for each image, float32, `torch.optim.Adam`; the layers are the same on every side
+(`benchmarks/contenders.py`). Seconds of training run from the first step to the last, the measurements that vaelab
+makes after each epoch included.
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sides that are compared by one figure: the first is what the others are held against."""
+
+    name: str
+    title: str
+    sides: dict[str, tuple[str, ...]]
+    figure: str = "images/s"
+    beside: tuple[str, ...] = ()  # other figures that are told
+    asked: str = ""
+    note: str = ""
+
+    @property
+    def higher(self) -> bool:
+        return self.figure == "images/s"
+
+
+CASES = (
+    Case("mlp", "One run of 784-400-20-400-784, MNIST, batches of 128, two epochs", {
+        "textbook loop": ("textbook", "textbook", "2"),
+        "vaelab": ("vaelab", "textbook", "2"),
+        "vaelab, one thread": ("vaelab", "textbook", "2", "1", "", "1"),
+        "vaelab, float32": ("vaelab", "textbook", "2", "1", "float32"),
+        "floor, two threads": ("floor", "textbook", "bfloat16", "2"),
+        "floor, one thread": ("floor", "textbook", "bfloat16", "1"),
+        "pythae": ("pythae", "textbook", "2"),
+    }, asked="3.5 times the textbook loop, 3 times pythae, 55 % of the floor, 1.8 times in float32",
+       note="The floor is each matrix product of a step and one fused Adam, timed alone, in that precision."),
+    Case("report-a", "One run of report A's network, 32 x 32 faces, batches of 128, one epoch", {
+        "textbook loop": ("textbook", "report-a", "1"), "vaelab": ("vaelab", "report-a", "1"),
+    }, asked="1.8 times"),
+    Case("quality", "Seconds to the textbook's figure of MNIST (105.6 nats)", {
+        "textbook loop, ten epochs": ("textbook", "textbook", "10"), "preset fast": ("vaelab", "fast", "0"),
+    }, "seconds", ("negative ELBO",), "8 times fewer",
+       "Another seed in each round. The recipe of `fast` was chosen on 10,000 training images held out: batches of 192 "
+       "in place of 128, a learning rate that rises to 0.02 in the first fifth and falls to 0, four epochs."),
+    Case("study", "Eight runs of that network, two epochs each", {
+        "textbook loop, one run": ("textbook", "textbook", "2"),
+        "vaelab study, all of it": ("study", "textbook", "2", "2"),
+    }, asked="4.5 times", note="From the command to the last file of the report, two workers."),
+    Case("tsne", "t-SNE of 10,000 codes, one thread", {
+        "scikit-learn": ("tsne", "sklearn", "10000"), "vaelab": ("tsne", "vaelab", "10000"),
+    }, "seconds", ("KL",), "2.5 times, at an equal or lower KL"),
+    Case("ranks", "One run of report A's network by several processes of one thread, one epoch", {
+        "one process": ("torchrun", "report-a", "1", "1"),
+        "two processes, torchrun": ("torchrun", "report-a", "1", "2"),
+    }),
+    Case("ray", "Eight runs of the first network, one epoch each, two at a time", {
+        "worker processes": ("study", "textbook", "1", "2"), "Ray": ("study", "textbook", "1", "2", "ray"),
+    }, "seconds"),
+    Case("start", "From the shell", {
+        "python -c pass": ("command", "bare"), "vaelab --help": ("command", "help"),
+        "vaelab list, 1,000 runs": ("command", "list"), "first training step, cached MNIST": ("command", "first step"),
+    }, "seconds", asked="help 0.15 s over the bare interpreter, list 1 s, first step 3 s"),
+    Case("large", "Training steps of the default network on pictures of 64 x 64 in colour", {
+        "10,000 pictures": ("large", "10000"), "1,000,000 pictures (12 GB)": ("large", "1000000"),
+    }, beside=("memory, MiB", "seconds to load"), asked="the same speed, the same memory"),
+)  # fmt: skip
+
+
+def measure(side: tuple[str, ...], python: str, seed: int) -> dict[str, float]:
+    """The numbers of one side in one round; `quality` trains another seed in each."""
+    words = [*side, str(seed)] if side[0] in ("textbook", "vaelab") and len(side) == 3 else list(side)
+    interpreter = python if side[0] == "pythae" else sys.executable
+    done = subprocess.run([interpreter, str(HERE / "contenders.py"), *words], check=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL)  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def carry_out(case: Case, rounds: int, peer: str | None) -> dict[str, list[dict[str, float]]]:
+    sides = {name: side for name, side in case.sides.items() if side[0] != "pythae" or peer}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for turn in range(1, rounds + 1):
+        for name, side in sides.items():
+            found[name].append(measure(side, peer or "", turn))
+            print(f"{case.name} {turn} {name}: {found[name][-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def told(values: list[float]) -> str:
+    """The median, and from least to most."""
+    digits = 0 if min(values) >= 100 else 1 if min(values) >= 20 else 2
+    middle, low, high = (f"{v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
+
+
+def table(case: Case, found: dict[str, list[dict[str, float]]]) -> str:
+    first = next(iter(found))
+    columns = [case.figure, *case.beside]
+    lines = [f"## {case.title}\n", "| | " + " | ".join([*columns, "ratio"]) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, rounds in found.items():
+        own, other = ([r[case.figure] for r in found[n]] for n in (name, first))
+        ratios = [a / b if case.higher else b / a for a, b in zip(own, other, strict=True)]
+        cells = [told([r[column] for r in rounds]) if column in rounds[0] else "" for column in columns]
+        lines.append("| " + " | ".join([name, *cells, "" if name == first else told(ratios)]) + " |")
+    if case.name == "mlp":
+        for ours, floor in (("vaelab, one thread", "floor, one thread"), ("vaelab", "floor, two threads")):
+            part = [a["images/s"] / b["images/s"] for a, b in zip(found[ours], found[floor], strict=True)]
+            lines.append(f"\nOf the {floor.replace(',', ' of')}: {100 * statistics.median(part):.0f} %.")
+    if case.name in ("study", "ray"):
+        for name, rounds in found.items():
+            if "runs" in rounds[0]:
+                over = [(2 * r["seconds"] - r["trained"]) / r["runs"] for r in rounds]
+                lines.append(f"\n{name}: {told(over)} s of a processor for each run beside its training, start-up, "
+                             "report and the wait for the last one included.")  # fmt: skip
+    lines += [f"\n{text}" for text in (case.note, case.asked and f"Asked for: {case.asked}.") if text]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("cases", nargs="*", help=", ".join(case.name for case in CASES))
+    words.add_argument("--rounds", type=int, default=3)
+    words.add_argument("--peer", help="an interpreter that has pythae")
+    words.add_argument("--large", action="store_true", help="also the case that needs 25 GB of disk")
+    words.add_argument("--write", action="store_true", help=f"write {PAGE.name}, in which other cases stay as they are")
+    given = words.parse_args()
+    wanted = given.cases or [case.name for case in CASES if case.name != "large" or given.large]
+    kept = parts() if PAGE.exists() else {}
+    for case in (c for c in CASES if c.name in wanted):
+        kept[case.title] = table(case, carry_out(case, given.rounds, given.peer)) + "\n" + machine(given.rounds) + "\n"
+        print(kept[case.title])
+        if given.write:
+            PAGE.write_text("\n".join([HEAD, *(kept[c.title] for c in CASES if c.title in kept)]), encoding="utf-8")
+
+
+def parts() -> dict[str, str]:
+    """The sections of the page as it is, by title."""
+    sections = PAGE.read_text(encoding="utf-8").split("\n## ")[1:]
+    return {section.split("\n")[0]: f"## {section.rstrip()}\n" for section in sections}
+
+
+def machine(rounds: int) -> str:
+    import torch
+
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if system.startswith("Linux") else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return f"*{rounds} rounds, torch {torch.__version__}, {', '.join([system, *names[:1]])}*"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""What is compared, each in a process of its own: `python contenders.py NAME ARGUMENT...` prints one JSON object.
+
+`textbook` is the loop of tutorials: DataLoader, ToTensor for each image, float32, torch.optim.Adam. Networks are the
+same layers on every side. Seconds run from the first step to the last; imports and files are stated apart.
+"""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+Numbers = dict[str, float]
+DATA = {"textbook": "mnist", "fast": "mnist", "report-a": "faces", "report-b": "mnist"}
+
+
+def prepared(preset: str, epochs: int | None = None, seed: int = 1) -> tuple[Any, Any]:
+    """The spec of a preset and its data."""
+    from vaelab.loading import load
+    from vaelab.spec import change
+    from vaelab.spec import preset as named
+
+    spec = change(named(preset, DATA[preset]), {} if epochs is None else {"epochs": epochs})
+    return replace(spec, seed=seed), load(spec.data, **spec.loaded)
+
+
+def networks(spec: Any, shape: tuple[int, int, int]) -> tuple[Any, Any]:
+    from vaelab.store import build
+
+    model = build(spec, shape, spec.seed)
+    return model.encoder, model.decoder
+
+
+def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
+    """The training loop of tutorials."""
+    import torch
+    from PIL import Image
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader, Dataset
+
+    spec, dataset = prepared(preset, int(epochs), int(seed))
+    images = dataset.splits["train"]
+    pixels, (channels, height, width) = images.uint8(), images.shape
+
+    class Pictures(Dataset):
+        """Pictures as torchvision serves them: a PIL image, then ToTensor."""
+
+        def __len__(self) -> int:
+            return len(pixels)
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            import numpy as np
+
+            array = pixels[i, 0] if channels == 1 else pixels[i].transpose(1, 2, 0)
+            array = np.array(Image.fromarray(np.ascontiguousarray(array)), np.uint8, copy=True)
+            tensor = torch.from_numpy(array).view(height, width, channels).permute(2, 0, 1).contiguous()
+            return tensor.to(torch.float32).div(255)
+
+    torch.set_num_threads(2)
+    torch.manual_seed(spec.seed)
+    encoder, decoder = networks(spec, images.shape)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=spec.lr)
+    loader = DataLoader(Pictures(), batch_size=spec.batch_size, shuffle=True)
+    weight, bernoulli = spec.objective.kl_weight, spec.loss.name == "cross-entropy"
+    begun = time.perf_counter()
+    for _ in range(spec.epochs):
+        for x in loader:
+            optimizer.zero_grad()
+            mean, logvar = encoder(x).chunk(2, -1)
+            y = torch.sigmoid(decoder(mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)))
+            distance = F.binary_cross_entropy if bernoulli else F.mse_loss
+            loss = distance(y, x, reduction="sum")
+            loss = loss - weight * 0.5 * torch.sum(1 + logvar - mean.pow(2) - logvar.exp())
+            (loss / len(x)).backward()
+            loss.item()
+            optimizer.step()
+    seconds = time.perf_counter() - begun
+    numbers = {"seconds": seconds, "images/s": spec.epochs * len(pixels) / seconds}
+    if preset == "textbook":
+        from vaelab.metrics import evaluate
+        from vaelab.store import build
+
+        model = build(spec, images.shape)
+        model.encoder, model.decoder = encoder, decoder
+        found = evaluate(model.eval(), spec.objective, dataset.splits["test"])
+        numbers["negative ELBO"] = found["negative_elbo"]["value"]
+    return numbers
+
+
+def vaelab(preset: str, epochs: str, seed: str = "1", precision: str = "", threads: str = "") -> Numbers:
+    """`fit`, with monitoring, history and states, in the plan that it chooses itself."""
+    from vaelab.training import fit
+
+    spec, dataset = prepared(preset, int(epochs) or None, int(seed))
+    with tempfile.TemporaryDirectory() as folder:
+        [run] = fit([spec], dataset, Path(folder), device="cpu", precision=precision or None, snapshots=(),
+                    threads=int(threads) if threads else None)  # fmt: skip
+        origin = run.origin
+        numbers = {"seconds": origin["seconds"], "images/s": origin["images_per_second"]}
+        test = run.metrics["test"]["metrics"]
+        return numbers | ({"negative ELBO": test["negative_elbo"]["value"]} if "negative_elbo" in test else {})
+
+
+def pythae(preset: str, epochs: str, seed: str = "1") -> Numbers:
+    """pythae's own trainer on the same layers."""
+    import torch
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    spec, dataset = prepared(preset, int(epochs), int(seed))
+    images = dataset.splits["train"]
+    layers = networks(spec, images.shape)
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers[0]
+
+        def forward(self, x: torch.Tensor) -> ModelOutput:
+            mean, logvar = self.layers(x).chunk(2, -1)
+            return ModelOutput(embedding=mean, log_covariance=logvar)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers[1]
+
+        def forward(self, z: torch.Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.layers(z).sigmoid())
+
+    torch.set_num_threads(2)
+    from pythae.data.datasets import BaseDataset
+
+    x = torch.from_numpy(images.uint8()).float() / 255
+    config = VAEConfig(input_dim=images.shape, latent_dim=spec.latent_dim, reconstruction_loss="bce")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = BaseTrainerConfig(output_dir=folder, num_epochs=spec.epochs, learning_rate=spec.lr, no_cuda=True,
+                                     per_device_train_batch_size=spec.batch_size)  # fmt: skip
+        trainer = BaseTrainer(VAE(config, Encoder(), Decoder()), BaseDataset(x, torch.zeros(len(x))), None, settings)
+        begun = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "images/s": spec.epochs * len(x) / seconds}
+
+
+def floor(preset: str, precision: str, threads: str) -> Numbers:
+    """Each matrix product of a step and one fused Adam, timed alone: images/s if a step were nothing else."""
+    import torch
+    from torch import nn
+
+    from vaelab.adam import Adam
+    from vaelab.plan import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(int(threads))
+    spec, dataset = prepared(preset)
+    layers = [m for part in networks(spec, dataset.splits["train"].shape) for m in part.modules()
+              if isinstance(m, nn.Linear)]  # fmt: skip
+    kind, total = getattr(torch, precision), 0.0
+    for i, layer in enumerate(layers):
+        x, weight = torch.randn(spec.batch_size, layer.in_features).to(kind), layer.weight.detach().to(kind)
+        slope = torch.randn(spec.batch_size, layer.out_features).to(kind)
+        total += best(lambda x=x, weight=weight: x @ weight.T) + best(lambda x=x, slope=slope: slope.T @ x)
+        total += best(lambda slope=slope, weight=weight: slope @ weight) if i else 0.0
+    model = nn.ModuleList(layers)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    adam = Adam(model, model)
+    total += best(lambda: adam.step(1e-3))
+    return {"images/s": spec.batch_size / total, "microseconds": 1e6 * total}
+
+
+def best(work: Callable[[], object], times: int = 100) -> float:
+    """Seconds of one piece of work, at its best in several bouts."""
+    bouts = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        for _ in range(times):
+            work()
+        bouts.append((time.perf_counter() - begun) / times)
+    return min(bouts)
+
+
+STUDY = """
+title = "Learning rates"
+about = "For timing."
+data = "{data}"
+seeds = {seeds}
+base = {{ preset = "{preset}", epochs = {epochs} }}
+[[experiments]]
+id = "rates"
+title = "Rates"
+question = "Which?"
+vary = {{ lr = [0.0005, 0.001, 0.002, 0.003] }}
+figures = []
+"""
+
+
+def study(preset: str, epochs: str, seeds: str, backend: str = "local") -> Numbers:
+    """The runs of a study, from the command to the last file of the report."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "timed.toml"
+        file.write_text(STUDY.format(preset=preset, data=DATA[preset], epochs=epochs, seeds=seeds))
+        words = [sys.executable, "-m", "vaelab", "study", str(file), "--out", folder, "--workers", "2",
+                 "--backend", backend]  # fmt: skip
+        begun = time.perf_counter()
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds = time.perf_counter() - begun
+        runs = [json.loads(file.read_text()) for file in Path(folder).glob("runs/*/origin.json")]
+    images = int(epochs) * sum(run["data"]["images"]["train"] for run in runs)
+    trained = sum(run["seconds"] for run in runs)
+    return {"seconds": seconds, "images/s": images / seconds, "trained": trained, "runs": len(runs)}
+
+
+def tsne(by: str, count: str) -> Numbers:
+    """Ten thousand codes in the plane; the divergence of the result is computed in one way for both."""
+    import numpy as np
+
+    points = codes(int(count))
+    begun = time.perf_counter()
+    if by == "vaelab":
+        from vaelab.projections import tsne as places_of
+
+        places = places_of(points)
+    else:
+        from sklearn.manifold import TSNE
+
+        places = TSNE(n_jobs=1, random_state=0).fit_transform(points)
+    seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "KL": divergence(points, np.asarray(places, np.float64))}
+
+
+def codes(count: int) -> Any:
+    """Codes of an encoder of MNIST's test images, trained briefly."""
+    from vaelab.metrics import encode_all
+    from vaelab.training import fit
+
+    spec, dataset = prepared("textbook", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        [run] = fit([spec], dataset, Path(folder), device="cpu", threads=1, snapshots=())
+        return encode_all(run.model, dataset.splits["test"].spread(count)).mean.numpy()
+
+
+def divergence(points: Any, places: Any) -> float:
+    """KL(P || Q) of t-SNE at perplexity 30, with Q's normaliser over all pairs."""
+    import numpy as np
+    from openTSNE.affinity import PerplexityBasedNN
+
+    joint = PerplexityBasedNN(points, perplexity=30, n_jobs=1, random_state=0).P.tocoo()
+    square = places**2
+    total = 0.0
+    for start in range(0, len(places), 1000):
+        block = (
+            square[start : start + 1000].sum(1)[:, None] + square.sum(1) - 2 * places[start : start + 1000] @ places.T
+        )
+        total += (1 / (1 + block.clip(0))).sum()
+    total -= len(places)
+    apart = ((places[joint.row] - places[joint.col]) ** 2).sum(1)
+    p = joint.data / joint.data.sum()
+    return float((p * (np.log(p) + np.log1p(apart) + np.log(total))).sum())
+
+
+def torchrun(preset: str, epochs: str, processes: str) -> Numbers:
+    """One model trained by several processes of one thread each."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["-m", "vaelab", "train", DATA[preset], "--preset", preset, "--epochs", epochs, "--threads", "1",
+                 "--no-figures", "--out", folder]  # fmt: skip
+        several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+        subprocess.run([sys.executable, *(several if processes != "1" else []), *words], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        origin = json.loads(next(Path(folder).glob("*/origin.json")).read_text())
+    return {"seconds": origin["seconds"], "images/s": origin["images_per_second"]}
+
+
+def command(what: str) -> Numbers:
+    """From the shell: a bare interpreter, the help, a list of a thousand runs, the first training step."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = {"bare": ["-c", "pass"], "help": ["-m", "vaelab", "--help"], "list": ["-m", "vaelab", "list", name],
+                 "first step": ["-c", FIRST, name]}[what]  # fmt: skip
+        if what == "list":
+            one = [sys.executable, "-m", "vaelab", "train", "digits", "--network", "mlp", "--epochs", "1",
+                   "--no-figures", "--out", name]  # fmt: skip
+            subprocess.run(one, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [run] = [path for path in folder.iterdir() if (path / "spec.json").exists()]
+            for i in range(999):
+                shutil.copytree(run, folder / f"{i:016x}")
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return {"seconds": time.perf_counter() - begun}
+
+
+FIRST = """
+import os, sys
+from vaelab import cli, training
+step = training.take_step
+def first(*given):
+    step(*given)
+    os._exit(0)
+training.take_step = first
+cli.main(["train", "mnist", "--preset", "textbook", "--no-figures", "--out", sys.argv[1]])
+"""
+
+
+def large(count: str, batches: str = "150") -> Numbers:
+    """Training steps on made pictures of 64 x 64 in colour, mapped from the cache; memory that is not the map."""
+    import torch
+
+    from vaelab.loading import load
+    from vaelab.plan import choose_plan, keep_freed_memory
+    from vaelab.spec import Spec
+    from vaelab.state import start
+    from vaelab.store import Run
+    from vaelab.training import Work, take_step
+
+    file = made(int(count))
+    begun = time.perf_counter()
+    dataset = load(file, validation=0.1)
+    loading = time.perf_counter() - begun
+    spec = Spec(data=str(file))
+    plan = choose_plan(spec, dataset.splits["train"].shape, device="cpu")
+    keep_freed_memory()
+    torch.set_num_threads(plan.threads)
+    work = Work(Run(Path()), spec, dataset, plan)
+    state = start(spec, plan, work.images.shape, None)
+    order = torch.randperm(len(work.images)).numpy()
+    size = spec.batch_size
+
+    def steps(first: int, last: int) -> float:
+        begun = time.perf_counter()
+        for i in range(first, last):
+            rows, coming = (order[j % (len(order) // size) * size :][:size] for j in (i, i + 1))
+            work.images.expect(coming)
+            take_step(work, state, rows)
+        return time.perf_counter() - begun
+
+    steps(0, 10)
+    seconds = steps(10, 10 + int(batches))
+    status = Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]
+    return {"images/s": int(batches) * size / seconds, "memory, MiB": int(status) / 1024, "seconds to load": loading}
+
+
+def made(count: int) -> Path:
+    """An array file of pictures, in the folder $BENCH_DATA, made once."""
+    import numpy as np
+
+    file = Path(os.environ.get("BENCH_DATA", tempfile.gettempdir())) / f"pictures-{count}.npy"
+    if not file.exists():
+        rng = np.random.default_rng(0)
+        base = rng.integers(0, 256, (512, 64, 64, 3), dtype=np.uint8)
+        pictures = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, 64, 64, 3))
+        for turn, start in enumerate(range(0, count, 512)):
+            some = pictures[start : start + 512]
+            some[:] = np.roll(base, turn // 256, axis=1)[: len(some)] ^ np.uint8(turn % 256)
+    return file
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
