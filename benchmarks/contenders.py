@@ -258,7 +258,8 @@ def divergence(points: Any, places: Any) -> float:
     import numpy as np
     from openTSNE.affinity import PerplexityBasedNN
 
-    joint = PerplexityBasedNN(points, perplexity=30, n_jobs=1, random_state=0).P.tocoo()
+    affinities: Any = PerplexityBasedNN(points, perplexity=30, n_jobs=1, random_state=0)
+    joint = affinities.P.tocoo()
     square = places**2
     total = 0.0
     for start in range(0, len(places), 1000):
@@ -304,12 +305,12 @@ def command(what: str) -> Numbers:
 
 FIRST = """
 import os, sys
-from vaelab import cli, training
-step = training.take_step
+from vaelab import cli, steps
+step = steps.take_step
 def first(*given):
     step(*given)
     os._exit(0)
-training.take_step = first
+steps.take_step = first
 cli.main(["train", "mnist", "--preset", "textbook", "--no-figures", "--out", sys.argv[1]])
 """
 
@@ -322,8 +323,8 @@ def large(count: str, batches: str = "150") -> Numbers:
     from vaelab.plan import choose_plan, keep_freed_memory
     from vaelab.spec import Spec
     from vaelab.state import start
+    from vaelab.steps import Work, take_step
     from vaelab.store import Run
-    from vaelab.training import Work, take_step
 
     file = made(int(count))
     begun = time.perf_counter()

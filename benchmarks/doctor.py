@@ -24,7 +24,14 @@ from vaelab.training import fit
 BASE = {"latent_dim": 20, "epochs": 15, "subset": 3000, "validation": 0.2}
 SICK = {
     "posterior collapse": {"objective": "beta:kl_weight=1000"},
-    "dead dimensions": {"latent_dim": 200, "network": "mlp", "loss": "ce", "subset": 30000, "epochs": 40, "kl_weight": 4},
+    "dead dimensions": {
+        "latent_dim": 200,
+        "network": "mlp",
+        "loss": "ce",
+        "subset": 30000,
+        "epochs": 40,
+        "kl_weight": 4,
+    },
     "sigma far from the residual": {"loss": "se"},
     "sigma far from the residual, too small": {"loss": "gaussian:sigma=0.01"},
     "cross entropy read as likelihood": {"loss": "ce"},

@@ -16,6 +16,8 @@ FLOORS = [
     ["metrics", "spec"],
     ["diagnosis", "evidence", "plan", "store"],
     ["state"],
+    ["stack"],
+    ["steps"],
     ["cluster"],
     ["training", "interpolation", "projections", "embedding"],
     ["examinations"],

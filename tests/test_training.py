@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab import plan, training
+from vaelab import plan, steps, training
 from vaelab.adam import Adam
 from vaelab.errors import UserError
 from vaelab.images import Dataset
@@ -29,9 +29,10 @@ from vaelab.networks import Mlp
 from vaelab.plan import choose_plan
 from vaelab.spec import Spec, change, encode, preset
 from vaelab.state import State, average
+from vaelab.steps import rate_factor
 from vaelab.store import Run, alone, build, read_tensors
 from vaelab.streams import stream
-from vaelab.training import fit, rate_factor
+from vaelab.training import fit
 from vaelab.workers import processors
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
@@ -92,7 +93,7 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     spec = change(SMALL, changes)
     digits = load("digits", **spec.loaded)
     whole = train(spec, digits, tmp_path / "whole", precision=precision)
-    step = training.take_step
+    step = steps.take_step
     for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
 
         def interrupted(work, state, order, stop=stop):
@@ -100,10 +101,10 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
                 os.kill(os.getpid(), signal.SIGINT)
             return step(work, state, order)
 
-        monkeypatch.setattr(training, "take_step", interrupted)
+        monkeypatch.setattr(steps, "take_step", interrupted)
         with pytest.raises(training.Stopped):
             train(spec, digits, tmp_path / "parts", precision=precision)
-    monkeypatch.setattr(training, "take_step", step)
+    monkeypatch.setattr(steps, "take_step", step)
     resumed = train(spec, digits, tmp_path / "parts", precision=precision)
     assert (resumed.outcome, resumed.from_epoch) == ("resumed", 1)
     assert weights(resumed) == weights(whole)
@@ -268,7 +269,7 @@ def test_binarised_pixels_are_drawn_once_or_at_each_visit(digits: Dataset, tmp_p
     for mode, dataset in {"fixed": fixed, "dynamic": dynamic}.items():
         spec = replace(SMALL, binarise=mode)
         shape = dataset.splits["train"].shape
-        work = training.Work(Run(tmp_path), spec, dataset, choose_plan(spec, shape, "cpu", threads=1))
+        work = steps.Work(Run(tmp_path), spec, dataset, choose_plan(spec, shape, "cpu", threads=1))
         visits = [work.gather(rows, step) for step in range(200)]
         assert all(((x == 0) | (x == 1)).all() for x in visits)
         assert torch.equal(work.gather(rows, 7), visits[7])

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-__all__ = ["Adam"]
+__all__ = ["BETAS", "EPSILON", "Adam"]
+
+BETAS = 0.9, 0.999
+EPSILON = 1e-8
 
 
 class Adam:
@@ -49,8 +52,8 @@ class Adam:
         """Descend along the gradients of those parameters that have one."""
         _, p, m, v, t = map(list, zip(*(row for row in self.rows if row[0].grad is not None), strict=True))
         gradients = [gradient.to(p[0].dtype) for gradient in self.gradients]
-        adam(p, gradients, m, v, [], t, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate, weight_decay=0.0,
-             eps=1e-8, maximize=False)  # fmt: skip
+        adam(p, gradients, m, v, [], t, fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=rate,
+             weight_decay=0.0, eps=EPSILON, maximize=False)  # fmt: skip
         self.pass_on()
 
     @torch.no_grad()

@@ -44,6 +44,7 @@ class Plan:
     channels_last: bool
     steps: int | None = None
     ranks: int = 1  # processes that train together
+    stacked: bool = False  # whether runs that agree are trained as one
 
 
 def choose_plan(
@@ -60,7 +61,9 @@ def choose_plan(
     if not 1 <= threads <= processors():
         raise UserError(f"threads must be from 1 to {processors()}, the processors of this machine, got {threads}")
     channels_last = not isinstance(spec.network, Mlp) and device != "mps"
-    return Plan(device, cast(Precision, chosen), threads, channels_last, ranks=ranks().size)
+    # One run at a time leaves most of a GPU idle; several at a time on a CPU are so many more processes.
+    stacked = device.startswith("cuda") and ranks().size == 1
+    return Plan(device, cast(Precision, chosen), threads, channels_last, ranks=ranks().size, stacked=stacked)
 
 
 def multiply_adds(spec: Spec, shape: Shape) -> int:

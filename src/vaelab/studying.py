@@ -30,7 +30,7 @@ from vaelab.results import Outcome, Results, record
 from vaelab.spec import Spec, key
 from vaelab.store import Run
 from vaelab.training import fit, forecast
-from vaelab.workers import Crew, Result
+from vaelab.workers import Crew
 
 __all__ = ["Job", "carry_out_study", "estimate", "gather", "jobs_of", "resume", "single"]
 
@@ -90,10 +90,11 @@ def _job(spec: Spec, dataset: Dataset, out: Path, device: str | None) -> Job:
 # What workers do: functions of plain values, in a process of their own.
 
 
-def train_one(spec: Spec, out: Path, device: str | None) -> int:
-    """Train a run where it is missing; gives the number of images that it was trained on."""
-    [run] = fit([spec], dataset_of(spec), out / "runs", device=device, threads=1, snapshots=())
-    return run.images_trained
+def train(specs: Sequence[Spec], out: Path, device: str | None) -> tuple[int, dict[str, str]]:
+    """Train runs on the same data where they are missing; gives how many images they saw, and what failed, by key."""
+    failures: dict[str, str] = {}
+    runs = fit(specs, dataset_of(specs[0]), out / "runs", device=device, threads=1, snapshots=(), failures=failures)
+    return sum(run.images_trained for run in runs), failures
 
 
 def refer(spec: Spec, features: bool, out: Path) -> None:
@@ -136,21 +137,32 @@ def carry_out_study(
         crew = crew._replace(workers=1)  # runs share one device, one after another
     failed: dict[str, str] = {}
     missing = [job for job in jobs.values() if not job.run.finished]
-    images = 0
+    images, groups = 0, grouped(missing, device)
     with overall(list(jobs.values()), missing, crew.workers):
-        for result in crew([partial(train_one, job.spec, out, device) for job in missing]):
-            images += result.value or 0
-            note_failure(result, missing, failed, out)
+        for result in crew([partial(train, [job.spec for job in group], out, device) for group in groups]):
+            trained, failures = result.value or (0, {})
+            images += trained
+            for job in groups[result.job]:
+                note_failure(job, result.error or failures.get(job.run.key), result.log, failed)
     examine_missing(study, jobs, out, crew, failed)
     return gather(study, jobs, failed), images
 
 
-def note_failure(result: Result, jobs: Sequence[Job], failed: dict[str, str], out: Path) -> None:
-    """Remember what went wrong with a run; what it had said on the way is kept beside it."""
-    if result.error:
-        job = jobs[result.job]
-        failed[job.run.key] = result.error
-        write_text(job.run.path / "failure.log", f"{result.error}\n{result.log}")
+def grouped(jobs: Sequence[Job], device: str | None) -> list[list[Job]]:
+    """Runs that one worker trains: each by itself on a CPU; elsewhere all on the same data, which may be stacked."""
+    if choose_device(device) == "cpu":
+        return [[job] for job in jobs]
+    groups: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(data_of(job.spec), []).append(job)
+    return list(groups.values())
+
+
+def note_failure(job: Job, error: str | None, log: str, failed: dict[str, str]) -> None:
+    """Remember what went wrong with a run, if anything; what was said on the way is kept beside it."""
+    if error:
+        failed[job.run.key] = error
+        write_text(job.run.path / "failure.log", f"{error}\n{log}")
 
 
 def examine_missing(study: Study, jobs: Mapping[Spec, Job], out: Path, crew: Crew, failed: dict[str, str]) -> None:
@@ -178,7 +190,7 @@ def examine_missing(study: Study, jobs: Mapping[Spec, Job], out: Path, crew: Cre
             advance(done, "what runs are held against")
         calls = [partial(examine_one, job.run.path, wanted[job], job.spec, out) for job in left]
         for done, result in enumerate(crew(calls), 1 + len(data)):
-            note_failure(result, left, failed, out)
+            note_failure(left[result.job], result.error, result.log, failed)
             advance(done, f"{done - len(data)} of {len(left)} runs")
 
 

@@ -1,10 +1,9 @@
 r"""Training: the only loop. It alone knows that runs may be many, and on what machine.
 
-A step draws a batch, maps it to `Terms`, and descends. Everything random is a function of (seed, purpose, step), and
-nothing accumulates between steps but weights and moments, so the state of a run is small, may be written after any
-step, and resumes exactly: the same machine, versions and plan give the same bytes.
+    specs -> teams of runs whose programs agree -> each prepared, or resumed -> steps, epoch by epoch -> finished runs
 
-Images stay what they are on disk, uint8, and are gathered by index into a batch: no loader, no workers.
+Nothing accumulates between steps but weights and moments (`steps`), so the state of a run is small, may be written
+after any step, and resumes exactly: the same machine, versions and plan give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from vaelab.console import command, notice, progress
 from vaelab.diagnosis import watch
@@ -31,14 +29,14 @@ from vaelab.errors import UserError
 from vaelab.files import MEND, write_json
 from vaelab.images import Dataset, Images
 from vaelab.metrics import calibrate, evaluate, measure, monitor
-from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
 from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, using
-from vaelab.ranks import Ranks, ranks
+from vaelab.ranks import ranks
 from vaelab.spec import Spec, check, encode, key, word
-from vaelab.state import State, average, restore, save, start
+from vaelab.stack import likeness
+from vaelab.state import State, restore, save, start
+from vaelab.steps import Ready, Work, order, steps_of, take_step, tell, unfit, unfit_among
 from vaelab.store import Run, alone, read_tensors, write_history, write_tensors
-from vaelab.streams import stream
 
 __all__ = ["Stopped", "agree", "fit", "forecast"]
 
@@ -59,28 +57,63 @@ def fit(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    stacked: bool | None = None,
     snapshots: Sequence[int] | None = None,
     parent: Run | None = None,
+    failures: dict[str, str] | None = None,
 ) -> list[Run]:
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
 
-    Where `torchrun` started several processes, they train each run together. The data set must be loaded with the size
-    and the validation fraction of the specs. `parent` is the run whose weights specs with its key as `parent` start
-    from; `snapshots` are the epochs after which a few reconstructions are kept.
+    Runs whose programs agree are trained as one where the plan is `stacked`. Where `torchrun` started several
+    processes, they train each run together. The data set must be loaded with the size and the validation fraction of
+    the specs. `parent` is the run whose weights specs with its key as `parent` start from; `snapshots` are the epochs
+    after which a few reconstructions are kept. What the user has to mend in one run is raised when the others are
+    finished; with `failures` it is put there, under the key of the run, which is then left out of the result.
     """
-    runs, kept, together = [], SNAPSHOTS if snapshots is None else snapshots, ranks()
+    kept, works = SNAPSHOTS if snapshots is None else snapshots, {}
     for spec in specs:
         agree(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
-        run = Run(out / key(spec, dataset.fingerprint, plan.precision))
-        if together.agree(run.finished and not (run.path / "state").exists()):
-            run = found(run)
-        else:
-            with alone(run) if together.leads else nullcontext():  # another process may have finished it meanwhile
-                work = Work(run, spec, dataset, plan, parent, together)
-                run = found(run) if together.agree(run.finished) else carry_out(work, kept)
-        runs.append(run)
-    return runs
+        plan = plan if stacked is None else replace(plan, stacked=stacked)
+        work = Work(Run(out / key(spec, dataset.fingerprint, plan.precision)), spec, dataset, plan, parent, ranks())
+        works[work.run.key] = work
+    trained: dict[str, Run] = {}
+    errors: dict[str, UserError] = {}
+    for team in teams(list(works.values())):
+        trained |= {run.key: run for run in settle(team, kept, errors)}
+    if failures is not None:
+        failures |= {name: str(error) for name, error in errors.items()}
+    elif errors:
+        raise next(iter(errors.values()))
+    return [trained[name] for name in works if name in trained]
+
+
+def teams(works: Sequence[Work]) -> list[list[Work]]:
+    """The runs that are trained as one: those that may be stacked and agree in what shapes their programs."""
+    grouped: dict[Any, list[Work]] = {}
+    for work in works:
+        alike = likeness(work.spec) if work.plan.stacked else None
+        grouped.setdefault(alike or work.run.key, []).append(work)
+    return list(grouped.values())
+
+
+def settle(team: Sequence[Work], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
+    """Find or train the runs of a team; what the user has to mend in one of them is added to the errors."""
+    runs, left = [], []
+    with ExitStack() as locks:
+        for work in team:
+            run, together = work.run, work.ranks
+            try:
+                if not together.agree(run.finished and not (run.path / "state").exists()):
+                    if together.leads:
+                        locks.enter_context(alone(run))
+                    if not together.agree(run.finished):  # by another process, meanwhile
+                        left.append(work)
+                        continue
+                runs.append(found(run))
+            except UserError as error:
+                errors[run.key] = error
+        return runs + (carry_out(left, snapshots, errors) if left else [])
 
 
 def found(run: Run) -> Run:
@@ -104,33 +137,55 @@ def agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
         raise UserError(f"keep must be last: {dataset.source} has no picture to spare for a validation split")
 
 
-def carry_out(work: Work, snapshots: Sequence[int]) -> Run:
-    """Train one run to its end, from where it stands."""
-    run, spec, together = work.run, work.spec, work.ranks
-    work = replace(work, plan=together.agree(began(work) if together.leads else None) or work.plan)
+def carry_out(works: Sequence[Work], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
+    """Train runs to their end, from where they stand; those that stand at the same step as one."""
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
-    with using(work.plan.threads):
-        state = start(spec, work.plan, work.images.shape, work.parent)
-        resumed = restore(state, run)
-        if spec.minutes is not None and work.plan.steps is None:
-            work = replace(work, plan=replace(work.plan, steps=together.agree(probe(work))))
-        first = state.step
-        if together.agree(first) != first:
-            raise UserError(f"not all processes see the same files in {run.path}: they need one folder in common")
-        if together.leads:
-            begin(work, resumed)
-            rows = [row for row in run.history if row["step"] <= state.step]
-            if len(rows) < state.step // work.steps_per_epoch:
-                raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {MEND}")
-            write_history(run, rows)
-        descend(work, state, snapshots)
-        if together.leads:
+    with using(works[0].plan.threads):
+        ready: dict[int, list[Ready]] = {}
+        for work in works:
+            try:
+                runner = prepare(work, works[0])
+                ready.setdefault(runner.state.step, []).append(runner)
+            except UserError as error:
+                errors[work.run.key] = error
+        return [run for team in ready.values() for run in train(team, snapshots, errors)]
+
+
+def prepare(work: Work, first: Work) -> Ready:
+    """A run at the step that it has come to, with its plan and its files as they then were."""
+    run, spec, together = work.run, work.spec, work.ranks
+    work = replace(work, plan=together.agree(began(work) if together.leads else None) or work.plan)
+    if work is not first:
+        work.__dict__["resident"] = first.resident  # pixels on the device once
+    state = start(spec, work.plan, work.images.shape, work.parent)
+    resumed = restore(state, run)
+    if spec.minutes is not None and work.plan.steps is None:
+        work = replace(work, plan=replace(work.plan, steps=together.agree(probe(work))))
+    if together.agree(state.step) != state.step:
+        raise UserError(f"not all processes see the same files in {run.path}: they need one folder in common")
+    if together.leads:
+        begin(work, resumed)
+        rows = [row for row in run.history if row["step"] <= state.step]
+        if len(rows) < state.step // work.steps_per_epoch:
+            raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {MEND}")
+        write_history(run, rows)
+    return Ready(work, state, resumed)
+
+
+def train(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
+    """Train runs that stand at the same step to their end."""
+    first = team[0].state.step
+    runs = []
+    for work, state, resumed in descend(team, snapshots, errors):
+        if work.ranks.leads:
             finish(work, state)
-        together.agree(None)  # wait until the files are there
-    trained = work.images_until(state.step) - work.images_until(first)
-    outcome = "resumed" if resumed else "trained"
-    return replace(run, outcome=outcome, from_epoch=first // work.steps_per_epoch, images_trained=trained)
+        work.ranks.agree(None)  # wait until the files are there
+        trained = work.images_until(state.step) - work.images_until(first)
+        outcome = "resumed" if resumed else "trained"
+        runs.append(replace(work.run, outcome=outcome, from_epoch=first // work.steps_per_epoch,
+                            images_trained=trained))  # fmt: skip
+    return runs
 
 
 # What a run comes from.
@@ -194,132 +249,52 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-# The work.
-
-
-@dataclass(frozen=True)
-class Work:
-    """What does not change while a run is trained."""
-
-    run: Run
-    spec: Spec
-    dataset: Dataset
-    plan: Plan
-    parent: Run | None = None
-    ranks: Ranks = field(default_factory=Ranks)
-
-    @property
-    def images(self) -> Images:
-        return self.dataset.splits["train"]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.images) / self.spec.batch_size)
-
-    @property
-    def steps(self) -> int:
-        return self.plan.steps or self.spec.epochs * self.steps_per_epoch
-
-    def images_until(self, step: int) -> int:
-        """How many images the first steps see; the last batch of an epoch may be smaller."""
-        epochs, rest = divmod(step, self.steps_per_epoch)
-        return epochs * len(self.images) + min(rest * self.spec.batch_size, len(self.images))
-
-    @cached_property
-    def resident(self) -> Tensor | None:
-        """The training pixels on the device; on a CPU they stay mapped from disk."""
-        return None if self.plan.device == "cpu" else torch.from_numpy(self.images.grey()).to(self.plan.device)
-
-    def gather(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
-        """Training images by index for one step, or a share of them, in [0, 1], on the device, (B, C, H, W)."""
-        mine = rows[share]
-        if self.resident is None:
-            pixels = torch.from_numpy(self.images.grey(mine))
-        else:
-            pixels = self.resident[torch.from_numpy(mine).to(self.plan.device)]
-        if self.spec.binarise == "dynamic":
-            chance, shape = stream(self.spec.seed, "binarise", step), (len(rows), *pixels.shape[1:])
-            drawn = torch.randint(255, shape, dtype=torch.uint8, generator=chance)[share].to(self.plan.device)
-            pixels = 255 * (drawn < pixels)
-        if self.spec.flips:
-            mirrored = torch.rand(len(rows), generator=stream(self.spec.seed, "flips", step))[share] < 0.5
-            pixels = torch.where(mirrored.to(self.plan.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
-        layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
-        return pixels.to(torch.float32, memory_format=layout).div_(255)
-
-
 # The loop.
 
 
-def descend(work: Work, state: State, snapshots: Sequence[int]) -> None:
-    """Take the steps that are left; a row of history and perhaps a state after each epoch."""
-    spec, per_epoch = work.spec, work.steps_per_epoch
-    clock, saver = Clock(state.seconds, work.images_until(state.step)), Saver()
+def descend(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, UserError]) -> Sequence[Ready]:
+    """Take the steps that are left; a row of history and perhaps a state after each epoch. Gives the runs that got by.
+
+    The runs of a team are in step with each other; one whose loss is no number leaves it.
+    """
+    work, state, _ = team[0]
+    size, per_epoch = work.spec.batch_size, work.steps_per_epoch
+    clock, saver = Clock(state.seconds, work.images_until(state.step) * len(team)), Saver()
     epochs = math.ceil(work.steps / per_epoch)
+    step = steps_of(team)
     with interruption() as interrupted, progress("training", work.steps, state.step) as advance:
         for epoch in range(state.step // per_epoch, epochs):
-            order = torch.randperm(len(work.images), generator=stream(spec.seed, "order", epoch)).numpy()
+            orders = {one.work: order(one.work, epoch) for one in team}
             for at in range(state.step - epoch * per_epoch, min(per_epoch, work.steps - epoch * per_epoch)):
-                rows, coming = (order[i * spec.batch_size : (i + 1) * spec.batch_size] for i in (at, at + 1))
+                coming = orders[work][(at + 1) * size : (at + 2) * size]
                 work.images.expect(coming[work.ranks.share(len(coming))])
-                terms = take_step(work, state, rows)
+                terms = step([orders[one.work][at * size : (at + 1) * size] for one in team])
                 last = at == per_epoch - 1 or state.step == work.steps
                 if last or work.plan.device == "cpu" or state.step % LOOK == 0:
-                    refuse_nan(terms, epoch + 1, state.step)
-                    text = partial(tell, terms, epoch + 1, epochs)
-                    clock.show(advance, state.step, work.images_until(state.step), text)
-                if last and work.ranks.leads:
-                    end_epoch(work, state, epoch + 1, clock.seconds(), snapshots)
-                state.seconds = clock.seconds()
+                    broken = {one.work.run.key: error for one, some in zip(team, terms, strict=True)
+                              if (error := unfit(some, epoch + 1, state.step))}  # fmt: skip
+                    if broken:
+                        errors |= broken
+                        team = [one for one in team if one.work.run.key not in broken]
+                        if not team:
+                            return []
+                        (work, state, _), step = team[0], steps_of(team)
+                    text = partial(tell, terms[0], epoch + 1, epochs)
+                    clock.show(advance, state.step, work.images_until(state.step) * len(team), text)
+                for one in team:
+                    if last and one.work.ranks.leads:
+                        end_epoch(one.work, one.state, epoch + 1, clock.seconds(), snapshots)
+                    one.state.seconds = clock.seconds()
                 stop = interrupted()
                 if work.ranks.size > 1:  # all of them stop after the same step
                     stop = (last or state.step % LOOK == 0) and work.ranks.any(stop)
                 if work.ranks.leads and (stop or saver.due(last)):
                     with saver.timed():
-                        save(state, work.run)
+                        for one in team:
+                            save(one.state, one.work.run)
                 if stop:
                     raise Stopped
-
-
-def tell(terms: Terms, epoch: int, epochs: int) -> str:
-    """The terms of a step, for the display."""
-    loss, distortion, rate = (t.item() for t in terms[:3])
-    return f"epoch {epoch} of {epochs}, loss {loss:.2f} (distortion {distortion:.2f}, KL {rate:.2f})"
-
-
-def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
-    """One step of Adam on the training images `rows`."""
-    spec, step, size = work.spec, state.step, len(rows)
-    device, share = work.plan.device, work.ranks.share(size)
-    part = share.stop - share.start
-    share = share if part else slice(0, 1)  # of weight 0
-    x = work.gather(rows, step, share)
-    codes = (spec.objective.samples, size) if spec.objective.samples > 1 else (size,)
-    drawn = torch.randn(*codes, spec.latent_dim, generator=stream(spec.seed, "noise", step))
-    done = step / work.steps
-    noise = drawn[..., share, :].to(device)
-    terms = spec.objective(state.working, x, noise, torch.tensor(done, device=device))
-    state.optimizer.clear()
-    terms.loss.backward()
-    if work.ranks.size > 1:
-        gradients, numbers = state.optimizer.gradients, [*terms[:3], *terms.parts.values()]
-        loss, distortion, rate, *rest = work.ranks.combine(part / size, gradients, numbers)
-        terms = Terms(loss, distortion, rate, dict(zip(terms.parts, rest, strict=True)), terms.draw)
-    if spec.clip is not None:
-        nn.utils.clip_grad_norm_(state.working.parameters(), spec.clip)
-    state.optimizer.step(spec.lr * rate_factor(spec, done, 1 / work.steps))
-    if state.averaged is not None:
-        average(state, min(spec.ema, (1 + step) / (10 + step)))  # early on, the start is forgotten faster
-    state.step += 1
-    return terms
-
-
-def rate_factor(spec: Spec, done: float, step: float) -> float:
-    """The learning rate as a part of `lr`, when a part `done` of the training is behind and a `step` comes."""
-    if done < spec.lr_warmup:
-        return min(1.0, (done + step) / spec.lr_warmup)
-    left = 1 - (done - spec.lr_warmup) / max(1 - spec.lr_warmup, step)
-    return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[spec.schedule]
+    return team
 
 
 def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: Sequence[int]) -> None:
@@ -332,7 +307,9 @@ def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: S
         measured["validation"] = work.dataset.splits["validation"]
     terms = {split: monitor(looked_at, spec.objective, images) for split, images in measured.items()}
     for split, values in terms.items():
-        refuse_unfit({f"{name} of the {split} images": value for name, value in values.items()}, epoch, state.step)
+        error = unfit_among({f"{name} of the {split} images": v for name, v in values.items()}, epoch, state.step)
+        if error:
+            raise error
     row = {"epoch": epoch, "step": state.step, "seconds": round(seconds, 3)} | {"validation": {}} | terms
     write_history(run, rows := [*run.history, row])
     for finding in watch(spec, rows):
@@ -361,24 +338,6 @@ def snapshot(work: Work, state: State, epoch: int) -> None:
         x = state.kept.reconstruct(pixels.to(work.plan.device).float().div_(255))
     kept |= {"originals": pixels, f"epoch-{epoch:05d}": x.mul(255).round().to(torch.uint8)}
     write_tensors(file, kept)
-
-
-def refuse_nan(terms: Terms, epoch: int, step: int) -> None:
-    """Stop at a loss that is no number, with the term that it came from."""
-    if not math.isfinite(terms.loss.item()):
-        named = {"distortion": terms.distortion, "KL": terms.rate, **terms.parts, "loss": terms.loss}
-        refuse_unfit({name: value.item() for name, value in named.items()}, epoch, step)
-
-
-def refuse_unfit(values: dict[str, float], epoch: int, step: int) -> None:
-    """Stop at values that are no numbers, naming the first, with what to try."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"training stopped in epoch {epoch}, step {step}: the {name} became "
-                f"{'NaN' if math.isnan(value) else 'infinite'}.\nTry a lower learning rate (a third of --lr), "
-                "--clip 100 or --lr-warmup 0.1; with bfloat16 --precision float32."
-            )
 
 
 class Pace(NamedTuple):
