@@ -315,6 +315,26 @@ cli.main(["train", "mnist", "--preset", "textbook", "--no-figures", "--out", sys
 """
 
 
+def piece(what: str) -> Numbers:
+    """A training step of the textbook network, and what of it reads, shuffles and converts the images; microseconds."""
+    from vaelab.plan import choose_plan, keep_freed_memory, using
+    from vaelab.state import start
+    from vaelab.steps import Work, order, take_step
+    from vaelab.store import Run
+
+    spec, dataset = prepared("textbook")
+    plan = choose_plan(spec, dataset.splits["train"].shape, device="cpu")
+    work = Work(Run(Path()), spec, dataset, plan)
+    state, rows = start(spec, plan, work.images.shape, None), order(work, 0)[: spec.batch_size]
+    keep_freed_memory()
+    with using(plan.threads):
+        if what == "step":
+            seconds = best(lambda: take_step(work, state, rows))
+        else:
+            seconds = best(lambda: work.gather(rows, 0)) + best(lambda: order(work, 0), 5) / work.steps_per_epoch
+    return {"microseconds": 1e6 * seconds}
+
+
 def large(count: str, batches: str = "150") -> Numbers:
     """Training steps on made pictures of 64 x 64 in colour, mapped from the cache; memory that is not the map."""
     import torch
