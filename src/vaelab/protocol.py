@@ -232,7 +232,7 @@ def parse(text: str, name: str) -> Study:
         raise UserError(f"not TOML: {error}") from None
     _held(table, "the study", STUDY, "data", "experiments")
     given = table.pop("overridden", {})
-    _held(given, "overridden", OVERRIDDEN)
+    _held(given, "the command", OVERRIDDEN)
     table |= given
     readings = {n: _changes(c, f"reading {n}") for n, c in table.get("readings", {"": {}}).items()}
     for reading in filter(None, readings):
