@@ -60,11 +60,11 @@ CASES = (
         "floor, one thread": ("floor", "textbook", "bfloat16", "1"),
         "pythae": ("pythae", "textbook", "2"),
     }, asked="3.5 times the textbook loop, 3 times pythae, 55 % of the floor, 1.8 times in float32",
-       note="The floor is each matrix product of a step and one fused Adam, timed alone, in that precision. A step is "
-       "some hundred small operations besides; and Adam's weights, moments and gradients, which stay in the cache when it "
-       "is timed alone, take it more than twice as long between two passes through the network. Compiled (torch.compile) "
-       "the passes take a fifth less, after 9 seconds of compiling in each process, 3 with a warm cache: not worth it "
-       "below tens of thousands of steps, so nothing is compiled."),
+       note="The floor is each matrix product of a step and one fused Adam, timed alone, in that precision. A "
+       "step is some hundred small operations besides; and Adam's weights, moments and gradients, which stay "
+       "in the cache when it is timed alone, take it more than twice as long between two passes through the "
+       "network. Compiled (torch.compile) the passes take a fifth less, after 9 seconds of compiling in each "
+       "process, 3 with a warm cache: not worth it below tens of thousands of steps, so nothing is compiled."),
     Case("data", "A step of that run, and what of it reads, shuffles and converts the images", {
         "the step": ("piece", "step"), "its images": ("piece", "images"),
     }, "microseconds", asked="under 5 % of a step"),
@@ -79,13 +79,15 @@ CASES = (
     Case("study", "Four runs of that network, ten epochs each", {
         "textbook loop, one run": ("textbook", "textbook", "2"),
         "vaelab study, all of it": ("study", "textbook", "10", "1"),
-    }, asked="4.5 times", note="From the command to the last file of the report, two workers; the textbook loop's rate "
-       "is that of two epochs. What is lost beside the training: two workers import torch, each run measures 10,000 test "
-       "images at its end, and the report is written."),
+    }, asked="4.5 times",
+       note="From the command to the last file of the report, two workers; the textbook loop's rate is that of "
+       "two epochs. What is lost beside the training: two workers import torch, each run measures 10,000 "
+       "test images at its end, and the report is written."),
     Case("tsne", "t-SNE of 10,000 codes, one thread", {
         "scikit-learn": ("tsne", "sklearn", "10000"), "vaelab": ("tsne", "vaelab", "10000"),
     }, "seconds", ("KL",), "2.5 times, at an equal or lower KL",
-       "openTSNE's grid grows with the map. A grid half as fine takes 10 seconds in place of 35, and ends at a KL of 1.85."),
+       "openTSNE's grid grows with the map. A grid half as fine takes 10 seconds in place of 35, and ends at "
+       "a KL of 1.85."),
     Case("ranks", "One run of report B's network on MNIST by processes of one thread, one epoch", {
         "one process": ("torchrun", "report-b", "1", "1"),
         "two processes, torchrun": ("torchrun", "report-b", "1", "2"),
