@@ -733,6 +733,29 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
     assert len(entries(cache)) == 1, "nothing else is left"
 
 
+def test_a_build_killed_at_its_very_end_is_whole(tmp_path, cache, monkeypatch):
+    root = folder(tmp_path / "d", {"a": 9})
+    (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # found out when it is decoded
+    monkeypatch.setattr(building, "PIECE", 2)
+    whole = load(root, size=8)
+    shutil.rmtree(cache)
+    remove = shutil.rmtree
+
+    def killed(path, **settings):
+        if Path(path).name == "marks":
+            next(Path(path).glob("decode*")).unlink()
+            raise KeyboardInterrupt
+        remove(path, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load(root, size=8)
+    again = load(root, size=8)
+    assert (again.splits["train"].pixels == whole.splits["train"].pixels).all()
+    assert again.fingerprint == whole.fingerprint
+
+
 def test_many_processes_decode_as_one_does(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 12})
     (root / "a/003.png").write_text("not a picture")

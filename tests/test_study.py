@@ -19,6 +19,7 @@ import vaelab
 from vaelab import cli
 from vaelab.errors import UserError
 from vaelab.protocol import parse, read, shipped
+from vaelab.workers import carry_out
 
 SOURCES = {"faces": {f"A{i}" for i in range(9)}, "mnist": {"B0", "B1", "B2", "B3", "B4", "B6"},
            "cifar10": {"B0", "B1", "B2", "B3", "B5", "B6"}, "digits": {"B0", "B1", "B2", "B3", "B4", "B6"}}  # fmt: skip
@@ -275,3 +276,10 @@ def test_a_dry_run_trains_nothing(small: Path, tmp_path: Path, capsys: pytest.Ca
     assert told["seconds"] > 0
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "studies").exists()
+
+
+def test_workers_follow_their_master_into_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert [result.value for result in carry_out([Path.cwd, Path.cwd], 2)] == [tmp_path / name] * 2

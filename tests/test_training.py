@@ -113,6 +113,24 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     assert not (resumed.path / "state").exists()
 
 
+def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, threads = steps.take_step, []
+
+    def watched(work, state, order):
+        threads.append(torch.get_num_threads())
+        if len(threads) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(work, state, order)
+
+    monkeypatch.setattr(steps, "take_step", watched)
+    with pytest.raises(training.Stopped):
+        fit([SMALL], digits, tmp_path, device="cpu", threads=1)
+    monkeypatch.setattr(training, "choose_plan", lambda *given: replace(choose_plan(*given), threads=2))
+    [run] = fit([SMALL], digits, tmp_path, device="cpu")
+    assert set(threads) == {1}
+    assert run.origin["plan"]["threads"] == 1
+
+
 TRAIN = """
 import json, sys
 from pathlib import Path

@@ -69,7 +69,8 @@ def make(folder: Path, source: Source, sides: Sides, channels: int | None) -> No
         if folder.is_dir():
             return
         (aside / "marks").mkdir(parents=True, exist_ok=True)
-        _build(source, sides, channels, aside)
+        if not (aside / "meta.json").exists():  # an interruption may have come after it
+            _build(source, sides, channels, aside)
         shutil.rmtree(aside / "marks")
         aside.rename(folder)
     except Exception:  # what an interruption leaves is what the next build goes on from
@@ -112,7 +113,8 @@ def _build(source: Source, sides: Sides, channels: int | None, into: Path) -> No
         full = [split for split in digests if len(digests[split])]
         meta: dict[str, Any] = {"splits": full, "categories": raw.categories, "files": files, "skipped": raw.skipped}
         _judge(raw, looks, read_parts(into, meta), digests, meta)
-        (into / "meta.json").write_text(json.dumps(meta, indent=1))
+        with _whole(into / "meta.json") as stored:
+            stored.write(json.dumps(meta, indent=1).encode())
 
 
 def _judge(
@@ -347,6 +349,7 @@ def _whole(file: Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def _room(folder: Path, need: int) -> Iterator[None]:
     """Say so if what is written inside does not fit, beforehand where that can be known."""
+    need -= sum(file.stat().st_blocks * 512 for file in folder.glob("*.npy"))  # there since an interruption
     message = f"the decoded pictures need {need:,} bytes in the cache folder {folder.parent}"
     remedy = "make room, or name another folder by the environment variable VAELAB_CACHE"
     if need > (free := shutil.disk_usage(folder).free):

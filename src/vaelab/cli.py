@@ -280,6 +280,12 @@ def refuse(text: str) -> int:
     return 2
 
 
+FULL = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "excessive memory usage",
+)  # in torch's and joblib's words
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
 
 
@@ -287,7 +293,9 @@ def sentence(error: Exception) -> str | None:
     """An error that is the user's to mend in a sentence with the value, what is allowed and the remedy; else None."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
+    ):
         return "not enough memory; a smaller --latent-dim, --network, --batch-size or --size needs less"
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return f"no room to write: {error.strerror}"

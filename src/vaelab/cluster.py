@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vaelab.workers import Crew, Job, Result, attempt
 __all__ = ["crew"]
 
 RETRIES = 5  # of a task whose machine or process died
+SAVING = 60  # seconds in which tasks that are stopped have saved their state
 POLL = 0.5  # seconds between two looks whether to stop
 HANDED_ON = ("VAELAB_DATA", "VAELAB_CACHE", "HF_HOME", "HF_ENDPOINT")  # where things lie, wherever the task runs
 
@@ -35,21 +37,29 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         return
     ray = connect()
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(attempt_there)
-    left = list(enumerate(jobs))[::-1]
+    left, stopped = list(enumerate(jobs))[::-1], Counter[int]()
     under_way: dict[Any, int] = {}
     with interruption() as interrupted:
-        while left or under_way:
-            while left and len(under_way) < workers:
-                index, job = left.pop()
-                under_way[task.remote(index, job, str(Path.cwd()))] = index
-            done, _ = ray.wait(list(under_way), timeout=POLL)
-            for reference in done:
-                yield outcome(ray, reference, under_way.pop(reference))
-            if interrupted():
-                for reference in under_way:
-                    ray.cancel(reference, force=False)
-                ray.wait(list(under_way), num_returns=max(1, len(under_way)), timeout=60)
-                raise KeyboardInterrupt
+        try:
+            while left or under_way:
+                while left and len(under_way) < workers:
+                    index, job = left.pop()
+                    under_way[task.remote(index, job, str(Path.cwd()))] = index
+                done, _ = ray.wait(list(under_way), timeout=POLL)
+                for reference in done:
+                    result = outcome(ray, reference, under_way.pop(reference))
+                    if result.stopped and stopped[result.job] < RETRIES:  # as a machine does that is taken away
+                        stopped[result.job] += 1
+                        left.append((result.job, jobs[result.job]))
+                    else:
+                        yield result
+                if interrupted():
+                    raise KeyboardInterrupt
+        finally:
+            for reference in under_way:
+                ray.cancel(reference, force=False)
+            if under_way:
+                ray.wait(list(under_way), num_returns=len(under_way), timeout=SAVING)
 
 
 def connect() -> Any:
@@ -63,8 +73,13 @@ def connect() -> Any:
     if not ray.is_initialized():
         environment = {name: str(Path(os.environ[name]).absolute()) if name.startswith("VAELAB") else os.environ[name]
                        for name in HANDED_ON if name in os.environ}  # fmt: skip
-        ray.init(runtime_env={"env_vars": environment}, log_to_driver=False, logging_level=logging.ERROR,
-                 include_dashboard=False)  # fmt: skip
+        try:
+            ray.init(runtime_env={"env_vars": environment}, log_to_driver=False, logging_level=logging.ERROR,
+                     include_dashboard=False)  # fmt: skip
+        except (ConnectionError, ValueError) as error:
+            where = os.environ.get("RAY_ADDRESS", "on this machine")
+            raise UserError(f"Ray's cluster {where} does not answer: {' '.join(str(error).split())[:200]}\n"
+                            "start it, or set RAY_ADDRESS to one that runs") from None  # fmt: skip
     return ray
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vaelab.console import several
+from vaelab.errors import UserError
 
 __all__ = ["Ranks", "ranks"]
 
@@ -56,10 +57,15 @@ class Ranks:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """The leader goes through the block before the others do."""
-        if not self.leads:
-            self.agree(None)
-        yield
+        """The leader goes through the block before the others do; what the user has to mend there, all of them say."""
+        if not self.leads and (error := self.agree(None)):
+            raise UserError(error)
+        try:
+            yield
+        except UserError as error:
+            if self.leads:
+                self.agree(str(error))
+            raise
         if self.leads:
             self.agree(None)
 

@@ -187,6 +187,7 @@ def alone(run: Run) -> Iterator[None]:
         raise UserError(f"cannot write in {run.path}: {error.strerror}; give another folder with --out") from None
     try:  # a failure in here is not the lock's to explain
         remove_temporaries(run.path)
+        remove_temporaries(state)
         yield
     finally:
         lock.release()

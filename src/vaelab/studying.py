@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.console import notice, progress
+from vaelab.errors import UserError
 from vaelab.examinations import beside, examine, is_examined, pixels, reference
 from vaelab.files import write_text
 from vaelab.images import Dataset
@@ -143,7 +144,8 @@ def carry_out_study(
             trained, failures = result.value or (0, {})
             images += trained
             for job in groups[result.job]:
-                note_failure(job, result.error or failures.get(job.run.key), result.log, failed)
+                if not job.run.finished:
+                    note_failure(job, result.error or failures.get(job.run.key), result.log, failed)
     examine_missing(study, jobs, out, crew, failed)
     return gather(study, jobs, failed), images
 
@@ -186,7 +188,7 @@ def examine_missing(study: Study, jobs: Mapping[Spec, Job], out: Path, crew: Cre
         calls = [partial(refer, spec, features, out) for spec, features in data.values()]
         for done, result in enumerate(crew(calls), 1):
             if result.error:
-                raise RuntimeError(f"{result.error}\n{result.log}")
+                raise UserError(result.error) if result.mendable else RuntimeError(f"{result.error}\n{result.log}")
             advance(done, "what runs are held against")
         calls = [partial(examine_one, job.run.path, wanted[job], job.spec, out) for job in left]
         for done, result in enumerate(crew(calls), 1 + len(data)):
@@ -263,7 +265,7 @@ def estimate(study: Study, jobs: Mapping[Spec, Job], crew: Crew, device: str | N
     with progress("trying out", len(calls)) as advance:
         for done, result in enumerate(crew(calls), 1):
             if result.error:
-                raise RuntimeError(f"{result.error}\n{result.log}")
+                raise UserError(result.error) if result.mendable else RuntimeError(f"{result.error}\n{result.log}")
             found[result.job % (len(trained) + len(looked))] = result.value
             advance(done)
     total = 0.0

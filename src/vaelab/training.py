@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -29,10 +29,11 @@ from vaelab.errors import UserError
 from vaelab.files import MEND, write_json
 from vaelab.images import Dataset, Images
 from vaelab.metrics import calibrate, evaluate, measure, monitor
+from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
 from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, using
 from vaelab.ranks import ranks
-from vaelab.spec import Spec, check, encode, key, word
+from vaelab.spec import Spec, check, decode, encode, key, word
 from vaelab.stack import likeness
 from vaelab.state import State, restore, save, start
 from vaelab.steps import Ready, Work, order, steps_of, take_step, tell, unfit, unfit_among
@@ -71,7 +72,8 @@ def fit(
     finished; with `failures` it is put there, under the key of the run, which is then left out of the result.
     """
     kept, works = SNAPSHOTS if snapshots is None else snapshots, {}
-    for spec in specs:
+    for given in specs:
+        spec = decode(encode(given))  # 1 and 1.0 mean the same, also to a stack
         agree(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
         plan = plan if stacked is None else replace(plan, stacked=stacked)
@@ -112,6 +114,8 @@ def settle(team: Sequence[Work], snapshots: Sequence[int], errors: dict[str, Use
                         continue
                 runs.append(found(run))
             except UserError as error:
+                if together.size > 1:  # the others would wait for it
+                    raise
                 errors[run.key] = error
         return runs + (carry_out(left, snapshots, errors) if left else [])
 
@@ -141,23 +145,31 @@ def carry_out(works: Sequence[Work], snapshots: Sequence[int], errors: dict[str,
     """Train runs to their end, from where they stand; those that stand at the same step as one."""
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
-    with using(works[0].plan.threads):
-        ready: dict[int, list[Ready]] = {}
-        for work in works:
-            try:
-                runner = prepare(work, works[0])
-                ready.setdefault(runner.state.step, []).append(runner)
-            except UserError as error:
-                errors[work.run.key] = error
-        return [run for team in ready.values() for run in train(team, snapshots, errors)]
+    ready: dict[tuple[str, int, int], list[Ready]] = {}
+    pixels: dict[str, torch.Tensor | None] = {}  # on each device once
+    for asked in works:
+        try:
+            begun = asked.ranks.agree(began(asked) if asked.ranks.leads else None)
+            work = replace(asked, plan=begun or asked.plan)
+            device, threads = work.plan.device, work.plan.threads
+            with using(threads):
+                work.__dict__["resident"] = pixels.setdefault(device, work.resident if device not in pixels else None)
+                runner = prepare(work)
+            ready.setdefault((device, threads, runner.state.step), []).append(runner)
+        except UserError as error:
+            if asked.ranks.size > 1:
+                raise
+            errors[asked.run.key] = error
+    runs = []
+    for (_, threads, _), team in ready.items():
+        with using(threads):
+            runs += train(team, snapshots, errors)
+    return runs
 
 
-def prepare(work: Work, first: Work) -> Ready:
-    """A run at the step that it has come to, with its plan and its files as they then were."""
+def prepare(work: Work) -> Ready:
+    """A run at the step that it has come to, with its files as they then were."""
     run, spec, together = work.run, work.spec, work.ranks
-    work = replace(work, plan=together.agree(began(work) if together.leads else None) or work.plan)
-    if work is not first:
-        work.__dict__["resident"] = first.resident  # pixels on the device once
     state = start(spec, work.plan, work.images.shape, work.parent)
     resumed = restore(state, run)
     if spec.minutes is not None and work.plan.steps is None:
@@ -178,8 +190,14 @@ def train(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, Use
     first = team[0].state.step
     runs = []
     for work, state, resumed in descend(team, snapshots, errors):
-        if work.ranks.leads:
-            finish(work, state)
+        try:
+            if work.ranks.leads:
+                finish(work, state)
+        except UserError as error:
+            if work.ranks.size > 1:
+                raise
+            errors[work.run.key] = error
+            continue
         work.ranks.agree(None)  # wait until the files are there
         trained = work.images_until(state.step) - work.images_until(first)
         outcome = "resumed" if resumed else "trained"
@@ -270,20 +288,20 @@ def descend(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, U
                 work.images.expect(coming[work.ranks.share(len(coming))])
                 terms = step([orders[one.work][at * size : (at + 1) * size] for one in team])
                 last = at == per_epoch - 1 or state.step == work.steps
+                broken: dict[str, UserError] = {}
                 if last or work.plan.device == "cpu" or state.step % LOOK == 0:
-                    broken = {one.work.run.key: error for one, some in zip(team, terms, strict=True)
-                              if (error := unfit(some, epoch + 1, state.step))}  # fmt: skip
-                    if broken:
-                        errors |= broken
-                        team = [one for one in team if one.work.run.key not in broken]
-                        if not team:
-                            return []
-                        (work, state, _), step = team[0], steps_of(team)
+                    broken = lost(team, terms, epoch + 1)
                     text = partial(tell, terms[0], epoch + 1, epochs)
                     clock.show(advance, state.step, work.images_until(state.step) * len(team), text)
+                if last and work.ranks.leads:
+                    broken |= ended(without(team, broken), epoch + 1, clock, snapshots)
+                if broken:
+                    errors |= broken
+                    team = without(team, broken)
+                    if not team:
+                        return []
+                    (work, state, _), step = team[0], steps_of(team)
                 for one in team:
-                    if last and one.work.ranks.leads:
-                        end_epoch(one.work, one.state, epoch + 1, clock.seconds(), snapshots)
                     one.state.seconds = clock.seconds()
                 stop = interrupted()
                 if work.ranks.size > 1:  # all of them stop after the same step
@@ -295,6 +313,29 @@ def descend(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, U
                 if stop:
                     raise Stopped
     return team
+
+
+def lost(team: Sequence[Ready], terms: Sequence[Terms], epoch: int) -> dict[str, UserError]:
+    """The errors of those runs whose loss is no number."""
+    found = {one.work.run.key: unfit(some, epoch, one.state.step) for one, some in zip(team, terms, strict=True)}
+    return {name: error for name, error in found.items() if error}
+
+
+def without(team: Sequence[Ready], broken: Mapping[str, UserError]) -> list[Ready]:
+    return [one for one in team if one.work.run.key not in broken]
+
+
+def ended(team: Sequence[Ready], epoch: int, clock: Clock, snapshots: Sequence[int]) -> dict[str, UserError]:
+    """End the epoch of each run; gives the errors of those for which it was the last."""
+    broken: dict[str, UserError] = {}
+    for work, state, _ in team:
+        try:
+            end_epoch(work, state, epoch, clock.seconds(), snapshots)
+        except UserError as error:
+            if work.ranks.size > 1:
+                raise
+            broken[work.run.key] = error
+    return broken
 
 
 def end_epoch(work: Work, state: State, epoch: int, seconds: float, snapshots: Sequence[int]) -> None:
@@ -356,7 +397,7 @@ def pace(work: Work, seconds: float) -> Pace:
     for _ in range(3):  # the first steps are slower
         take_step(trial, state, rows).loss.item()
     begun, steps = time.monotonic(), 0
-    while steps < 5 or time.monotonic() - begun < seconds:
+    while work.ranks.agree(steps < 5 or time.monotonic() - begun < seconds):
         take_step(trial, state, rows).loss.item()
         steps += 1
     per_step = (time.monotonic() - begun) / steps

@@ -40,6 +40,7 @@ class Result(NamedTuple):
     error: str | None = None
     log: str = ""
     stopped: bool = False
+    mendable: bool = False  # whether the error is the user's to mend
 
 
 def processors() -> int:
@@ -63,7 +64,8 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         interruption((stop := Path(folder) / "stop").touch),
         parallel_config("loky", inner_max_num_threads=1),
     ):
-        left = (delayed(_carry_out)(i, job, os.getpid(), stop) for i, job in enumerate(jobs) if not stop.exists())
+        here = os.getpid(), str(Path.cwd()), stop
+        left = (delayed(_carry_out)(i, job, *here) for i, job in enumerate(jobs) if not stop.exists())
         settings: dict[str, Any] = {"pre_dispatch": workers, "batch_size": 1, "return_as": "generator_unordered"}
         results: Any = Parallel(workers, **settings)(left)
         for result in results:
@@ -75,9 +77,10 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
             raise KeyboardInterrupt
 
 
-def _carry_out(index: int, job: Job, master: int, stop: Path) -> Result:
-    """In a worker: one job, while its master lives and no stop is asked for."""
+def _carry_out(index: int, job: Job, master: int, folder: str, stop: Path) -> Result:
+    """In a worker: one job, from the master's folder, while the master lives and no stop is asked for."""
     if os.getpid() != master:
+        os.chdir(folder)  # a worker outlives the call that it was started for
         _watch(master, stop)
     BUSY.set()
     try:
@@ -95,7 +98,7 @@ def attempt(index: int, job: Job) -> Result:
     except KeyboardInterrupt:
         return Result(index, None, stopped=True)
     except UserError as error:
-        return Result(index, None, str(error), said.getvalue())
+        return Result(index, None, str(error), said.getvalue(), mendable=True)
     except Exception as error:
         return Result(index, None, f"{type(error).__name__}: {error}", said.getvalue() + traceback.format_exc())
 
