@@ -6,7 +6,8 @@ r"""The doctor: what ails a model, the number that shows it, and one command to 
     open    cannot be said of this run
 
 A check is a function of a `Case` that gives a `Finding`; `CHECKS` lists them, `WATCHED` those that need the history
-alone and are made while training goes on. `benchmarks/doctor.py` makes each sickness on purpose, and healthy runs.
+alone and are made while training goes on. `benchmarks/doctor.py` makes each sickness on purpose, and healthy runs;
+docs/doctor.md tells what was found in them.
 """
 
 from __future__ import annotations
