@@ -280,12 +280,7 @@ def refuse(text: str) -> int:
     return 2
 
 
-FULL = (
-    "out of memory",
-    "not enough memory",
-    "allocate memory",
-    "excessive memory usage",
-)  # in torch's and joblib's words
+FULL = "out of memory", "not enough memory", "allocate memory", "excessive memory usage"  # torch's and joblib's words
 KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
 
 

@@ -36,7 +36,7 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     if not jobs:
         return
     ray = connect()
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(attempt_there)
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(attempt)
     left, stopped = list(enumerate(jobs))[::-1], Counter[int]()
     under_way: dict[Any, int] = {}
     with interruption() as interrupted:
@@ -81,12 +81,6 @@ def connect() -> Any:
             raise UserError(f"Ray's cluster {where} does not answer: {' '.join(str(error).split())[:200]}\n"
                             "start it, or set RAY_ADDRESS to one that runs") from None  # fmt: skip
     return ray
-
-
-def attempt_there(index: int, job: Job, folder: str) -> Result:
-    """In a task: one job, from the folder that relative paths are meant from."""
-    os.chdir(folder)
-    return attempt(index, job)
 
 
 def outcome(ray: Any, reference: Any, index: int) -> Result:

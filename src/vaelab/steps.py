@@ -135,9 +135,8 @@ def moved(one: Ready) -> None:
     """Let the averaged weights and the count follow a step."""
     work, state, _ = one
     if state.averaged is not None:
-        average(
-            state, min(work.spec.ema, (1 + state.step) / (10 + state.step))
-        )  # early on, the start is soon forgotten
+        # Early on, the start is forgotten faster.
+        average(state, min(work.spec.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
 
 

@@ -285,7 +285,8 @@ def descend(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, U
             orders = {one.work: order(one.work, epoch) for one in team}
             for at in range(state.step - epoch * per_epoch, min(per_epoch, work.steps - epoch * per_epoch)):
                 coming = orders[work][(at + 1) * size : (at + 2) * size]
-                work.images.expect(coming[work.ranks.share(len(coming))])
+                if work.resident is None:
+                    work.images.expect(coming[work.ranks.share(len(coming))])
                 terms = step([orders[one.work][at * size : (at + 1) * size] for one in team])
                 last = at == per_epoch - 1 or state.step == work.steps
                 broken: dict[str, UserError] = {}

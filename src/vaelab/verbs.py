@@ -632,9 +632,9 @@ def study(
     if backend == "ray":
         from vaelab import cluster
 
-        crew = cluster.crew(workers)
+        crew, drawing = cluster.crew(workers), processors()
     else:
-        crew = Crew(workers or processors())
+        crew = Crew(drawing := workers or processors())
     workers = crew.workers
     if dry_run:
         seconds = studying.estimate(asked, jobs, crew, device)
@@ -643,7 +643,7 @@ def study(
     notice(f"study {asked.name}: {len(jobs)} runs, {there} exist, {len(jobs) - there} to train, {workers} workers")
     results, images = studying.carry_out_study(asked, jobs, Path(out), crew, device)
     folder = Path(out) / "studies" / asked.name
-    return Studied(folder, publishing.publish(results, folder, processors(), command()), results, images)
+    return Studied(folder, publishing.publish(results, folder, drawing, command()), results, images)
 
 
 def report(study: StudyLike, *, workers: int | None = None) -> Path:

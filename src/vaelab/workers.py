@@ -80,19 +80,19 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
 def _carry_out(index: int, job: Job, master: int, folder: str, stop: Path) -> Result:
     """In a worker: one job, from the master's folder, while the master lives and no stop is asked for."""
     if os.getpid() != master:
-        os.chdir(folder)  # a worker outlives the call that it was started for
         _watch(master, stop)
     BUSY.set()
     try:
-        return attempt(index, job)
+        return attempt(index, job, folder)
     finally:
         BUSY.clear()
 
 
-def attempt(index: int, job: Job) -> Result:
-    """Carry out one job, silently; its error is part of the result."""
+def attempt(index: int, job: Job, folder: str) -> Result:
+    """Carry out one job, from the folder that relative paths are meant from, silently; its error is in the result."""
     said = io.StringIO()
     try:
+        os.chdir(folder)  # a worker may have been started elsewhere, and for another call
         with contextlib.redirect_stderr(said):
             return Result(index, job())
     except KeyboardInterrupt:
