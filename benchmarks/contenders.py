@@ -323,7 +323,7 @@ def piece(what: str) -> Numbers:
     from vaelab.store import Run
 
     spec, dataset = prepared("textbook")
-    plan = choose_plan(spec, dataset.splits["train"].shape, device="cpu")
+    plan = choose_plan(spec, dataset.splits["train"], device="cpu")
     work = Work(Run(Path()), spec, dataset, plan)
     state, rows = start(spec, plan, work.images.shape, None), order(work, 0)[: spec.batch_size]
     keep_freed_memory()
@@ -351,7 +351,7 @@ def large(count: str, batches: str = "150") -> Numbers:
     dataset = load(file, validation=0.1)
     loading = time.perf_counter() - begun
     spec = Spec(data=str(file))
-    plan = choose_plan(spec, dataset.splits["train"].shape, device="cpu")
+    plan = choose_plan(spec, dataset.splits["train"], device="cpu")
     keep_freed_memory()
     torch.set_num_threads(plan.threads)
     work = Work(Run(Path()), spec, dataset, plan)

@@ -17,6 +17,7 @@ FLOORS = [
     ["diagnosis", "evidence", "plan", "store"],
     ["state"],
     ["stack"],
+    ["compiled"],
     ["steps"],
     ["cluster"],
     ["training", "interpolation", "projections", "embedding"],

@@ -18,7 +18,7 @@ from hub import serving
 from PIL import Image
 from pyarrow import parquet
 
-from vaelab import building, loading, sources
+from vaelab import building, files, loading, sources
 from vaelab.errors import UserError
 from vaelab.loading import describe, load
 from vaelab.pictures import read
@@ -813,14 +813,14 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_where_the_cache_lies(tmp_path, monkeypatch):
-    assert loading._cache() == tmp_path / "cache"
+    assert files.cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("VAELAB_CACHE")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert loading._cache() == tmp_path / "xdg/vaelab"
+    assert files.cache_folder() == tmp_path / "xdg/vaelab"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert loading._cache() == tmp_path / ".cache/vaelab"
+    assert files.cache_folder() == tmp_path / ".cache/vaelab"
 
 
 def test_importing_costs_nothing():

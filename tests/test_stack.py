@@ -15,8 +15,8 @@ from vaelab.images import Dataset
 from vaelab.likelihoods import CrossEntropy
 from vaelab.networks import Conv, Mlp
 from vaelab.objectives import Beta, Factor, ImportanceWeighted, Objective
+from vaelab.plan import likeness
 from vaelab.spec import Spec
-from vaelab.stack import likeness
 from vaelab.store import Run, read_tensors
 from vaelab.training import fit
 

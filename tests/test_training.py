@@ -96,10 +96,10 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     step = steps.take_step
     for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
 
-        def interrupted(work, state, order, stop=stop):
+        def interrupted(work, state, *rest, stop=stop):
             if state.step == stop - 1:
                 os.kill(os.getpid(), signal.SIGINT)
-            return step(work, state, order)
+            return step(work, state, *rest)
 
         monkeypatch.setattr(steps, "take_step", interrupted)
         with pytest.raises(training.Stopped):
@@ -116,11 +116,11 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
 def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, threads = steps.take_step, []
 
-    def watched(work, state, order):
+    def watched(*given):
         threads.append(torch.get_num_threads())
         if len(threads) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(work, state, order)
+        return step(*given)
 
     monkeypatch.setattr(steps, "take_step", watched)
     with pytest.raises(training.Stopped):
@@ -286,8 +286,8 @@ def test_binarised_pixels_are_drawn_once_or_at_each_visit(digits: Dataset, tmp_p
     rows = np.arange(50)
     for mode, dataset in {"fixed": fixed, "dynamic": dynamic}.items():
         spec = replace(SMALL, binarise=mode)
-        shape = dataset.splits["train"].shape
-        work = steps.Work(Run(tmp_path), spec, dataset, choose_plan(spec, shape, "cpu", threads=1))
+        chosen = choose_plan(spec, dataset.splits["train"], "cpu", threads=1)
+        work = steps.Work(Run(tmp_path), spec, dataset, chosen)
         visits = [work.gather(rows, step) for step in range(200)]
         assert all(((x == 0) | (x == 1)).all() for x in visits)
         assert torch.equal(work.gather(rows, 7), visits[7])
@@ -309,18 +309,20 @@ def test_schedules_rise_and_end(schedule: str) -> None:
     assert all(after <= before + 1e-6 for before, after in pairwise(factors[10:]))
 
 
-def test_plans_are_refused_by_name() -> None:
+def test_plans_are_refused_by_name(digits: Dataset) -> None:
     with pytest.raises(UserError, match='device "tpu" is not on this machine'):
-        choose_plan(SMALL, (1, 8, 8), device="tpu")
+        choose_plan(SMALL, digits.splits["train"], device="tpu")
     with pytest.raises(UserError, match='got "float16"'):
-        choose_plan(SMALL, (1, 8, 8), precision="float16")
+        choose_plan(SMALL, digits.splits["train"], precision="float16")
     with pytest.raises(UserError, match="threads must be from 1 to"):
-        choose_plan(SMALL, (1, 8, 8), threads=0)
+        choose_plan(SMALL, digits.splits["train"], threads=0)
 
 
-def test_threads_follow_from_the_work() -> None:
-    assert choose_plan(SMALL, (1, 8, 8), device="cpu").threads == 1
-    large = choose_plan(preset("report-a", "faces"), (3, 32, 32), device="cpu")
+def test_threads_follow_from_the_work(digits: Dataset) -> None:
+    assert choose_plan(SMALL, digits.splits["train"], device="cpu").threads == 1
+    zeros = np.zeros((9, 3, 32, 32), np.uint8)
+    pictures = replace(digits.splits["train"], pixels=zeros, rows=np.arange(9))
+    large = choose_plan(preset("report-a", "faces"), pictures, device="cpu")
     assert large.threads == processors()
     assert plan.multiply_adds(preset("textbook", "mnist"), (1, 28, 28)) == 2 * 784 * 400 + 60 * 400 + 840 + 784
 

@@ -9,11 +9,14 @@ torch itself. Source: Adam: A Method for Stochastic Optimization, arXiv 1412.698
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-__all__ = ["BETAS", "EPSILON", "Adam"]
+__all__ = ["Adam", "corrected", "descend"]
 
 BETAS = 0.9, 0.999
 EPSILON = 1e-8
@@ -62,3 +65,35 @@ class Adam:
         for w, p, *_ in self.rows:
             if w is not p:
                 w.copy_(p)
+
+
+def corrected(rates: Any, steps: Any) -> tuple[Any, Any]:
+    """What `descend` needs for step t after so many: the rate over 1 - b1^t, and the root of 1 - b2^t."""
+    return rates / (1 - BETAS[0] ** (steps + 1)), (1 - BETAS[1] ** (steps + 1)) ** 0.5
+
+
+def descend(
+    rows: Sequence[tuple[Tensor, ...]], slopes: Sequence[Tensor], rates: Tensor, roots: Tensor, clip: Tensor | None
+) -> None:
+    """The same step in plain operations, in place: of one run, whose rate is (), or of a stack of runs with rates (S,).
+
+    Rates and roots are `corrected`; gradients `slopes` are first cut to the norm `clip`, each run's to its own.
+    """
+    axes = rates.dim()
+    slopes = [slope.to(row[1].dtype) for row, slope in zip(rows, slopes, strict=True)]
+    if clip is not None:
+        squares = [slope.reshape(*slope.shape[:axes], -1).square().sum(-1) for slope in slopes]
+        factor = (clip / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
+        slopes = [slope * along(factor, slope) for slope in slopes]
+    for (working, p, m, v, steps), slope in zip(rows, slopes, strict=True):
+        steps.add_(1)
+        m.lerp_(slope, 1 - BETAS[0])
+        v.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
+        p.sub_(along(rates, m) * m / (v.sqrt() / along(roots, v) + EPSILON))
+        if working is not p:
+            working.copy_(p)
+
+
+def along(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers of the runs, () or (S,), against a tensor of theirs."""
+    return values.view(*values.shape, *[1] * (like.dim() - values.dim()))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +18,20 @@ from typing import Any
 
 from vaelab.errors import UserError
 
-__all__ = ["MEND", "NO_ROOM", "read_json", "remove_temporaries", "write_json", "write_text", "writing"]
+__all__ = ["MEND", "NO_ROOM", "cache_folder", "read_json", "remove_temporaries", "write_json", "write_text", "writing"]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MEND = "delete the run's folder and train it again, or restore the file from a copy"
+
+
+def cache_folder() -> Path:
+    """$VAELAB_CACHE, else the folder that the platform has for such things."""
+    if root := os.environ.get("VAELAB_CACHE"):
+        return Path(root).expanduser().absolute()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vaelab" / "Cache"
+    default = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or default) / "vaelab"
 
 
 @contextmanager

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 from vaelab.building import SIDES, Sides, SizeError, make, read_parts
 from vaelab.console import notice
 from vaelab.errors import UserError
+from vaelab.files import cache_folder
 from vaelab.images import Dataset, Images, binarised, make_splits, reduce
 from vaelab.pictures import reason
 from vaelab.sources import Source, find
@@ -107,22 +106,12 @@ def _check(size: int | tuple[int, int] | None, channels: int | None, validation:
         raise UserError(f"validation is a fraction of the training pictures, at least 0 and below 1, got {validation}")
 
 
-def _cache() -> Path:
-    """$VAELAB_CACHE, else the folder that the platform has for such things."""
-    if root := os.environ.get("VAELAB_CACHE"):
-        return Path(root).expanduser().absolute()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "vaelab" / "Cache"
-    default = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return Path(os.environ.get("XDG_CACHE_HOME") or default) / "vaelab"
-
-
 def _cached(source: Source, sides: Sides, channels: int | None) -> tuple[Path, dict[str, Any], dict[str, Images]]:
     """The cache entry of a source: its folder, its facts and its stored splits; built if missing or damaged."""
     from PIL import __version__ as decoder
 
     key = hashlib.sha256(json.dumps([VERSION, decoder, sides, channels, source.stamp]).encode()).hexdigest()[:32]
-    folder = _cache() / key
+    folder = cache_folder() / key
     for _ in range(3):  # another process may find the same entry damaged and remove it between two lines of ours
         if folder.is_dir():
             try:

@@ -10,25 +10,31 @@ import contextlib
 import ctypes
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, cast, get_args
 
 import torch
 
 from vaelab.errors import UserError
+from vaelab.images import Images
 from vaelab.models import VAE, layers
 from vaelab.networks import Mlp, Shape
+from vaelab.objectives import ImportanceWeighted, Objective
 from vaelab.ranks import ranks
 from vaelab.spec import Spec
 from vaelab.workers import processors
 
-__all__ = ["Plan", "choose_device", "choose_plan", "keep_freed_memory", "using"]
+__all__ = ["Plan", "choose_device", "choose_plan", "floats", "keep_freed_memory", "likeness", "using"]
 
 Precision = Literal["float32", "bfloat16"]
 
 # Multiply-adds of a batch's forward pass that keep one thread busy: with less, threads wait for each other more than
 # they work, and suffer badly where something else runs on the machine. The textbook network at batch 128 has 8e7.
 WORK = 4e7
+
+# Steps of a run that are worth compiling: the first run of a shape pays about ten seconds, all others a hundredth of
+# one, and each step of the textbook network is a millisecond shorter.
+COMPILED = 1000
 
 
 @dataclass(frozen=True)
@@ -45,25 +51,33 @@ class Plan:
     steps: int | None = None
     ranks: int = 1  # processes that train together
     stacked: bool = False  # whether runs that agree are trained as one
+    compiled: bool = False  # whether the step is one program
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """How pixels lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 def choose_plan(
-    spec: Spec, shape: Shape, device: str | None = None, precision: str | None = None, threads: int | None = None
+    spec: Spec, train: Images, device: str | None = None, precision: str | None = None, threads: int | None = None
 ) -> Plan:
-    """The plan for a spec and images of `shape` on this machine, with what the user insists on."""
+    """The plan for a spec and its training images on this machine, with what the user insists on."""
     device = choose_device(device)
     chosen = precision or ("bfloat16" if has_bfloat16(device) else "float32")
     if chosen not in get_args(Precision):
         raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{chosen}"')
     if threads is None:
         each = processors() // ranks().here
-        threads = max(1, min(each, int(spec.batch_size * multiply_adds(spec, shape) / WORK)))
+        threads = max(1, min(each, int(spec.batch_size * multiply_adds(spec, train.shape) / WORK)))
     if not 1 <= threads <= processors():
         raise UserError(f"threads must be from 1 to {processors()}, the processors of this machine, got {threads}")
     channels_last = not isinstance(spec.network, Mlp) and device != "mps"
     # One run at a time leaves most of a GPU idle; several at a time on a CPU are so many more processes.
     stacked = device.startswith("cuda") and ranks().size == 1
-    return Plan(device, cast(Precision, chosen), threads, channels_last, ranks=ranks().size, stacked=stacked)
+    plan = Plan(device, cast(Precision, chosen), threads, channels_last, ranks=ranks().size, stacked=stacked)
+    alone = device == "cpu" and plan.ranks == 1 and likeness(spec) is not None and len(train) >= spec.batch_size
+    return replace(plan, compiled=alone and spec.epochs * (len(train) // spec.batch_size) >= COMPILED)
 
 
 def multiply_adds(spec: Spec, shape: Shape) -> int:
@@ -83,6 +97,24 @@ def choose_device(device: str | None) -> str:
     if device not in names:
         raise UserError(f'device "{device}" is not on this machine (have: {", ".join(names)})')
     return device
+
+
+def likeness(spec: Spec) -> Spec | None:
+    """What of a spec shapes its program: specs that agree in it can be stacked, or share a compiled step.
+
+    None for one that goes alone.
+    """
+    objective = spec.objective
+    if spec.minutes is not None or (isinstance(objective, ImportanceWeighted) and objective.gradient == "dreg"):
+        return None  # it is probed by itself; it hooks into the gradient
+    alike = replace(objective, **{name: getattr(type(objective)(), name) for name in floats(objective)})
+    return replace(spec, objective=alike, lr=1.0, lr_warmup=0.0, schedule="constant", clip=spec.clip and 1.0,
+                   ema=spec.ema and 0.5, keep="last", seed=0, parent=None)  # fmt: skip
+
+
+def floats(objective: Objective) -> list[str]:
+    """The settings of an objective that may be tensors."""
+    return [f.name for f in fields(objective) if isinstance(getattr(objective, f.name), float)]
 
 
 @contextlib.contextmanager

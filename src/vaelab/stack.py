@@ -11,34 +11,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from vaelab.adam import BETAS, EPSILON
+from vaelab.adam import corrected, descend
 from vaelab.models import VAE
-from vaelab.objectives import ImportanceWeighted, Objective
+from vaelab.objectives import Objective
+from vaelab.plan import floats
 from vaelab.spec import Spec
 from vaelab.state import State
 
-__all__ = ["Stack", "likeness"]
-
-
-def likeness(spec: Spec) -> Spec | None:
-    """What of a spec shapes its program: specs that agree in it can be stacked. None for one that goes alone."""
-    objective = spec.objective
-    if spec.minutes is not None or (isinstance(objective, ImportanceWeighted) and objective.gradient == "dreg"):
-        return None  # it is probed by itself; it hooks into the gradient
-    alike = replace(objective, **{name: getattr(type(objective)(), name) for name in floats(objective)})
-    return replace(spec, objective=alike, lr=1.0, lr_warmup=0.0, schedule="constant", clip=spec.clip and 1.0,
-                   ema=spec.ema and 0.5, keep="last", seed=0, parent=None)  # fmt: skip
-
-
-def floats(objective: Objective) -> list[str]:
-    return [f.name for f in fields(objective) if isinstance(getattr(objective, f.name), float)]
+__all__ = ["Stack", "gradient"]
 
 
 class Weighed(nn.Module):
@@ -53,6 +40,21 @@ class Weighed(nn.Module):
         return terms.loss, (terms.distortion, terms.rate, terms.parts)
 
 
+def gradient(objective: Objective, working: VAE) -> Callable[..., Any]:
+    """The gradient of a loss as a function of tensors alone.
+
+        (weights, floats of the objective, x, noise, progress) -> (gradients, (loss, (distortion, rate, parts)))
+
+    Weights and gradients stand under the names of `working`, whose own weights do not matter.
+    """
+    weighed = Weighed(copy.deepcopy(working).train(), objective)
+
+    def loss(weights: dict[str, Tensor], *given: Any) -> Any:
+        return functional_call(weighed, {f"model.{name}": tensor for name, tensor in weights.items()}, given)
+
+    return grad_and_value(loss, has_aux=True)
+
+
 class Stack:
     """Some runs in step with each other, and the step that they take together."""
 
@@ -60,45 +62,22 @@ class Stack:
         device = states[0].model.shared.device
         rows = zip(*(state.optimizer.rows for state in states), strict=True)
         self.rows = [joined(row) for row in rows]
-        self.names = [f"model.{name}" for name in states[0].optimizer.names]
+        self.names = states[0].optimizer.names
         self.clip = None if specs[0].clip is None else torch.tensor([s.clip for s in specs], device=device)
         self.settings = {name: torch.tensor([getattr(s.objective, name) for s in specs], device=device)
                          for name in floats(specs[0].objective)}  # fmt: skip
-        weighed = Weighed(copy.deepcopy(states[0].working).train(), specs[0].objective)
-
-        def loss(weights: dict[str, Tensor], *given: Any) -> Any:
-            return functional_call(weighed, weights, given)
-
-        self.gradients: Callable[..., Any] = vmap(grad_and_value(loss, has_aux=True), in_dims=(0, 0, 0, 0, None))
+        self.gradients = vmap(gradient(specs[0].objective, states[0].working), in_dims=(0, 0, 0, 0, None))
 
     def step(self, x: Tensor, noise: Tensor, progress: float, rates: Sequence[float]) -> dict[str, Tensor]:
         """One step of Adam for each run, on x (S, B, C, H, W) with noise (S, B, D); gives the terms, (S,) each."""
         weights = {name: row[0] for name, row in zip(self.names, self.rows, strict=True)}
-        found, (loss, (distortion, rate, parts)) = self.gradients(
+        slopes, (loss, (distortion, rate, parts)) = self.gradients(
             weights, self.settings, x, noise, torch.tensor(progress, device=x.device)
         )
         with torch.no_grad():
-            slopes = [found[name].to(row[1].dtype) for name, row in zip(self.names, self.rows, strict=True)]
-            self._descend(self._clipped(slopes), torch.tensor(rates, device=x.device))
+            found = [slopes[name] for name in self.names]
+            descend(self.rows, found, *corrected(torch.tensor(rates, device=x.device), self.rows[0][-1]), self.clip)
         return {"loss": loss, "distortion": distortion, "rate": rate, **parts}
-
-    def _clipped(self, slopes: list[Tensor]) -> list[Tensor]:
-        if self.clip is None:
-            return slopes
-        norms = torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).sqrt()
-        factor = (self.clip / (norms + 1e-6)).clamp(max=1)
-        return [slope * along(factor, slope) for slope in slopes]
-
-    def _descend(self, slopes: list[Tensor], rates: Tensor) -> None:
-        """Adam as in `adam`, with a learning rate for each run."""
-        for (working, p, m, v, steps), slope in zip(self.rows, slopes, strict=True):
-            steps.add_(1)
-            m.lerp_(slope, 1 - BETAS[0])
-            v.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
-            size = v.sqrt().div_(along((1 - BETAS[1] ** steps).sqrt(), v)).add_(EPSILON)
-            p.sub_(along(rates / (1 - BETAS[0] ** steps), m) * m / size)
-            if working is not p:
-                working.copy_(p)
 
 
 def joined(rows: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -112,8 +91,3 @@ def joined(rows: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         for tensor, part in zip(some, stacks[-1], strict=True):
             tensor.data = part
     return tuple(stacks)
-
-
-def along(values: Tensor, like: Tensor) -> Tensor:
-    """Numbers of the runs (S,) against a tensor (S, ...)."""
-    return values.view(-1, *[1] * (like.dim() - 1))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vaelab.compiled import Program, program
 from vaelab.errors import UserError
 from vaelab.images import Dataset, Images
 from vaelab.models import Draw
@@ -65,8 +66,8 @@ class Work:
         """The training pixels on the device; on a CPU they stay mapped from disk."""
         return None if self.plan.device == "cpu" else torch.from_numpy(self.images.grey()).to(self.plan.device)
 
-    def gather(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
-        """Training images by index for one step, or a share of them, in [0, 1], on the device, (B, C, H, W)."""
+    def pixels(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
+        """Training images by index for one step, or a share of them, as uint8 on the device, (B, C, H, W)."""
         mine = rows[share]
         if self.resident is None:
             pixels = torch.from_numpy(self.images.grey(mine))
@@ -75,12 +76,22 @@ class Work:
         if self.spec.binarise == "dynamic":
             chance, shape = stream(self.spec.seed, "binarise", step), (len(rows), *pixels.shape[1:])
             drawn = torch.randint(255, shape, dtype=torch.uint8, generator=chance)[share].to(self.plan.device)
-            pixels = 255 * (drawn < pixels)
+            pixels = 255 * (drawn < pixels).byte()
         if self.spec.flips:
             mirrored = torch.rand(len(rows), generator=stream(self.spec.seed, "flips", step))[share] < 0.5
             pixels = torch.where(mirrored.to(self.plan.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
-        layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
-        return pixels.to(torch.float32, memory_format=layout).div_(255)
+        return pixels
+
+    def gather(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
+        """The same in [0, 1], in float32."""
+        return self.pixels(rows, step, share).to(torch.float32, memory_format=self.plan.layout).div_(255)
+
+    def compiled(self, state: State) -> Program | None:
+        """The compiled step, where the plan has one and it can be made."""
+        if not self.plan.compiled:
+            return None
+        rows = np.arange(self.spec.batch_size)
+        return program(self.spec, self.plan, state, self.pixels(rows, 0), draw(self, 0, len(rows)))
 
 
 class Ready(NamedTuple):
@@ -89,6 +100,7 @@ class Ready(NamedTuple):
     work: Work
     state: State
     resumed: bool
+    program: Program | None = None
 
 
 def order(work: Work, epoch: int) -> np.ndarray:
@@ -105,8 +117,8 @@ def tell(terms: Terms, epoch: int, epochs: int) -> str:
 def steps_of(team: Sequence[Ready]) -> Callable[[Sequence[np.ndarray]], list[Terms]]:
     """The function that takes a step of each run, on the rows of each: alone, or stacked."""
     if len(team) == 1:
-        [(work, state, _)] = team
-        return lambda rows: [take_step(work, state, rows[0])]
+        [(work, state, _, program)] = team
+        return lambda rows: [take_step(work, state, rows[0], program)]
     return partial(take_steps, Stack([one.work.spec for one in team], [one.state for one in team]), team)
 
 
@@ -118,11 +130,14 @@ def take_steps(stack: Stack, team: Sequence[Ready], rows: Sequence[np.ndarray]) 
     rates = [one.work.spec.lr * rate_factor(one.work.spec, done, part) for one in team]
     found = stack.step(x, noise, done, rates)
     for one in team:
-        moved(one)
+        moved(one.work, one.state)
+    return [terms_of({name: values[i] for name, values in found.items()}) for i in range(len(team))]
+
+
+def terms_of(found: dict[str, Tensor]) -> Terms:
+    """The terms of a step whose passes are not kept."""
     loss, distortion, rate = (found.pop(name) for name in ("loss", "distortion", "rate"))
-    unseen = cast(Draw, None)  # the passes of a stacked step are not kept
-    return [Terms(loss[i], distortion[i], rate[i], {name: values[i] for name, values in found.items()}, unseen)
-            for i in range(len(team))]  # fmt: skip
+    return Terms(loss, distortion, rate, found, cast(Draw, None))
 
 
 def draw(work: Work, step: int, size: int) -> Tensor:
@@ -131,35 +146,46 @@ def draw(work: Work, step: int, size: int) -> Tensor:
     return torch.randn(*codes, work.spec.latent_dim, generator=stream(work.spec.seed, "noise", step))
 
 
-def moved(one: Ready) -> None:
+def moved(work: Work, state: State) -> None:
     """Let the averaged weights and the count follow a step."""
-    work, state, _ = one
     if state.averaged is not None:
         # Early on, the start is forgotten faster.
         average(state, min(work.spec.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
 
 
-def take_step(work: Work, state: State, rows: np.ndarray) -> Terms:
-    """One step of Adam on the training images `rows`."""
+def take_step(work: Work, state: State, rows: np.ndarray, program: Program | None = None) -> Terms:
+    """One step of Adam on the training images `rows`: by the compiled program, where the batch is a whole one."""
     spec, step, size = work.spec, state.step, len(rows)
-    device, share = work.plan.device, work.ranks.share(size)
+    done, noise = step / work.steps, draw(work, step, size)
+    rate = spec.lr * rate_factor(spec, done, 1 / work.steps)
+    if program is not None and size == spec.batch_size:
+        terms = terms_of(program.step(work.pixels(rows, step), noise, done, rate))
+    else:
+        terms = descend(work, state, rows, noise, rate)
+    moved(work, state)
+    return terms
+
+
+def descend(work: Work, state: State, rows: np.ndarray, noise: Tensor, rate: float) -> Terms:
+    """The same by autograd, where several processes train together each on its share."""
+    spec, size, device = work.spec, len(rows), work.plan.device
+    share = work.ranks.share(size)
     part = share.stop - share.start
     share = share if part else slice(0, 1)  # of weight 0
-    x = work.gather(rows, step, share)
-    done = step / work.steps
-    noise = draw(work, step, size)[..., share, :].to(device)
-    terms = spec.objective(state.working, x, noise, torch.tensor(done, device=device))
+    x = work.gather(rows, state.step, share)
+    terms = spec.objective(
+        state.working, x, noise[..., share, :].to(device), torch.tensor(state.step / work.steps, device=device)
+    )
     state.optimizer.clear()
     terms.loss.backward()
     if work.ranks.size > 1:
         gradients, numbers = state.optimizer.gradients, [*terms[:3], *terms.parts.values()]
-        loss, distortion, rate, *rest = work.ranks.combine(part / size, gradients, numbers)
-        terms = Terms(loss, distortion, rate, dict(zip(terms.parts, rest, strict=True)), terms.draw)
+        loss, distortion, kl, *rest = work.ranks.combine(part / size, gradients, numbers)
+        terms = Terms(loss, distortion, kl, dict(zip(terms.parts, rest, strict=True)), terms.draw)
     if spec.clip is not None:
         nn.utils.clip_grad_norm_(state.working.parameters(), spec.clip)
-    state.optimizer.step(spec.lr * rate_factor(spec, done, 1 / work.steps))
-    moved(Ready(work, state, False))
+    state.optimizer.step(rate)
     return terms
 
 

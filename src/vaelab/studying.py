@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vaelab.compiled import NO_COMPILER, compiler
 from vaelab.console import notice, progress
 from vaelab.errors import UserError
 from vaelab.examinations import beside, examine, is_examined, pixels, reference
@@ -53,6 +54,7 @@ class Job:
     spec: Spec
     run: Run
     cost: float  # multiply-adds of its whole training
+    compiled: bool
 
     def done(self) -> float:
         """The part of its training that is behind."""
@@ -83,9 +85,9 @@ def data_of(spec: Spec) -> tuple[Any, ...]:
 
 def _job(spec: Spec, dataset: Dataset, out: Path, device: str | None) -> Job:
     train = dataset.splits["train"]
-    plan = choose_plan(spec, train.shape, device, threads=1)
+    plan = choose_plan(spec, train, device, threads=1)
     run = Run(out / "runs" / key(spec, dataset.fingerprint, plan.precision))
-    return Job(spec, run, multiply_adds(spec, train.shape) * len(train) * spec.epochs)
+    return Job(spec, run, multiply_adds(spec, train.shape) * len(train) * spec.epochs, plan.compiled)
 
 
 # What workers do: functions of plain values, in a process of their own.
@@ -139,6 +141,8 @@ def carry_out_study(
     failed: dict[str, str] = {}
     missing = [job for job in jobs.values() if not job.run.finished]
     images, groups = 0, grouped(missing, device)
+    if any(job.compiled for job in missing) and not compiler():
+        notice(NO_COMPILER)  # workers are not heard
     with overall(list(jobs.values()), missing, crew.workers):
         for result in crew([partial(train, [job.spec for job in group], out, device) for group in groups]):
             trained, failures = result.value or (0, {})

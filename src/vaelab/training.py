@@ -31,10 +31,9 @@ from vaelab.images import Dataset, Images
 from vaelab.metrics import calibrate, evaluate, measure, monitor
 from vaelab.objectives import Terms
 from vaelab.pace import Clock, Saver, interruption
-from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, using
+from vaelab.plan import Plan, choose_device, choose_plan, keep_freed_memory, likeness, using
 from vaelab.ranks import ranks
 from vaelab.spec import Spec, check, decode, encode, key, word
-from vaelab.stack import likeness
 from vaelab.state import State, restore, save, start
 from vaelab.steps import Ready, Work, order, steps_of, take_step, tell, unfit, unfit_among
 from vaelab.store import Run, alone, read_tensors, write_history, write_tensors
@@ -59,13 +58,15 @@ def fit(
     precision: str | None = None,
     threads: int | None = None,
     stacked: bool | None = None,
+    compiled: bool | None = None,
     snapshots: Sequence[int] | None = None,
     parent: Run | None = None,
     failures: dict[str, str] | None = None,
 ) -> list[Run]:
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
 
-    Runs whose programs agree are trained as one where the plan is `stacked`. Where `torchrun` started several
+    Runs whose programs agree are trained as one where the plan is `stacked`; steps are one program where it is
+    `compiled`. Where `torchrun` started several
     processes, they train each run together. The data set must be loaded with the size and the validation fraction of
     the specs. `parent` is the run whose weights specs with its key as `parent` start from; `snapshots` are the epochs
     after which a few reconstructions are kept. What the user has to mend in one run is raised when the others are
@@ -75,8 +76,9 @@ def fit(
     for given in specs:
         spec = decode(encode(given))  # 1 and 1.0 mean the same, also to a stack
         agree(spec, dataset, parent)
-        plan = choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
-        plan = plan if stacked is None else replace(plan, stacked=stacked)
+        plan = choose_plan(spec, dataset.splits["train"], device, precision, threads)
+        plan = plan if stacked is None else replace(plan, stacked=stacked, compiled=plan.compiled and not stacked)
+        plan = plan if compiled is None else replace(plan, compiled=compiled)
         work = Work(Run(out / key(spec, dataset.fingerprint, plan.precision)), spec, dataset, plan, parent, ranks())
         works[work.run.key] = work
     trained: dict[str, Run] = {}
@@ -176,20 +178,23 @@ def prepare(work: Work) -> Ready:
         work = replace(work, plan=replace(work.plan, steps=together.agree(probe(work))))
     if together.agree(state.step) != state.step:
         raise UserError(f"not all processes see the same files in {run.path}: they need one folder in common")
+    program = work.compiled(state)
+    if program is None:
+        work = replace(work, plan=replace(work.plan, compiled=False))
     if together.leads:
         begin(work, resumed)
         rows = [row for row in run.history if row["step"] <= state.step]
         if len(rows) < state.step // work.steps_per_epoch:
             raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {MEND}")
         write_history(run, rows)
-    return Ready(work, state, resumed)
+    return Ready(work, state, resumed, program)
 
 
 def train(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
     """Train runs that stand at the same step to their end."""
     first = team[0].state.step
     runs = []
-    for work, state, resumed in descend(team, snapshots, errors):
+    for work, state, resumed, _ in descend(team, snapshots, errors):
         try:
             if work.ranks.leads:
                 finish(work, state)
@@ -223,7 +228,7 @@ def began(work: Work) -> Plan | None:
                         "begin a new one with another --out") from None  # fmt: skip
     if plan.ranks != work.ranks.size:
         notice(f"the run began with {plan.ranks} processes and goes on with {work.ranks.size}: the same to rounding")
-        plan = replace(plan, ranks=work.ranks.size)
+        plan = replace(plan, ranks=work.ranks.size, compiled=False)
     if replace(plan, steps=None) != work.plan:
         notice(f"going on as the run began: {plan.device}, {plan.precision}, {plan.threads} threads")
     if origin["versions"] != versions():
@@ -275,7 +280,7 @@ def descend(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, U
 
     The runs of a team are in step with each other; one whose loss is no number leaves it.
     """
-    work, state, _ = team[0]
+    work, state, *_ = team[0]
     size, per_epoch = work.spec.batch_size, work.steps_per_epoch
     clock, saver = Clock(state.seconds, work.images_until(state.step) * len(team)), Saver()
     epochs = math.ceil(work.steps / per_epoch)
@@ -301,7 +306,7 @@ def descend(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, U
                     team = without(team, broken)
                     if not team:
                         return []
-                    (work, state, _), step = team[0], steps_of(team)
+                    (work, state, *_), step = team[0], steps_of(team)
                 for one in team:
                     one.state.seconds = clock.seconds()
                 stop = interrupted()
@@ -329,7 +334,7 @@ def without(team: Sequence[Ready], broken: Mapping[str, UserError]) -> list[Read
 def ended(team: Sequence[Ready], epoch: int, clock: Clock, snapshots: Sequence[int]) -> dict[str, UserError]:
     """End the epoch of each run; gives the errors of those for which it was the last."""
     broken: dict[str, UserError] = {}
-    for work, state, _ in team:
+    for work, state, *_ in team:
         try:
             end_epoch(work, state, epoch, clock.seconds(), snapshots)
         except UserError as error:
@@ -394,12 +399,12 @@ def pace(work: Work, seconds: float) -> Pace:
     """The pace of a run, from some seconds of training that is thrown away."""
     state = start(work.spec, work.plan, work.images.shape, work.parent)
     trial = replace(work, plan=replace(work.plan, steps=10**9))
-    rows = np.arange(min(work.spec.batch_size, len(work.images)))
+    rows, program = np.arange(min(work.spec.batch_size, len(work.images))), work.compiled(state)
     for _ in range(3):  # the first steps are slower
-        take_step(trial, state, rows).loss.item()
+        take_step(trial, state, rows, program).loss.item()
     begun, steps = time.monotonic(), 0
     while work.ranks.agree(steps < 5 or time.monotonic() - begun < seconds):
-        take_step(trial, state, rows).loss.item()
+        take_step(trial, state, rows, program).loss.item()
         steps += 1
     per_step = (time.monotonic() - begun) / steps
     some = work.dataset.splits.get("validation", work.images).spread(1000)
@@ -431,7 +436,7 @@ def forecast(
     spec: Spec, dataset: Dataset, *, device: str | None = None, threads: int | None = None
 ) -> tuple[float, float]:
     """About how many seconds an epoch takes, and the measurement at the end of a run: from a second of training."""
-    work = Work(Run(Path()), spec, dataset, choose_plan(spec, dataset.splits["train"].shape, device, threads=threads))
+    work = Work(Run(Path()), spec, dataset, choose_plan(spec, dataset.splits["train"], device, threads=threads))
     keep_freed_memory()
     with using(work.plan.threads):
         found = pace(work, 1.0)

@@ -176,7 +176,7 @@ def train(
     check(spec)
     with ranks().first():
         dataset = load(spec.data, **spec.loaded)
-    choose_plan(spec, dataset.splits["train"].shape, device, precision, threads)
+    choose_plan(spec, dataset.splits["train"], device, precision, threads)
     agree(spec, dataset, parent)  # what is refused is refused before anything is said
     for line in opening(spec, dataset):
         notice(line)

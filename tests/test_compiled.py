@@ -1,0 +1,128 @@
+"""A compiled step is the step, and where it cannot be compiled training goes on without."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from vaelab import compiled, plan, steps, training
+from vaelab.images import Dataset
+from vaelab.likelihoods import CrossEntropy
+from vaelab.networks import Conv, Mlp
+from vaelab.objectives import Beta, Factor, Objective
+from vaelab.plan import choose_plan
+from vaelab.spec import Spec
+from vaelab.state import start
+from vaelab.store import Run, read_tensors
+from vaelab.training import fit
+
+SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
+VARIANTS = {objective.__name__: {"objective": objective()} for objective in get_args(Objective)} | {
+    "Factor": {"objective": Factor(hidden=(8,))},
+    "clip": {"clip": 20.0},
+    "warmup": {"objective": Beta(kl_weight=0.5, warmup=0.5, free_bits=0.1)},
+    "convolutions": {"network": Conv((4, 8))},
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_the_traced_step_is_the_step(changes: dict[str, object], precision: str, digits: Dataset) -> None:
+    spec = replace(SMALL, **changes)  # type: ignore[arg-type]
+    images = digits.splits["train"]
+    chosen = choose_plan(spec, images, "cpu", precision, threads=1)
+    work = steps.Work(Run(Path()), spec, digits, chosen)
+    ours, theirs = (start(spec, chosen, images.shape, None) for _ in range(2))
+    traced, fixed = None, compiled.fixed(spec, ours)
+    for at in range(3):
+        rows = steps.order(work, 0)[at * 200 : (at + 1) * 200]
+        rate = spec.lr * steps.rate_factor(spec, at / work.steps, 1 / work.steps)
+        given = [work.pixels(rows, at), steps.draw(work, at, 200), torch.tensor(at / work.steps)]
+        given += [*map(torch.tensor, compiled.corrected(rate, float(at))), *fixed]
+        if traced is None:
+            step = compiled.step_of(spec, chosen, ours)
+            traced = make_fx(lambda *given, step=step: step(*given))(*(tensor.clone() for tensor in given))
+        with torch.no_grad():
+            found = traced(*given)
+        terms = steps.take_step(work, theirs, rows)
+        expected = {"loss": terms.loss, "distortion": terms.distortion, "rate": terms.rate, **terms.parts}
+        assert {name: value.item() for name, value in found.items()} == pytest.approx(
+            {name: value.item() for name, value in expected.items()}, rel=1e-2 if precision == "bfloat16" else 1e-4
+        )
+    if precision == "float32":
+        for one, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def weights(run: Run) -> dict[str, list[float]]:
+    return {name: t.tolist() for name, t in read_tensors(run.path / "weights.safetensors")[0].items()}
+
+
+@pytest.mark.skipif(not compiled.compiler(), reason="no C++ compiler")
+def test_one_program_serves_all_runs_of_a_shape(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    at = {"device": "cpu", "precision": "float32", "threads": 1}
+    name, names = compiled.name, []
+
+    def named(*given) -> str:
+        names.append(name(*given))
+        if len(names) == 1:
+            damaged = compiled.cache_folder() / "programs" / names[0] / "step.so"
+            damaged.parent.mkdir(parents=True)
+            damaged.write_bytes(b"damaged")  # and so made anew
+        return names[-1]
+
+    monkeypatch.setattr(compiled, "name", named)
+    [alone] = fit([SMALL], digits, tmp_path / "uncompiled", **at)
+    [run] = fit([SMALL], digits, tmp_path / "whole", compiled=True, **at)
+    assert capfd.readouterr().err.count("compiling the training step") == 1
+    assert (alone.origin["plan"]["compiled"], run.origin["plan"]["compiled"]) == (False, True)
+    for ours, theirs in zip(run.history, alone.history, strict=True):
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-4)
+
+    other = replace(SMALL, lr=1e-2, seed=1, objective=Beta(kl_weight=0.1), schedule="cosine")
+    fit([other], digits, tmp_path / "whole", compiled=True, **at)
+    assert "compiling" not in capfd.readouterr().err
+    assert len(set(names)) == 1
+
+    step = steps.take_step
+
+    def interrupted(work, state, *rest):
+        if state.step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(work, state, *rest)
+
+    monkeypatch.setattr(steps, "take_step", interrupted)
+    with pytest.raises(training.Stopped):
+        fit([SMALL], digits, tmp_path / "parts", compiled=True, **at)
+    monkeypatch.setattr(steps, "take_step", step)
+    [resumed] = fit([SMALL], digits, tmp_path / "parts", **at)
+    assert resumed.origin["plan"]["compiled"], "as it began"
+    assert weights(resumed) == weights(run)
+
+
+def test_without_a_compiler_training_goes_on(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "cache"))
+    runs = [fit([SMALL], digits, tmp_path / str(wanted), device="cpu", threads=1, compiled=wanted)[0]
+            for wanted in (True, False)]  # fmt: skip
+    assert [line for line in capfd.readouterr().err.splitlines() if "compile" in line] == [compiled.NO_COMPILER]
+    assert not runs[0].origin["plan"]["compiled"]
+    assert weights(runs[0]) == weights(runs[1])
+
+
+def test_long_runs_are_compiled(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, enough = digits.splits["train"], plan.COMPILED // (len(digits.splits["train"]) // SMALL.batch_size) + 1
+    assert choose_plan(replace(SMALL, epochs=enough), images, "cpu").compiled
+    for changes in ({"epochs": enough - 1}, {"minutes": 1.0}, {"batch_size": 2000}):
+        assert not choose_plan(replace(SMALL, **({"epochs": enough} | changes)), images, "cpu").compiled
