@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 Numbers = dict[str, float]
-DATA = {"textbook": "mnist", "fast": "mnist", "report-a": "faces", "report-b": "mnist"}
+PRESETS = {"digits": "textbook"}
+DATA = {"digits": "digits", "textbook": "mnist", "fast": "mnist", "report-a": "faces", "report-b": "mnist"}
 
 
 def prepared(preset: str, epochs: int | None = None, seed: int = 1) -> tuple[Any, Any]:
@@ -246,11 +247,19 @@ figures = []
 """
 
 
-def study(preset: str, epochs: str, seeds: str, backend: str = "local") -> Numbers:
-    """The runs of a study, from the command to the last file of the report."""
+def study(preset: str, epochs: str, seeds: str, backend: str = "local", programs: str = "kept") -> Numbers:
+    """The runs of a study, from the command to the last file of the report; `anew`, as if none had been compiled."""
+    from vaelab.files import cache_folder
+
+    if programs == "anew":
+        shutil.rmtree(cache_folder() / "programs", ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "timed.toml"
-        file.write_text(STUDY.format(preset=preset, data=DATA[preset], epochs=epochs, seeds=seeds))
+        file.write_text(
+            STUDY.format(
+                preset="textbook" if preset == "digits" else preset, data=DATA[preset], epochs=epochs, seeds=seeds
+            )
+        )
         words = [sys.executable, "-m", "vaelab", "study", str(file), "--out", folder, "--workers", "2",
                  "--backend", backend]  # fmt: skip
         begun = time.perf_counter()
@@ -293,7 +302,7 @@ def divergence(points: Any, places: Any) -> float:
     import numpy as np
     from openTSNE.affinity import PerplexityBasedNN
 
-    affinities: Any = PerplexityBasedNN(points, perplexity=30, n_jobs=1, random_state=0)
+    affinities: Any = PerplexityBasedNN(points, perplexity=30, method="exact", n_jobs=1)
     joint = affinities.P.tocoo()
     square = places**2
     total = 0.0
@@ -364,10 +373,33 @@ def piece(what: str) -> Numbers:
     keep_freed_memory()
     with using(plan.threads):
         if what == "step":
-            seconds = best(lambda: take_step(work, state, rows))
+            program = work.compiled(state)
+            seconds = best(lambda: take_step(work, state, rows, program))
         else:
             seconds = best(lambda: work.gather(rows, 0)) + best(lambda: order(work, 0), 5) / work.steps_per_epoch
     return {"microseconds": 1e6 * seconds}
+
+
+def compiling(which: str) -> Numbers:
+    """The training step of the textbook network: compiled, or loaded as it was compiled before."""
+    from vaelab import compiled
+    from vaelab.plan import choose_plan, using
+    from vaelab.state import start
+    from vaelab.steps import Work
+    from vaelab.store import Run
+
+    spec, dataset = prepared("textbook")
+    plan = replace(choose_plan(spec, dataset.splits["train"], "cpu"), compiled=True)
+    work = Work(Run(Path()), spec, dataset, plan)
+    state, name = start(spec, plan, work.images.shape, None), compiled.name
+    with using(plan.threads), tempfile.TemporaryDirectory(dir=compiled.cache_folder()) as folder:
+        if which == "anew":
+            compiled.name = lambda *given: f"../{Path(folder).name}/{name(*given)}"
+        else:
+            work.compiled(state)
+        begun = time.perf_counter()
+        work.compiled(state)
+        return {"seconds": time.perf_counter() - begun}
 
 
 def large(count: str, batches: str = "150") -> Numbers:

@@ -23,7 +23,7 @@ __all__ = ["crew"]
 RETRIES = 5  # of a task whose machine or process died
 SAVING = 60  # seconds in which tasks that are stopped have saved their state
 POLL = 0.5  # seconds between two looks whether to stop
-HANDED_ON = ("VAELAB_DATA", "VAELAB_CACHE", "HF_HOME", "HF_ENDPOINT")  # where things lie, wherever the task runs
+HANDED_ON = ("VAELAB_DATA", "VAELAB_CACHE", "HF_HOME", "HF_ENDPOINT", "CXX")  # where things lie, wherever the task runs
 
 
 def crew(workers: int | None) -> Crew:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from vaelab.adam import corrected, descend
 from vaelab.console import notice
-from vaelab.files import cache_folder, write_json, writing
+from vaelab.files import cache_folder, remove_temporaries, write_json, write_text, writing
 from vaelab.plan import Plan, floats, likeness
 from vaelab.spec import Spec, encode
 from vaelab.stack import gradient
@@ -57,7 +57,7 @@ class Program:
     def step(self, pixels: Tensor, noise: Tensor, progress: float, rate: float) -> dict[str, Tensor]:
         """One step of Adam, on uint8 pixels (B, C, H, W) with noise (B, D); gives the terms."""
         numbers = progress, *corrected(rate, self.fixed[-1].item())
-        found = self.runner.run([pixels, noise, *map(torch.tensor, numbers), *self.fixed])
+        found = self.runner.run([pixels, noise, *map(torch.tensor, map(float, numbers)), *self.fixed])
         return dict(zip(self.names, found, strict=True))
 
 
@@ -68,23 +68,40 @@ def program(spec: Spec, plan: Plan, state: State, pixels: Tensor, noise: Tensor)
     """
     from filelock import FileLock
 
-    file = cache_folder() / "programs" / name(spec, plan, pixels) / "step.so"
+    folder = cache_folder() / "programs" / name(spec, plan, pixels)
+    file, failed = folder / "step.so", folder / f"failed-{compiler_stamp()}.txt"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.parent / "lock"):
-            with suppress(Exception):  # one that is missing or damaged is made anew
+        with suppress(Exception):  # one that is missing or damaged is made
+            return Program(file, spec, state)
+        if not compiler():
+            notice(NO_COMPILER)
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            with suppress(Exception):  # by another process, meanwhile
                 return Program(file, spec, state)
-            if not compiler():
-                notice(NO_COMPILER)
+            if failed.exists():
+                notice(failed.read_text(encoding="utf-8"))
                 return None
+            remove_temporaries(folder)
             notice("compiling the training step, once for all runs of this shape")
             given = [pixels, noise, *torch.tensor([0.5, 1e-3, 0.5]), *fixed(spec, state)]
             make(file, step_of(spec, plan, state), given)
             return Program(file, spec, state)
     except Exception as error:  # whatever compilers die of
         why = (str(error).splitlines() or [""])[0]
-        notice(f"going on uncompiled: the training step cannot be compiled ({type(error).__name__}: {why})")
+        text = f"training uncompiled: the training step cannot be compiled ({type(error).__name__}: {why})"
+        notice(text)
+        with suppress(Exception):  # the next run need not try again with that compiler
+            write_text(failed, f"{text}; to try again, remove {failed}")
         return None
+
+
+def compiler_stamp() -> str:
+    """Which compiler is called."""
+    path = compiler()
+    told = f"{path} {Path(path).stat().st_mtime_ns}" if path else ""
+    return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
 
 
 def compiler() -> str | None:
@@ -96,15 +113,13 @@ def name(spec: Spec, plan: Plan, pixels: Tensor) -> str:
     """The hash of what a program is made from: all that shapes the step, our source, torch, and the processor."""
     told = encode(likeness(spec) or spec)
     shaping = [told[part] for part in ("network", "loss", "objective", "latent_dim", "clip")]
-    parts = [shaping, pixels.shape, plan.precision, plan.threads, torch.__version__, processor(), source()]
+    chosen = plan.precision, plan.threads, plan.channels_last
+    parts = [shaping, pixels.shape, chosen, torch.__version__, processor(), SOURCE]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
-@cache
-def source() -> str:
-    """The hash of this package."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.blake2b(b"".join(file.read_bytes() for file in files)).hexdigest()
+# Of this package, as it is when it is imported.
+SOURCE = hashlib.blake2b(b"".join(f.read_bytes() for f in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
 
 @cache
@@ -119,9 +134,10 @@ def processor() -> str:
 
 def fixed(spec: Spec, state: State) -> list[Tensor]:
     """The arguments that stay where they are: floats of the objective, clipping, and the tensors that a step moves."""
-    numbers = [*(getattr(spec.objective, name) for name in floats(spec.objective)), spec.clip]
-    rows = [row[lone(state) :] for row in state.optimizer.rows]
-    return [torch.tensor(n) for n in numbers if n is not None] + [tensor.detach() for row in rows for tensor in row]
+    numbers = [getattr(spec.objective, name) for name in floats(spec.objective)]
+    numbers += [] if spec.clip is None else [spec.clip]
+    moved = [tensor.detach() for row in state.optimizer.rows for tensor in row[lone(state) :]]
+    return [*map(torch.tensor, map(float, numbers)), *moved]
 
 
 def lone(state: State) -> bool:

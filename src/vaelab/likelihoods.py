@@ -160,12 +160,11 @@ class CrossEntropy(Sigmoid):
         """The same, sooner: softplus(l) - x l = |l| / 2 + (1/2 - x) l - log sigmoid(|l|), one logarithm for eight l."""
         logits = params.pixels.flatten(-3)
         sizes = logits.abs()
-        half = 0.5 * sizes.sum(-1)
+        rest = torch.addcmul(-0.5 * sizes, logits, x.flatten(-3) - 0.5).sum(-1)
         sure = sizes.sigmoid_()  # 1/2 at least: eight of them can be multiplied
-        if rest := sure.shape[-1] % 8:
-            sure = F.pad(sure, (0, 8 - rest), value=1.0)
-        log_sure = sure.unflatten(-1, (8, -1)).prod(-2).log().sum(-1)
-        return log_sure - half + torch.linalg.vecdot(logits, (x - 0.5).flatten(-3).expand_as(logits))
+        if over := sure.shape[-1] % 8:
+            sure = F.pad(sure, (0, 8 - over), value=1.0)
+        return rest + sure.unflatten(-1, (8, -1)).prod(-2).log().sum(-1)
 
     def as_likelihood(self, kl_weight: float | None) -> CrossEntropy:
         del kl_weight  # the textbook figure is defined at weight 1

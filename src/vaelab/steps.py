@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -47,6 +47,12 @@ class Work:
     @property
     def images(self) -> Images:
         return self.dataset.splits["train"]
+
+    def planned(self, **changes: Any) -> Work:
+        """The same work with another plan."""
+        work = replace(self, plan=replace(self.plan, **changes))
+        work.__dict__["resident"] = self.resident
+        return work
 
     @property
     def steps_per_epoch(self) -> int:
@@ -87,8 +93,9 @@ class Work:
         return self.pixels(rows, step, share).to(torch.float32, memory_format=self.plan.layout).div_(255)
 
     def compiled(self, state: State) -> Program | None:
-        """The compiled step, where the plan has one and it can be made."""
-        if not self.plan.compiled:
+        """The compiled step, where the plan has one and it can be made; of a whole batch, alone, on a CPU."""
+        fits = self.plan.device == "cpu" and self.ranks.size == 1 and len(self.images) >= self.spec.batch_size
+        if not (self.plan.compiled and fits):
             return None
         rows = np.arange(self.spec.batch_size)
         return program(self.spec, self.plan, state, self.pixels(rows, 0), draw(self, 0, len(rows)))

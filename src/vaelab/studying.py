@@ -259,7 +259,7 @@ def equally_long(spec: Spec) -> Objective:
 def estimate(study: Study, jobs: Mapping[Spec, Job], crew: Crew, device: str | None = None) -> float:
     """About how many seconds the missing runs and features take, from some of each kind, all workers at work."""
     missing = [job for job in jobs.values() if not job.run.finished]
-    alike = {job: replace(job.spec, seed=0, lr=1e-4, epochs=1, objective=equally_long(job.spec)) for job in missing}
+    alike = {job: replace(job.spec, seed=0, lr=1e-4, objective=equally_long(job.spec)) for job in missing}
     featured = [jobs[t.spec] for t in study.trials if "features" in needed(study.experiment(t.experiment))]
     featured = [job for job in dict.fromkeys(featured) if not is_examined(job.run, "features")]
     trained, looked = list(dict.fromkeys(alike.values())), {data_of(job.spec): job.spec for job in featured}

@@ -77,8 +77,9 @@ def fit(
         spec = decode(encode(given))  # 1 and 1.0 mean the same, also to a stack
         agree(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"], device, precision, threads)
-        plan = plan if stacked is None else replace(plan, stacked=stacked, compiled=plan.compiled and not stacked)
-        plan = plan if compiled is None else replace(plan, compiled=compiled)
+        plan = plan if stacked is None else replace(plan, stacked=stacked)
+        wanted = plan.compiled if compiled is None else compiled
+        plan = replace(plan, compiled=wanted and not plan.stacked)
         work = Work(Run(out / key(spec, dataset.fingerprint, plan.precision)), spec, dataset, plan, parent, ranks())
         works[work.run.key] = work
     trained: dict[str, Run] = {}
@@ -175,12 +176,12 @@ def prepare(work: Work) -> Ready:
     state = start(spec, work.plan, work.images.shape, work.parent)
     resumed = restore(state, run)
     if spec.minutes is not None and work.plan.steps is None:
-        work = replace(work, plan=replace(work.plan, steps=together.agree(probe(work))))
+        work = work.planned(steps=together.agree(probe(work)))
     if together.agree(state.step) != state.step:
         raise UserError(f"not all processes see the same files in {run.path}: they need one folder in common")
     program = work.compiled(state)
-    if program is None:
-        work = replace(work, plan=replace(work.plan, compiled=False))
+    if work.plan.compiled and program is None:
+        work = work.planned(compiled=False)
     if together.leads:
         begin(work, resumed)
         rows = [row for row in run.history if row["step"] <= state.step]
@@ -193,6 +194,8 @@ def prepare(work: Work) -> Ready:
 def train(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
     """Train runs that stand at the same step to their end."""
     first = team[0].state.step
+    if len(team) > 1:  # a stack moves the tensors that programs would know
+        team = [one._replace(program=None) for one in team]
     runs = []
     for work, state, resumed, _ in descend(team, snapshots, errors):
         try:
@@ -230,7 +233,10 @@ def began(work: Work) -> Plan | None:
         notice(f"the run began with {plan.ranks} processes and goes on with {work.ranks.size}: the same to rounding")
         plan = replace(plan, ranks=work.ranks.size, compiled=False)
     if replace(plan, steps=None) != work.plan:
-        notice(f"going on as the run began: {plan.device}, {plan.precision}, {plan.threads} threads")
+        notice(
+            f"going on as the run began: {plan.device}, {plan.precision}, {plan.threads} threads, "
+            f"{'' if plan.compiled else 'not '}compiled"
+        )
     if origin["versions"] != versions():
         notice(f"the run began with other versions ({origin['versions']}): it will not repeat bit for bit")
     return plan
