@@ -133,6 +133,43 @@ def pythae(preset: str, epochs: str, seed: str = "1") -> Numbers:
     return {"seconds": seconds, "images/s": spec.epochs * len(x) / seconds}
 
 
+def pythae_study(study: str) -> Numbers:
+    """The runs of a study by pythae, one after another: an epoch of each kind, times epochs and runs."""
+    import torch
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    from vaelab.loading import load
+    from vaelab.protocol import read
+
+    runs = list(dict.fromkeys(trial.spec for trial in read(study).trials))
+    kinds = [replace(spec, seed=0, lr=1e-3, objective=runs[0].objective, epochs=1) for spec in runs]
+    torch.set_num_threads(2)
+    total = 0.0
+    for kind in dict.fromkeys(kinds):
+        images = load(kind.data, **kind.loaded).splits["train"]
+        model = as_pythae(*networks(kind, images.shape), images.shape, kind.latent_dim)
+        x = torch.from_numpy(images.uint8()).float() / 255
+        with tempfile.TemporaryDirectory() as folder:
+            settings = BaseTrainerConfig(output_dir=folder, num_epochs=1, learning_rate=kind.lr, no_cuda=True,
+                                         per_device_train_batch_size=kind.batch_size)  # fmt: skip
+            trainer = BaseTrainer(model, BaseDataset(x, torch.zeros(len(x))), None, settings)
+            begun = time.perf_counter()
+            trainer.train()
+            epoch = time.perf_counter() - begun
+        total += epoch * sum(spec.epochs for spec, alike in zip(runs, kinds, strict=True) if alike == kind)
+    return {"seconds": total}
+
+
+def whole(study: str) -> Numbers:
+    """A study, from the command to the last file of its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "vaelab", "study", study, "--out", folder, "--workers", "2"]
+        begun = time.perf_counter()
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        return {"seconds": time.perf_counter() - begun}
+
+
 def as_pythae(encoder: Any, decoder: Any, shape: tuple[int, int, int], latent_dim: int) -> Any:
     """The same layers as a model of pythae."""
     import torch
