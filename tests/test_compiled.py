@@ -121,6 +121,36 @@ def test_without_a_compiler_training_goes_on(
     assert weights(runs[0]) == weights(runs[1])
 
 
+def test_a_compiler_that_fails_is_called_once(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no headers\nand much else")
+
+    monkeypatch.setattr(compiled, "compiler", lambda: os.__file__)
+    monkeypatch.setattr(compiled, "make", fail)
+    monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "cache"))
+    at = {"device": "cpu", "threads": 1, "compiled": True}
+    [first] = fit([SMALL], digits, tmp_path, **at)
+    [second] = fit([replace(SMALL, seed=1)], digits, tmp_path, **at)
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if "compil" in line] == [
+        "compiling the training step, once for all runs of this shape",
+        "training uncompiled: the training step cannot be compiled (RuntimeError: no headers)",
+        said[-1],
+    ]
+    assert "to try again, remove" in said[-1]
+    assert {run.origin["plan"]["compiled"] for run in (first, second)} == {False}
+
+
+@pytest.mark.parametrize("case", [{"stacked": True}, {"batch_size": 2000}], ids=str)
+def test_what_cannot_be_one_program_is_not(case: dict[str, object], digits: Dataset, tmp_path: Path) -> None:
+    size = {name: case[name] for name in case if name == "batch_size"}
+    specs = [replace(SMALL, seed=seed, **size) for seed in (0, 1)]  # type: ignore[arg-type]
+    for run in fit(specs, digits, tmp_path, device="cpu", threads=1, compiled=True, stacked="stacked" in case):
+        assert not run.origin["plan"]["compiled"]
+
+
 def test_long_runs_are_compiled(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     images, enough = digits.splits["train"], plan.COMPILED // (len(digits.splits["train"]) // SMALL.batch_size) + 1
     assert choose_plan(replace(SMALL, epochs=enough), images, "cpu").compiled
