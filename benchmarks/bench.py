@@ -62,10 +62,10 @@ CASES = (
         "floor, one thread": ("floor", "textbook", "bfloat16", "1"),
         "pythae": ("pythae", "textbook", "5"),
     }, asked="3.5 times the textbook loop, 3 times pythae, 55 % of the floor, 1.8 times in float32",
-       note="The floor is each matrix product of a step and one fused Adam, timed alone, in that precision. A "
-       "step is some hundred small operations besides; and Adam's weights, moments and gradients, which stay "
-       "in the cache when it is timed alone, take it more than twice as long between two passes through the "
-       "network. The step is compiled once for all runs of a shape, which is not in these seconds (see below)."),
+note="The floor is each matrix product of a step and one fused Adam, timed alone, in that precision. In a step, "
+       "weights, moments and gradients come from further away, since two passes through the network lie between two "
+       "updates, and the losses and measurements come besides. The step is compiled once for all runs of a shape, "
+       "which is not in these seconds (see below)."),
     Case("data", "A step of that run, and what of it reads, shuffles and converts the images", {
         "the step": ("piece", "step"), "its images": ("piece", "images"),
     }, "microseconds", asked="under 5 % of a step"),
@@ -217,7 +217,7 @@ def machine(rounds: int) -> str:
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     lines = Path("/proc/cpuinfo").read_text().splitlines() if system.startswith("Linux") else []
     names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return f"*{rounds} rounds, torch {torch.__version__}, {', '.join([system, *names[:1]])}*"
+    return f"*{rounds} round{'s' * (rounds > 1)}, torch {torch.__version__}, {', '.join([system, *names[:1]])}*"
 
 
 if __name__ == "__main__":
