@@ -782,6 +782,14 @@ def test_two_processes_at_once(tmp_path, cache):
     assert len(entries(cache)) == 1
 
 
+def test_a_build_that_comes_too_late_leaves_nothing(tmp_path, cache):
+    root = folder(tmp_path / "d", {"a": 3})
+    load(root)
+    [entry] = cache.iterdir()
+    building.make(entry, sources.find(str(root)), None, None)  # as one that looked before the other had ended
+    assert list(cache.iterdir()) == [entry]
+
+
 def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 5})
 

@@ -67,6 +67,7 @@ def make(folder: Path, source: Source, sides: Sides, channels: int | None) -> No
         lock.acquire()
     try:
         if folder.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)  # ours, made after the other process had renamed its own
             return
         (aside / "marks").mkdir(parents=True, exist_ok=True)
         if not (aside / "meta.json").exists():  # an interruption may have come after it
