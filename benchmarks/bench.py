@@ -62,7 +62,7 @@ CASES = (
         "floor, one thread": ("floor", "textbook", "bfloat16", "1"),
         "pythae": ("pythae", "textbook", "5"),
     }, asked="3.5 times the textbook loop, 3 times pythae, 55 % of the floor, 1.8 times in float32",
-note="The floor is each matrix product of a step and one fused Adam, timed alone, in that precision. In a step, "
+       note="The floor is each matrix product of a step and one fused Adam, timed alone, in that precision. In a step, "
        "weights, moments and gradients come from further away, since two passes through the network lie between two "
        "updates, and the losses and measurements come besides. The step is compiled once for all runs of a shape, "
        "which is not in these seconds (see below)."),
@@ -116,7 +116,8 @@ note="The floor is each matrix product of a step and one fused Adam, timed alone
     }, "seconds", asked="4 times", long=True,
        note="pythae trains the same layers one run after another, by two threads: its seconds are those of an epoch of "
        "each kind of run, times epochs and runs. vaelab's are from the command to the report: training, "
-       "compiling, measuring, t-SNE of codes and pixels, classifiers, figures."),
+       "compiling, measuring, t-SNE of codes and pixels, classifiers, figures. Two workers of one thread share a "
+       "processor's memory, and slow each other down."),
     Case("large", "Training steps of the default network on pictures of 64 x 64 in colour", {
         "10,000 pictures": ("large", "10000"), "1,000,000 pictures (12 GB)": ("large", "1000000"),
     }, beside=("memory, MiB", "seconds to load"), asked="the same speed, the same memory",

@@ -114,13 +114,19 @@ def vaelab(preset: str, epochs: str, seed: str = "1", precision: str = "", threa
 
 def pythae(preset: str, epochs: str, seed: str = "1") -> Numbers:
     """pythae's own trainer on the same layers."""
+    spec, dataset = prepared(preset, int(epochs), int(seed))
+    images = dataset.splits["train"]
+    model = as_pythae(*networks(spec, images.shape), images.shape, spec.latent_dim)
+    seconds = by_pythae(model, images, spec)
+    return {"seconds": seconds, "images/s": spec.epochs * len(images) / seconds}
+
+
+def by_pythae(model: Any, images: Any, spec: Any) -> float:
+    """Seconds in which pythae's trainer takes the epochs of a spec, by two threads."""
     import torch
     from pythae.data.datasets import BaseDataset
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
-    spec, dataset = prepared(preset, int(epochs), int(seed))
-    images = dataset.splits["train"]
-    model = as_pythae(*networks(spec, images.shape), images.shape, spec.latent_dim)
     torch.set_num_threads(2)
     x = torch.from_numpy(images.uint8()).float() / 255
     with tempfile.TemporaryDirectory() as folder:
@@ -129,34 +135,21 @@ def pythae(preset: str, epochs: str, seed: str = "1") -> Numbers:
         trainer = BaseTrainer(model, BaseDataset(x, torch.zeros(len(x))), None, settings)
         begun = time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "images/s": spec.epochs * len(x) / seconds}
+        return time.perf_counter() - begun
 
 
 def pythae_study(study: str) -> Numbers:
     """The runs of a study by pythae, one after another: an epoch of each kind, times epochs and runs."""
-    import torch
-    from pythae.data.datasets import BaseDataset
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig
-
     from vaelab.loading import load
     from vaelab.protocol import read
 
     runs = list(dict.fromkeys(trial.spec for trial in read(study).trials))
     kinds = [replace(spec, seed=0, lr=1e-3, objective=runs[0].objective, epochs=1) for spec in runs]
-    torch.set_num_threads(2)
     total = 0.0
     for kind in dict.fromkeys(kinds):
         images = load(kind.data, **kind.loaded).splits["train"]
         model = as_pythae(*networks(kind, images.shape), images.shape, kind.latent_dim)
-        x = torch.from_numpy(images.uint8()).float() / 255
-        with tempfile.TemporaryDirectory() as folder:
-            settings = BaseTrainerConfig(output_dir=folder, num_epochs=1, learning_rate=kind.lr, no_cuda=True,
-                                         per_device_train_batch_size=kind.batch_size)  # fmt: skip
-            trainer = BaseTrainer(model, BaseDataset(x, torch.zeros(len(x))), None, settings)
-            begun = time.perf_counter()
-            trainer.train()
-            epoch = time.perf_counter() - begun
+        epoch = by_pythae(model, images, kind)
         total += epoch * sum(spec.epochs for spec, alike in zip(runs, kinds, strict=True) if alike == kind)
     return {"seconds": total}
 

@@ -66,11 +66,11 @@ def fit(
     """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
 
     Runs whose programs agree are trained as one where the plan is `stacked`; steps are one program where it is
-    `compiled`. Where `torchrun` started several
-    processes, they train each run together. The data set must be loaded with the size and the validation fraction of
-    the specs. `parent` is the run whose weights specs with its key as `parent` start from; `snapshots` are the epochs
-    after which a few reconstructions are kept. What the user has to mend in one run is raised when the others are
-    finished; with `failures` it is put there, under the key of the run, which is then left out of the result.
+    `compiled`. Where `torchrun` started several processes, they train each run together. The data set must be loaded
+    with the size and the validation fraction of the specs. `parent` is the run whose weights specs with its key as
+    `parent` start from; `snapshots` are the epochs after which a few reconstructions are kept. What the user has to
+    mend in one run is raised when the others are finished; with `failures` it is put there, under the key of the run,
+    which is then left out of the result.
     """
     kept, works = SNAPSHOTS if snapshots is None else snapshots, {}
     for given in specs:
