@@ -27,16 +27,16 @@ DATA = {"digits": "digits", "textbook": "mnist", "fast": "mnist", "report-a": "f
 
 def prepared(preset: str, epochs: int | None = None, seed: int = 1) -> tuple[Any, Any]:
     """The spec of a preset and its data."""
-    from vaelab.loading import load
-    from vaelab.spec import change
-    from vaelab.spec import preset as named
+    from vaelab.datasets.loading import load
+    from vaelab.runs.presets import preset as named
+    from vaelab.runs.spec import change
 
     spec = change(named(preset, DATA[preset]), {} if epochs is None else {"epochs": epochs})
     return replace(spec, seed=seed), load(spec.data, **spec.loaded)
 
 
 def networks(spec: Any, shape: tuple[int, int, int]) -> tuple[Any, Any]:
-    from vaelab.store import build
+    from vaelab.runs.spec import build
 
     model = build(spec, shape, spec.seed)
     return model.encoder, model.decoder
@@ -88,8 +88,8 @@ def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
     seconds = time.perf_counter() - begun
     numbers = {"seconds": seconds, "images/s": spec.epochs * len(pixels) / seconds}
     if preset == "textbook":
-        from vaelab.metrics import evaluate
-        from vaelab.store import build
+        from vaelab.evaluation.metrics import evaluate
+        from vaelab.runs.spec import build
 
         model = build(spec, images.shape)
         model.encoder, model.decoder = encoder, decoder
@@ -100,7 +100,7 @@ def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
 
 def vaelab(preset: str, epochs: str, seed: str = "1", precision: str = "", threads: str = "") -> Numbers:
     """`fit`, with monitoring, history and states, in the plan that it chooses itself."""
-    from vaelab.training import fit
+    from vaelab.training.fit import fit
 
     spec, dataset = prepared(preset, int(epochs) or None, int(seed))
     with tempfile.TemporaryDirectory() as folder:
@@ -140,8 +140,8 @@ def by_pythae(model: Any, images: Any, spec: Any) -> float:
 
 def pythae_study(study: str) -> Numbers:
     """The runs of a study by pythae, one after another: an epoch of each kind, times epochs and runs."""
-    from vaelab.loading import load
-    from vaelab.protocol import read
+    from vaelab.datasets.loading import load
+    from vaelab.studies.parsing import read
 
     runs = list(dict.fromkeys(trial.spec for trial in read(study).trials))
     kinds = [replace(spec, seed=0, lr=1e-3, objective=runs[0].objective, epochs=1) for spec in runs]
@@ -195,7 +195,7 @@ def evidence(by: str, count: str = "1000", samples: str = "1000") -> Numbers:
     """The evidence of test images by importance sampling, of one model."""
     import torch
 
-    from vaelab.evidence import log_evidence
+    from vaelab.evaluation.evidence import log_evidence
 
     run, dataset = trained_briefly()
     model, images = run.model.eval(), dataset.splits["test"].spread(int(count))
@@ -215,7 +215,7 @@ def evidence(by: str, count: str = "1000", samples: str = "1000") -> Numbers:
 
 def trained_briefly() -> tuple[Any, Any]:
     """A run of the textbook network of one epoch, and its data."""
-    from vaelab.training import fit
+    from vaelab.training.fit import fit
 
     spec, dataset = prepared("textbook", 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -229,8 +229,8 @@ def floor(preset: str, precision: str, threads: str) -> Numbers:
     import torch
     from torch import nn
 
-    from vaelab.adam import Adam
-    from vaelab.plan import keep_freed_memory
+    from vaelab.core.devices import keep_freed_memory
+    from vaelab.training.optimizer import Adam
 
     keep_freed_memory()
     torch.set_num_threads(int(threads))
@@ -279,7 +279,7 @@ figures = []
 
 def study(preset: str, epochs: str, seeds: str, backend: str = "local", programs: str = "kept") -> Numbers:
     """The runs of a study, from the command to the last file of the report; `anew`, as if none had been compiled."""
-    from vaelab.files import cache_folder
+    from vaelab.core.files import cache_folder
 
     if programs == "anew":
         shutil.rmtree(cache_folder() / "programs", ignore_errors=True)
@@ -308,7 +308,7 @@ def tsne(by: str, count: str) -> Numbers:
     points = codes(int(count))
     begun = time.perf_counter()
     if by == "vaelab":
-        from vaelab.projections import tsne as places_of
+        from vaelab.analysis.projections import tsne as places_of
 
         places = places_of(points)
     else:
@@ -321,7 +321,7 @@ def tsne(by: str, count: str) -> Numbers:
 
 def codes(count: int) -> Any:
     """Codes of an encoder of MNIST's test images, trained briefly."""
-    from vaelab.metrics import encode_all
+    from vaelab.evaluation.metrics import encode_all
 
     run, dataset = trained_briefly()
     return encode_all(run.model, dataset.splits["test"].spread(count)).mean.numpy()
@@ -391,10 +391,12 @@ cli.main(["train", "mnist", "--preset", "textbook", "--no-figures", "--out", sys
 
 def piece(what: str) -> Numbers:
     """A training step of the textbook network, and what of it reads, shuffles and converts the images; microseconds."""
-    from vaelab.plan import choose_plan, keep_freed_memory, using
-    from vaelab.state import start
-    from vaelab.steps import Work, order, take_step
-    from vaelab.store import Run
+    from vaelab.core.devices import keep_freed_memory, using
+    from vaelab.runs.run import Run
+    from vaelab.training.job import Work, order
+    from vaelab.training.plan import choose_plan
+    from vaelab.training.state import start
+    from vaelab.training.steps.choose import compiled_step, take_step
 
     spec, dataset = prepared("textbook")
     plan = choose_plan(spec, dataset.splits["train"], device="cpu")
@@ -403,7 +405,7 @@ def piece(what: str) -> Numbers:
     keep_freed_memory()
     with using(plan.threads):
         if what == "step":
-            program = work.compiled(state)
+            program = compiled_step(work, state)
             seconds = best(lambda: take_step(work, state, rows, program))
         else:
             seconds = best(lambda: work.gather(rows, 0)) + best(lambda: order(work, 0), 5) / work.steps_per_epoch
@@ -412,23 +414,26 @@ def piece(what: str) -> Numbers:
 
 def compiling(which: str) -> Numbers:
     """The training step of the textbook network: compiled, or loaded as it was compiled before."""
-    from vaelab import compiled
-    from vaelab.plan import choose_plan, using
-    from vaelab.state import start
-    from vaelab.steps import Work
-    from vaelab.store import Run
+    from vaelab.core import files
+    from vaelab.core.devices import using
+    from vaelab.runs.run import Run
+    from vaelab.training.job import Work
+    from vaelab.training.plan import choose_plan
+    from vaelab.training.state import start
+    from vaelab.training.steps import compiled
+    from vaelab.training.steps.choose import compiled_step
 
     spec, dataset = prepared("textbook")
     plan = replace(choose_plan(spec, dataset.splits["train"], "cpu"), compiled=True)
     work = Work(Run(Path()), spec, dataset, plan)
     state, name = start(spec, plan, work.images.shape, None), compiled.name
-    with using(plan.threads), tempfile.TemporaryDirectory(dir=compiled.cache_folder()) as folder:
+    with using(plan.threads), tempfile.TemporaryDirectory(dir=files.cache_folder()) as folder:
         if which == "anew":
             compiled.name = lambda *given: f"../{Path(folder).name}/{name(*given)}"
         elif which == "kept":  # made by another process, at the latest now
             subprocess.run([sys.executable, __file__, "compiling", "made"], check=True, stdout=subprocess.DEVNULL)
         begun = time.perf_counter()
-        work.compiled(state)
+        compiled_step(work, state)
         return {"seconds": time.perf_counter() - begun}
 
 
@@ -436,12 +441,14 @@ def large(count: str, batches: str = "150") -> Numbers:
     """Training steps on made pictures of 64 x 64 in colour, mapped from the cache; memory that is not the map."""
     import torch
 
-    from vaelab.loading import load
-    from vaelab.plan import choose_plan, keep_freed_memory
-    from vaelab.spec import Spec
-    from vaelab.state import start
-    from vaelab.steps import Work, take_step
-    from vaelab.store import Run
+    from vaelab.core.devices import keep_freed_memory
+    from vaelab.datasets.loading import load
+    from vaelab.runs.run import Run
+    from vaelab.runs.spec import Spec
+    from vaelab.training.job import Work
+    from vaelab.training.plan import choose_plan
+    from vaelab.training.state import start
+    from vaelab.training.steps.choose import take_step
 
     file = made(int(count))
     begun = time.perf_counter()

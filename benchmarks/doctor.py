@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import vaelab
-from vaelab.diagnosis import Case, Finding, diagnose, look
-from vaelab.loading import load
-from vaelab.spec import Spec, change
-from vaelab.training import fit
+from vaelab.datasets.loading import load
+from vaelab.evaluation.diagnostics import Case, Finding, diagnose, look
+from vaelab.runs.spec import Spec, change
+from vaelab.training.fit import fit
 
 BASE = {"latent_dim": 20, "epochs": 15, "subset": 3000, "validation": 0.2}
 SICK = {

@@ -29,14 +29,15 @@ SIDES = ("vaelab", "vaelab, float32", "pythae")
 
 
 def spec_of(epochs: int, seed: int) -> Any:
-    from vaelab.spec import change, preset
+    from vaelab.runs.presets import preset
+    from vaelab.runs.spec import change
 
     changes = {"epochs": epochs, "binarise": "fixed", "validation": 0.1, "keep": "best"}
     return replace(change(preset("textbook", "mnist"), changes), seed=seed)
 
 
 def ours(dataset: Any, spec: Any, folder: Path, precision: str | None) -> Any:
-    from vaelab.training import fit
+    from vaelab.training.fit import fit
 
     return fit([spec], dataset, folder, device="cpu", threads=1, precision=precision)[0].model
 
@@ -84,7 +85,7 @@ def as_ours(peer: Any, spec: Any) -> Any:
     """pythae's weights in vaelab's model."""
     import torch
 
-    from vaelab.store import build
+    from vaelab.runs.spec import build
 
     model = build(spec, (1, 28, 28))
     parts = peer.encoder.body, (peer.encoder.mean, peer.encoder.logvar), peer.decoder.body, peer.decoder.pixels
@@ -99,9 +100,9 @@ def as_ours(peer: Any, spec: Any) -> Any:
 def measure(side: str, epochs: int, seed: int) -> dict[str, float]:
     import torch
 
-    from vaelab.evidence import log_evidence
-    from vaelab.loading import load
-    from vaelab.metrics import evaluate, likelihood_of
+    from vaelab.datasets.loading import load
+    from vaelab.evaluation.evidence import log_evidence
+    from vaelab.evaluation.metrics import evaluate, likelihood_of
 
     torch.set_num_threads(1)
     spec = spec_of(epochs, seed)

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from vaelab.claims import Between
-from vaelab.protocol import Claim, Experiment, Study, parse
+from vaelab.studies.definition import Claim, Experiment, Study
+from vaelab.studies.hypotheses import Between
+from vaelab.studies.parsing import parse
 
 HERE = Path(__file__).parent
 SHOWN = {

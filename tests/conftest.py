@@ -13,10 +13,10 @@ os.environ.pop("VAELAB_DATA", None)
 import pytest
 import torch
 
-from vaelab import verbs
-from vaelab.images import Dataset
-from vaelab.loading import load
-from vaelab.store import Run
+from vaelab import api
+from vaelab.datasets.images import Dataset
+from vaelab.datasets.loading import load
+from vaelab.runs.run import Run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a script puts in the background ignores it
 
@@ -30,9 +30,7 @@ def digits() -> Dataset:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small finished run on the bundled digits, with its pictures."""
     out = tmp_path_factory.mktemp("trained")
-    return verbs.train(
-        "digits", latent_dim=4, epochs=12, lr=3e-3, out=out, threads=1, precision="float32", device="cpu"
-    )
+    return api.train("digits", latent_dim=4, epochs=12, lr=3e-3, out=out, threads=1, precision="float32", device="cpu")
 
 
 @pytest.fixture

@@ -1,69 +1,99 @@
-"""The floors of the house: imports go downwards only."""
+"""The architecture: packages by subject, imports downwards only, no rings, nothing pickled."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import vaelab
 
-FLOORS = [
-    ["adam", "errors", "pace", "ranks", "laws", "files", "console", "streams", "densities", "images", "separation"],
-    ["aggregate", "pictures", "workers", "likelihoods", "networks", "claims", "measures", "classifier"],
-    ["sources", "models"],
-    ["building"],
-    ["loading", "objectives"],
-    ["metrics", "spec"],
-    ["diagnosis", "evidence", "plan", "store"],
-    ["state"],
-    ["stack"],
-    ["compiled"],
-    ["steps"],
-    ["cluster"],
-    ["training", "interpolation", "projections", "embedding"],
-    ["examinations"],
-    ["evaluation"],
-    ["protocol"],
-    ["results"],
-    ["studying", "page"],
-    ["diagram"],
-    ["figures"],
-    ["gallery", "comparisons"],
-    ["interactive"],
-    ["exhibits"],
-    ["document"],
-    ["publishing"],
-    ["verbs"],
-    ["cli"],
-]
-HOUSE = Path(vaelab.__file__).parent
-FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+ROOT = Path(vaelab.__file__).parent
+
+# From the ground up: a package imports from those before it, and from itself without a ring.
+PACKAGES = (
+    "core",
+    "datasets",
+    "models",
+    "objectives",
+    "runs",
+    "evaluation",
+    "training",
+    "analysis",
+    "studies",
+    "figures",
+    "reporting",
+    "api",
+    "cli",
+)
+LEVEL = {package: level for level, package in enumerate(PACKAGES)}
 
 
-def imported(file: Path) -> set[str]:
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {module_of(file): file for file in ROOT.rglob("*.py") if file.parent != ROOT or file.stem == "api"}
+
+
+def imports_of(file: Path) -> set[str]:
     """The modules of vaelab that a file imports anywhere, except for annotations."""
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
-    found = set()
+    modules = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "vaelab":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vaelab."):
-            found.add((node.module or "").split(".")[1])
-    return found - {"__version__"}
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("vaelab"):
+            continue
+        package = (node.module or "").removeprefix("vaelab").removeprefix(".")
+        for alias in node.names:
+            inner = f"{package}.{alias.name}".removeprefix(".")
+            modules.add(inner if inner in MODULES else package)
+    return modules
 
 
-def test_imports_go_downwards() -> None:
-    files = {file.stem: file for file in HOUSE.glob("*.py") if not file.stem.startswith("__")}
-    assert set(files) == set(FLOOR), "every module has its floor"
-    upwards = [f"{name} -> {other}" for name, file in files.items() for other in imported(file)
-               if FLOOR[other] >= FLOOR[name] and not (FLOOR[other] == FLOOR[name] == 0)]  # fmt: skip
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_package_has_its_level() -> None:
+    assert {package_of(module) for module in MODULES} == set(PACKAGES)
+
+
+def test_packages_import_downwards() -> None:
+    upwards = []
+    for module, file in MODULES.items():
+        for other in imports_of(file):
+            if LEVEL[package_of(other)] > LEVEL[package_of(module)]:
+                upwards.append(f"{module} -> {other}")
     assert not upwards
 
 
+def test_modules_import_without_rings() -> None:
+    TopologicalSorter({module: imports_of(file) for module, file in MODULES.items()}).prepare()
+
+
+def test_no_verb_shares_its_name_with_a_package() -> None:
+    packages = {folder.name for folder in ROOT.iterdir() if folder.is_dir()}
+    assert not packages & set(vaelab.__all__)
+
+
 def test_nothing_is_pickled() -> None:
-    text = "".join(file.read_text() for file in HOUSE.glob("*.py"))
-    assert "torch.load" not in text
-    assert "import pickle" not in text
+    for file in MODULES.values():
+        text = file.read_text()
+        assert "torch.load" not in text, file
+        assert "import pickle" not in text, file
+
+
+@pytest.mark.parametrize("module", ["api", "cli.main", "runs.run", "core.codec", "core.jobs"])
+def test_what_every_command_imports_is_light(module: str) -> None:
+    check = (
+        f"import sys, vaelab.{module}; print(*sorted({{'torch', 'numpy', 'matplotlib', 'pyarrow'}} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vaelab.claims import (
+from vaelab.core.errors import UserError
+from vaelab.studies.hypotheses import (
     Between,
     Contrast,
     Decreasing,
@@ -20,8 +21,7 @@ from vaelab.claims import (
     Similar,
     judge,
 )
-from vaelab.errors import UserError
-from vaelab.measures import Measure, Record
+from vaelab.studies.quantities import Measure, Record
 
 NAMES = ["a", "b", "c"]
 NOISE = np.random.default_rng(0).normal(size=(5, 3)) * 0.01

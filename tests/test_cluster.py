@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from vaelab import cli
-from vaelab.store import find
+from vaelab.cli import main
+from vaelab.runs.run import find
 
 ray = pytest.importorskip("ray")
 
@@ -61,9 +61,9 @@ def test_a_node_that_dies_changes_nothing(cluster: Any, tmp_path: Path, capsys: 
 
     threading.Thread(target=strike, daemon=True).start()
     words = ["study", str(tmp_path / "codes.toml"), "--out"]
-    assert cli.run([*words, str(tmp_path / "ray"), "--backend", "ray"]) == 0, capsys.readouterr().err
+    assert main.run([*words, str(tmp_path / "ray"), "--backend", "ray"]) == 0, capsys.readouterr().err
     assert (begun.is_set(), sum(node["Alive"] for node in ray.nodes())) == (True, 1)
-    assert cli.run([*words, str(tmp_path / "local"), "--workers", "2"]) == 0
+    assert main.run([*words, str(tmp_path / "local"), "--workers", "2"]) == 0
     for name in ("table.csv", "claims.json"):
         tables = [tmp_path / out / "studies" / "codes" / name for out in ("ray", "local")]
         assert tables[0].read_bytes() == tables[1].read_bytes()

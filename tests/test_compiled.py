@@ -12,16 +12,21 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vaelab import compiled, plan, steps, training
-from vaelab.images import Dataset
-from vaelab.likelihoods import CrossEntropy
-from vaelab.networks import Conv, Mlp
-from vaelab.objectives import Beta, Factor, Objective
-from vaelab.plan import choose_plan
-from vaelab.spec import Spec
-from vaelab.state import start
-from vaelab.store import Run, read_tensors
-from vaelab.training import fit
+from vaelab.core import files
+from vaelab.core.tensors import read_tensors
+from vaelab.datasets.images import Dataset
+from vaelab.models.likelihoods import CrossEntropy
+from vaelab.models.networks import Conv, Mlp
+from vaelab.objectives.disentangling import Factor
+from vaelab.objectives.elbo import Beta
+from vaelab.objectives.objective import Objective
+from vaelab.runs.run import Run
+from vaelab.runs.spec import Spec
+from vaelab.training import job, loop, optimizer, plan
+from vaelab.training.fit import fit
+from vaelab.training.plan import choose_plan
+from vaelab.training.state import start
+from vaelab.training.steps import choose, compiled
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
 VARIANTS = {objective.__name__: {"objective": objective()} for objective in get_args(Objective)} | {
@@ -38,20 +43,20 @@ def test_the_traced_step_is_the_step(changes: dict[str, object], precision: str,
     spec = replace(SMALL, **changes)  # type: ignore[arg-type]
     images = digits.splits["train"]
     chosen = choose_plan(spec, images, "cpu", precision, threads=1)
-    work = steps.Work(Run(Path()), spec, digits, chosen)
+    work = job.Work(Run(Path()), spec, digits, chosen)
     ours, theirs = (start(spec, chosen, images.shape, None) for _ in range(2))
     traced, fixed = None, compiled.fixed(spec, ours)
     for at in range(3):
-        rows = steps.order(work, 0)[at * 200 : (at + 1) * 200]
-        rate = spec.lr * steps.rate_factor(spec, at / work.steps, 1 / work.steps)
-        given = [work.pixels(rows, at), steps.draw(work, at, 200), torch.tensor(at / work.steps)]
-        given += [*map(torch.tensor, compiled.corrected(rate, float(at))), *fixed]
+        rows = job.order(work, 0)[at * 200 : (at + 1) * 200]
+        rate = spec.lr * optimizer.rate_factor(spec, at / work.steps, 1 / work.steps)
+        given = [work.pixels(rows, at), job.draw(work, at, 200), torch.tensor(at / work.steps)]
+        given += [*map(torch.tensor, optimizer.corrected(rate, float(at))), *fixed]
         if traced is None:
             step = compiled.step_of(spec, chosen, ours)
             traced = make_fx(lambda *given, step=step: step(*given))(*(tensor.clone() for tensor in given))
         with torch.no_grad():
             found = traced(*given)
-        terms = steps.take_step(work, theirs, rows)
+        terms = choose.take_step(work, theirs, rows)
         expected = {"loss": terms.loss, "distortion": terms.distortion, "rate": terms.rate, **terms.parts}
         assert {name: value.item() for name, value in found.items()} == pytest.approx(
             {name: value.item() for name, value in expected.items()}, rel=1e-2 if precision == "bfloat16" else 1e-4
@@ -75,7 +80,7 @@ def test_one_program_serves_all_runs_of_a_shape(
     def named(*given) -> str:
         names.append(name(*given))
         if len(names) == 1:
-            damaged = compiled.cache_folder() / "programs" / names[0] / "step.so"
+            damaged = files.cache_folder() / "programs" / names[0] / "step.so"
             damaged.parent.mkdir(parents=True)
             damaged.write_bytes(b"damaged")  # and so made anew
         return names[-1]
@@ -93,17 +98,17 @@ def test_one_program_serves_all_runs_of_a_shape(
     assert "compiling" not in capfd.readouterr().err
     assert len(set(names)) == 1
 
-    step = steps.take_step
+    step = choose.take_step
 
     def interrupted(work, state, *rest):
         if state.step == 8:
             os.kill(os.getpid(), signal.SIGINT)
         return step(work, state, *rest)
 
-    monkeypatch.setattr(steps, "take_step", interrupted)
-    with pytest.raises(training.Stopped):
+    monkeypatch.setattr(choose, "take_step", interrupted)
+    with pytest.raises(loop.Stopped):
         fit([SMALL], digits, tmp_path / "parts", compiled=True, **at)
-    monkeypatch.setattr(steps, "take_step", step)
+    monkeypatch.setattr(choose, "take_step", step)
     [resumed] = fit([SMALL], digits, tmp_path / "parts", **at)
     assert resumed.origin["plan"]["compiled"], "as it began"
     assert weights(resumed) == weights(run)

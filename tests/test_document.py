@@ -17,10 +17,12 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from test_exhibits import examined
 
-from vaelab import document, exhibits, interactive, protocol
-from vaelab.results import Outcome, Results, record
-from vaelab.spec import key
-from vaelab.store import Run
+from vaelab.figures import study_figures
+from vaelab.reporting import document, payload
+from vaelab.runs.run import Run
+from vaelab.runs.spec import key
+from vaelab.studies import parsing
+from vaelab.studies.results import Outcome, Results, record
 
 STUDY = """
 title = "Digits, <b>bold</b>"
@@ -57,7 +59,7 @@ readings = ["KL weight 1"]
 @pytest.fixture(scope="module")
 def results(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Two settings of two seeds under two readings, all of which are one examined run."""
-    run, study = examined(trained, tmp_path_factory.mktemp("examined")), protocol.parse(STUDY, "small")
+    run, study = examined(trained, tmp_path_factory.mktemp("examined")), parsing.parse(STUDY, "small")
     runs = {1: run, 2: run}
     outcomes = [Outcome(e, r, s, runs, dict.fromkeys(runs, record(run)))
                 for e in study.experiments for r in e.readings for s in e.settings]  # fmt: skip
@@ -68,7 +70,7 @@ def results(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Results:
 def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     experiment = replace(results.study.experiments[0], figures=("reconstructions",))
-    exhibits.draw(results, experiment, "KL weight 1", folder / "figures", pdf=False)
+    study_figures.draw(results, experiment, "KL weight 1", folder / "figures", pdf=False)
     return document.write(results, folder)
 
 
@@ -115,11 +117,11 @@ def test_pictures_become_smaller_until_there_is_room() -> None:
         written = BytesIO()
         Image.fromarray(noise.integers(0, 255, (side, side, 3), np.uint8)).save(written, "PNG")
         files[name] = written.getvalue()
-    uris = interactive.fitted(files, 100_000)
+    uris = payload.fitted(files, 100_000)
     assert uris["small"].startswith("data:image/png")
     assert uris["large"].startswith("data:image/webp")
     assert sum(map(len, uris.values())) <= 100_000
-    assert interactive.fitted(files, 10**6)["large"].startswith("data:image/png")
+    assert payload.fitted(files, 10**6)["large"].startswith("data:image/png")
 
 
 # In a browser.

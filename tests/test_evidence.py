@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab import evidence
-from vaelab.evidence import log_evidence
-from vaelab.images import Dataset
-from vaelab.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, Likelihood
-from vaelab.models import VAE
-from vaelab.networks import Conv, Mlp
-from vaelab.streams import stream
+from vaelab.core.rng import stream
+from vaelab.datasets.images import Dataset
+from vaelab.evaluation import evidence
+from vaelab.evaluation.evidence import log_evidence
+from vaelab.models.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, Likelihood
+from vaelab.models.networks import Conv, Mlp
+from vaelab.models.vae import VAE
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from vaelab.aggregate import log_aggregate, rate_parts, total_correlation
-from vaelab.densities import Normal, kl_normal
-from vaelab.interpolation import PATHS, alphas, between
-from vaelab.likelihoods import (
+from vaelab.analysis.interpolation import PATHS, alphas, between
+from vaelab.core.rng import evaluation_noise, stream
+from vaelab.models.aggregate import log_aggregate, rate_parts, total_correlation
+from vaelab.models.densities import Normal, kl_normal
+from vaelab.models.likelihoods import (
     ContinuousBernoulli,
     CrossEntropy,
     DiscretisedLogistic,
@@ -25,20 +26,13 @@ from vaelab.likelihoods import (
     SquaredError,
     Sum,
 )
-from vaelab.models import VAE
-from vaelab.networks import Conv, Mlp, Network, ReportA
-from vaelab.objectives import (
-    Beta,
-    BetaTC,
-    Capacity,
-    Dip,
-    Factor,
-    ImportanceWeighted,
-    InfoMmd,
-    Objective,
-    mmd_to_prior,
-)
-from vaelab.streams import evaluation_noise, stream
+from vaelab.models.networks import Conv, Mlp, Network, ReportA
+from vaelab.models.vae import VAE
+from vaelab.objectives.disentangling import BetaTC, Dip, Factor
+from vaelab.objectives.divergence import InfoMmd, mmd_to_prior
+from vaelab.objectives.elbo import Beta, Capacity
+from vaelab.objectives.importance import ImportanceWeighted
+from vaelab.objectives.objective import Objective
 
 NETWORKS = [
     Mlp(),
@@ -244,7 +238,7 @@ def test_large_pictures_fit_the_default_network() -> None:
 
 
 def test_the_network_of_report_a_has_its_shapes() -> None:
-    from vaelab.models import layers
+    from vaelab.models.summary import layers
 
     rows = layers(VAE(ReportA(), SquaredError(), (3, 32, 32), 64))
     shapes = [row.shape for row in rows if row.name != "ReLU"]

@@ -11,12 +11,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vaelab.images import Dataset
-from vaelab.likelihoods import Gaussian
-from vaelab.models import VAE
-from vaelab.networks import Mlp
-from vaelab.objectives import Beta, ImportanceWeighted
-from vaelab.streams import stream
+from vaelab.core.rng import stream
+from vaelab.datasets.images import Dataset
+from vaelab.models.likelihoods import Gaussian
+from vaelab.models.networks import Mlp
+from vaelab.models.vae import VAE
+from vaelab.objectives.elbo import Beta
+from vaelab.objectives.importance import ImportanceWeighted
 
 LATENT = 3
 

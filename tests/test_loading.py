@@ -18,12 +18,15 @@ from hub import serving
 from PIL import Image
 from pyarrow import parquet
 
-from vaelab import building, files, loading, sources
-from vaelab.errors import UserError
-from vaelab.loading import describe, load
-from vaelab.pictures import read
+from vaelab.core import files
+from vaelab.core.errors import UserError
+from vaelab.datasets import cache as decode_cache
+from vaelab.datasets import loading
+from vaelab.datasets.decoding import read
+from vaelab.datasets.loading import describe, load
+from vaelab.datasets.sources import find, hub
 
-SRC = str(Path(loading.__file__).parents[1])
+SRC = str(Path(loading.__file__).parents[2])
 
 
 @pytest.fixture(autouse=True)
@@ -509,7 +512,7 @@ def outcome(names, **environment):
     """What loading each name gives in a process of its own: its description, or the error's text."""
     code = """
 import json, sys
-from vaelab.loading import describe, load
+from vaelab.datasets.loading import describe, load
 for name in sys.argv[1:]:
     try:
         print(json.dumps(describe(load(name))))
@@ -581,7 +584,7 @@ def test_names_are_paths_first_then_under_vaelab_data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no/such", "pictures.npz", "a/b/c", "", "x" * 5000])
 def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
-    monkeypatch.setattr(sources, "_hub", lambda name: pytest.fail("asked the hub"))
+    monkeypatch.setattr(find, "hub_source", lambda name: pytest.fail("asked the hub"))
     with pytest.raises(
         UserError, match=r"looked for: the path .*, \$VAELAB_DATA \(unset\)(.|\n)*give a folder of images"
     ):
@@ -591,9 +594,9 @@ def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
 def test_a_near_name_is_suggested(tmp_path, monkeypatch):
     (tmp_path / "flowers").mkdir()
     monkeypatch.setenv("VAELAB_DATA", str(tmp_path))
-    assert 'did you mean "flowers"?' in str(sources._missing("flower", "the hub"))
-    assert 'did you mean "digits"?' in str(sources._missing("digit", "the hub"))
-    assert "did you mean" not in str(sources._missing("zzz", "the hub"))
+    assert 'did you mean "flowers"?' in str(hub.not_found("flower", "the hub"))
+    assert 'did you mean "digits"?' in str(hub.not_found("digit", "the hub"))
+    assert "did you mean" not in str(hub.not_found("zzz", "the hub"))
 
 
 # ---- fingerprint and duplicates -------------------------------------------------------------------------------------
@@ -651,7 +654,7 @@ def test_description_is_json(tmp_path):
 
 
 def forbid_decoding(monkeypatch):
-    monkeypatch.setattr(loading, "make", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decode_cache, "make", lambda *_: pytest.fail("decoded again"))
 
 
 def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
@@ -670,7 +673,7 @@ def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
 def test_pictures_are_read_ahead_where_memory_may_not_hold_them(tmp_path, cache, monkeypatch):
     images = load(folder(tmp_path / "d", {"a": 9})).splits["train"]
     before = images.uint8()
-    monkeypatch.setattr("vaelab.images.LARGE", 0)
+    monkeypatch.setattr("vaelab.datasets.images.LARGE", 0)
     images.expect(np.arange(len(images))[::-1])
     images.expect(np.arange(0))
     assert (images.uint8() == before).all()
@@ -709,10 +712,10 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
     root = folder(tmp_path / "d", {"a": 9})
     (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # its header is whole
     (root / "a/007.png").write_text("not a picture")
-    monkeypatch.setattr(building, "PIECE", 2)
+    monkeypatch.setattr(decode_cache, "PIECE", 2)
     whole = load(root, size=8)
     shutil.rmtree(cache)
-    work, worked = getattr(building, stage), []
+    work, worked = getattr(decode_cache, stage), []
 
     def interrupted(pictures, start, **rest):
         if start == 4 and len(worked) == 2:
@@ -720,11 +723,11 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
         worked.append(start)
         return work(pictures, start, **rest)
 
-    monkeypatch.setattr(building, stage, interrupted)
+    monkeypatch.setattr(decode_cache, stage, interrupted)
     with pytest.raises(KeyboardInterrupt):
         load(root, size=8)
     assert [Path(name).suffix for name in entries(cache)] == [".part"]
-    monkeypatch.setattr(building, stage, lambda *given, **rest: worked.append(given[1]) or work(*given, **rest))
+    monkeypatch.setattr(decode_cache, stage, lambda *given, **rest: worked.append(given[1]) or work(*given, **rest))
     again = load(root, size=8)
     assert worked == [0, 2, 4, 6, 8][: len(worked)], "each piece once"
     assert (again.fingerprint, sorted(again.skipped)) == (whole.fingerprint, sorted(whole.skipped))
@@ -736,7 +739,7 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
 def test_a_build_killed_at_its_very_end_is_whole(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 9})
     (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # found out when it is decoded
-    monkeypatch.setattr(building, "PIECE", 2)
+    monkeypatch.setattr(decode_cache, "PIECE", 2)
     whole = load(root, size=8)
     shutil.rmtree(cache)
     remove = shutil.rmtree
@@ -761,9 +764,9 @@ def test_many_processes_decode_as_one_does(tmp_path, cache, monkeypatch):
     (root / "a/003.png").write_text("not a picture")
     alone = load(root, size=8)
     shutil.rmtree(cache)
-    monkeypatch.setattr(building, "PIECE", 4)
-    monkeypatch.setattr(building, "ALONE", 0)
-    monkeypatch.setattr(building, "processors", lambda: 2)
+    monkeypatch.setattr(decode_cache, "PIECE", 4)
+    monkeypatch.setattr(decode_cache, "ALONE", 0)
+    monkeypatch.setattr(decode_cache, "processors", lambda: 2)
     together = load(root, size=8)
     assert (together.fingerprint, together.skipped) == (alone.fingerprint, alone.skipped)
     assert (together.splits["train"].pixels == alone.splits["train"].pixels).all()
@@ -771,7 +774,7 @@ def test_many_processes_decode_as_one_does(tmp_path, cache, monkeypatch):
 
 def test_two_processes_at_once(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 100})
-    code = "import sys; from vaelab.loading import load; print(load(sys.argv[1]).fingerprint)"
+    code = "import sys; from vaelab.datasets.loading import load; print(load(sys.argv[1]).fingerprint)"
     call = [sys.executable, "-c", code, str(root)]
     variables = {**os.environ, "PYTHONPATH": SRC}
     both = [subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
@@ -786,7 +789,7 @@ def test_a_build_that_comes_too_late_leaves_nothing(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 3})
     load(root)
     [entry] = cache.iterdir()
-    building.make(entry, sources.find(str(root)), None, None)  # as one that looked before the other had ended
+    decode_cache.make(entry, find.find(str(root)), None, None)  # as one that looked before the other had ended
     assert list(cache.iterdir()) == [entry]
 
 
@@ -797,7 +800,7 @@ def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(building, "_decode", full)
+        patch.setattr(decode_cache, "_decode", full)
         with pytest.raises(
             UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"
         ):

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from vaelab import metrics
-from vaelab.densities import Normal
-from vaelab.images import Dataset
-from vaelab.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, SquaredError, Sum
-from vaelab.models import VAE
-from vaelab.networks import Mlp
-from vaelab.objectives import Beta
-from vaelab.streams import stream
+from vaelab.core.rng import stream
+from vaelab.datasets.images import Dataset
+from vaelab.evaluation import image_quality, metrics, statistics
+from vaelab.models.densities import Normal
+from vaelab.models.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, SquaredError, Sum
+from vaelab.models.networks import Mlp
+from vaelab.models.vae import VAE
+from vaelab.objectives.elbo import Beta
 
 
 def model(distortion: object = CrossEntropy()) -> VAE:
@@ -27,9 +27,9 @@ def test_ssim_is_that_of_the_paper() -> None:
     x, y = torch.rand(2, 3, 3, 24, 17, generator=stream("ssim"))
     _, theirs = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
     inside = theirs[..., 5:-5, 5:-5]  # they mirror the image at its border, where the paper's window does not fit
-    torch.testing.assert_close(metrics.ssim(x, y), inside.flatten(1).mean(1))
-    torch.testing.assert_close(metrics.ssim(x, x), torch.ones(3))
-    assert metrics.ssim(x[..., :8, :8], y[..., :8, :8]).shape == (3,)
+    torch.testing.assert_close(image_quality.ssim(x, y), inside.flatten(1).mean(1))
+    torch.testing.assert_close(image_quality.ssim(x, x), torch.ones(3))
+    assert image_quality.ssim(x[..., :8, :8], y[..., :8, :8]).shape == (3,)
 
 
 def test_the_same_images_give_the_same_numbers(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_the_same_images_give_the_same_numbers(digits: Dataset, monkeypatch: pyt
         assert metric["value"] == pytest.approx(first[name]["value"], rel=1e-6)
     monkeypatch.undo()
     part = metrics.evaluate(model(), Beta(), images.select(slice(0, 100)))
-    sums = metrics.Sums()
+    sums = statistics.Sums()
     [batch] = metrics.batches(model(), images.select(slice(0, 100)))
     with torch.no_grad():
         sums.add(metrics.bounds(model(), Beta(), model()(batch.x, batch.noise), batch.x))
@@ -88,7 +88,7 @@ def test_bits_are_those_of_the_levels(digits: Dataset) -> None:
 
 def test_standard_errors_are_those_of_a_mean() -> None:
     values = torch.randn(50, generator=stream("errors"), dtype=torch.float64)
-    sums = metrics.Sums()
+    sums = statistics.Sums()
     sums.add({"a": values[:20]})
     sums.add({"a": values[20:]})
     assert sums.metrics()["a"]["value"] == pytest.approx(values.mean().item())

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from vaelab.errors import UserError
-from vaelab.projections import kmeans, panels, pca, tsne
+from vaelab.analysis.projections import kmeans, panels, pca, tsne
+from vaelab.core.errors import UserError
 
 
 def blobs(count, dimensions, groups=3, seed=0):

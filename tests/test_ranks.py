@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelab.ranks import Ranks
-from vaelab.store import find, read_tensors
+from vaelab.core.distributed import Ranks
+from vaelab.core.tensors import read_tensors
+from vaelab.runs.run import find
 
 SETTINGS = ["train", "digits", "--network", "mlp:hidden=32", "--latent-dim", "4", "--batch-size", "97", "--seed", "3",
             "--clip", "50", "--flips", "--precision", "float32", "--threads", "1", "--no-figures"]  # fmt: skip

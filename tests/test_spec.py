@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from vaelab.errors import UserError
-from vaelab.likelihoods import CrossEntropy, Gaussian, SquaredError, Sum
-from vaelab.networks import Conv, Mlp
-from vaelab.objectives import Beta
-from vaelab.spec import PRESETS, Spec, change, check, decode, encode, key, preset, word
+from vaelab.core.codec import word
+from vaelab.core.errors import UserError
+from vaelab.models.likelihoods import CrossEntropy, Gaussian, SquaredError, Sum
+from vaelab.models.networks import Conv, Mlp
+from vaelab.objectives.elbo import Beta
+from vaelab.runs.presets import PRESETS, preset
+from vaelab.runs.spec import Spec, change, check, decode, encode, key
 
 SPECS = [
     *PRESETS.values(),

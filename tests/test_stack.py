@@ -9,16 +9,20 @@ from typing import get_args
 import pytest
 import torch
 
-from vaelab import steps
-from vaelab.errors import UserError
-from vaelab.images import Dataset
-from vaelab.likelihoods import CrossEntropy
-from vaelab.networks import Conv, Mlp
-from vaelab.objectives import Beta, Factor, ImportanceWeighted, Objective
-from vaelab.plan import likeness
-from vaelab.spec import Spec
-from vaelab.store import Run, read_tensors
-from vaelab.training import fit
+from vaelab.core.errors import UserError
+from vaelab.core.tensors import read_tensors
+from vaelab.datasets.images import Dataset
+from vaelab.models.likelihoods import CrossEntropy
+from vaelab.models.networks import Conv, Mlp
+from vaelab.objectives.disentangling import Factor
+from vaelab.objectives.elbo import Beta
+from vaelab.objectives.importance import ImportanceWeighted
+from vaelab.objectives.objective import Objective
+from vaelab.runs.run import Run
+from vaelab.runs.spec import Spec
+from vaelab.training.fit import fit
+from vaelab.training.plan import likeness
+from vaelab.training.steps import choose
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
 AT = {"device": "cpu", "precision": "float32", "threads": 1}
@@ -69,7 +73,7 @@ def test_only_programs_that_agree_are_stacked() -> None:
 
 def test_a_stack_resumes_where_it_was_stopped(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(DIFFERENT, digits, tmp_path / "whole", stacked=True, **AT)
-    step, taken = steps.take_steps, []
+    step, taken = choose.take_steps, []
 
     def interrupted(*given: object) -> object:
         taken.append(1)
@@ -77,10 +81,10 @@ def test_a_stack_resumes_where_it_was_stopped(digits: Dataset, tmp_path: Path, m
             raise KeyboardInterrupt
         return step(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(steps, "take_steps", interrupted)
+    monkeypatch.setattr(choose, "take_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(DIFFERENT, digits, tmp_path / "stopped", stacked=True, **AT)
-    monkeypatch.setattr(steps, "take_steps", step)
+    monkeypatch.setattr(choose, "take_steps", step)
     again = fit(DIFFERENT, digits, tmp_path / "stopped", stacked=True, **AT)
     assert {run.outcome for run in again} == {"resumed"}
     for one, other in zip(whole, again, strict=True):

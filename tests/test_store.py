@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelab.errors import UserError
-from vaelab.files import read_json, write_json
-from vaelab.store import Run, load, read_tensors, write_tensors
+from vaelab.core.errors import UserError
+from vaelab.core.files import read_json, write_json
+from vaelab.core.tensors import read_tensors, write_tensors
+from vaelab.runs.run import Run, load
 
 
 @pytest.fixture

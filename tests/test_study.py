@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import vaelab
-from vaelab import cli
-from vaelab.errors import UserError
-from vaelab.protocol import parse, read, shipped
-from vaelab.workers import carry_out
+from vaelab.cli import main
+from vaelab.core.errors import UserError
+from vaelab.core.jobs import carry_out
+from vaelab.studies.parsing import overridden, parse, read, shipped
 
 SOURCES = {"faces": {f"A{i}" for i in range(9)}, "mnist": {"B0", "B1", "B2", "B3", "B4", "B6"},
            "cifar10": {"B0", "B1", "B2", "B3", "B5", "B6"}, "digits": {"B0", "B1", "B2", "B3", "B4", "B6"}}  # fmt: skip
@@ -89,11 +89,11 @@ def test_a_study_is_a_grid_of_specs() -> None:
 
 
 def test_what_is_overridden_is_part_of_its_text() -> None:
-    study = parse(SMALL, "small").overridden(None, 3, 1)
+    study = overridden(parse(SMALL, "small"), None, 3, 1)
     again = parse(study.text, "small")
     assert again.trials == study.trials
     assert {t.spec.epochs for t in study.trials} == {1}
-    assert again.overridden(None, 5, None).seeds == (1, 2, 3, 4, 5)
+    assert overridden(again, None, 5, None).seeds == (1, 2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_a_wrong_file_is_refused_with_what_was_meant(
 ) -> None:
     assert old in SMALL
     small.write_text(SMALL.replace(old, new, 1))
-    assert cli.run(["study", str(small), "--dry-run"]) == 2
+    assert main.run(["study", str(small), "--dry-run"]) == 2
     message = capsys.readouterr().err
     assert said in message
     assert len(message.splitlines()) <= 3
 
 
 def test_which_studies_there_are(capsys: pytest.CaptureFixture) -> None:
-    assert cli.run(["study", "--list"]) == 0
+    assert main.run(["study", "--list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(shipped())
-    assert cli.run(["study", "mnits"]) == 2
+    assert main.run(["study", "mnits"]) == 2
     assert 'did you mean "mnist"' in capsys.readouterr().err
-    assert cli.run(["study"]) == 2
-    assert cli.run(["study", "digits", "--workers", "0"]) == 2
+    assert main.run(["study"]) == 2
+    assert main.run(["study", "digits", "--workers", "0"]) == 2
     with pytest.raises(UserError, match=r"nowhere\.toml"):
         vaelab.study("nowhere.toml")
 
@@ -261,7 +261,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     small.write_text(SMALL.replace("vary = { latent_dim = [2, 4] }", "vary = { lr = [0.001, 1e30] }"))
-    assert cli.run(["study", str(small), "--workers", "1", "--seeds", "1", "--out", str(tmp_path)]) == 3
+    assert main.run(["study", str(small), "--workers", "1", "--seeds", "1", "--out", str(tmp_path)]) == 3
     said = capsys.readouterr().out
     assert "failed: run" in said
     assert "became NaN" in said or "became infinite" in said
@@ -270,7 +270,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(
 
 
 def test_a_dry_run_trains_nothing(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert cli.run(["study", str(small), "--workers", "1", "--dry-run", "--json", "--out", str(tmp_path)]) == 0
+    assert main.run(["study", str(small), "--workers", "1", "--dry-run", "--json", "--out", str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["runs"], told["existing"], told["missing"]) == (8, 0, 8)
     assert told["seconds"] > 0

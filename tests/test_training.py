@@ -18,22 +18,25 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab import plan, steps, training
-from vaelab.adam import Adam
-from vaelab.errors import UserError
-from vaelab.images import Dataset
-from vaelab.likelihoods import CrossEntropy
-from vaelab.loading import load
-from vaelab.models import VAE
-from vaelab.networks import Mlp
-from vaelab.plan import choose_plan
-from vaelab.spec import Spec, change, encode, preset
-from vaelab.state import State, average
-from vaelab.steps import rate_factor
-from vaelab.store import Run, alone, build, read_tensors
-from vaelab.streams import stream
-from vaelab.training import fit
-from vaelab.workers import processors
+from vaelab.core.devices import processors
+from vaelab.core.errors import UserError
+from vaelab.core.rng import stream
+from vaelab.core.tensors import read_tensors
+from vaelab.datasets.images import Dataset
+from vaelab.datasets.loading import load
+from vaelab.models.likelihoods import CrossEntropy
+from vaelab.models.networks import Mlp
+from vaelab.models.vae import VAE
+from vaelab.runs.presets import preset
+from vaelab.runs.run import Run, alone
+from vaelab.runs.spec import Spec, build, change, encode
+from vaelab.training import fit as fit_module
+from vaelab.training import job, loop, plan
+from vaelab.training.fit import fit
+from vaelab.training.optimizer import Adam, rate_factor
+from vaelab.training.plan import choose_plan
+from vaelab.training.state import State, average
+from vaelab.training.steps import choose
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
 
@@ -93,7 +96,7 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     spec = change(SMALL, changes)
     digits = load("digits", **spec.loaded)
     whole = train(spec, digits, tmp_path / "whole", precision=precision)
-    step = steps.take_step
+    step = choose.take_step
     for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
 
         def interrupted(work, state, *rest, stop=stop):
@@ -101,10 +104,10 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
                 os.kill(os.getpid(), signal.SIGINT)
             return step(work, state, *rest)
 
-        monkeypatch.setattr(steps, "take_step", interrupted)
-        with pytest.raises(training.Stopped):
+        monkeypatch.setattr(choose, "take_step", interrupted)
+        with pytest.raises(loop.Stopped):
             train(spec, digits, tmp_path / "parts", precision=precision)
-    monkeypatch.setattr(steps, "take_step", step)
+    monkeypatch.setattr(choose, "take_step", step)
     resumed = train(spec, digits, tmp_path / "parts", precision=precision)
     assert (resumed.outcome, resumed.from_epoch) == ("resumed", 1)
     assert weights(resumed) == weights(whole)
@@ -114,7 +117,7 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
 
 
 def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, threads = steps.take_step, []
+    step, threads = choose.take_step, []
 
     def watched(*given):
         threads.append(torch.get_num_threads())
@@ -122,10 +125,10 @@ def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, mon
             os.kill(os.getpid(), signal.SIGINT)
         return step(*given)
 
-    monkeypatch.setattr(steps, "take_step", watched)
-    with pytest.raises(training.Stopped):
+    monkeypatch.setattr(choose, "take_step", watched)
+    with pytest.raises(loop.Stopped):
         fit([SMALL], digits, tmp_path, device="cpu", threads=1)
-    monkeypatch.setattr(training, "choose_plan", lambda *given: replace(choose_plan(*given), threads=2))
+    monkeypatch.setattr(fit_module, "choose_plan", lambda *given: replace(choose_plan(*given), threads=2))
     [run] = fit([SMALL], digits, tmp_path, device="cpu")
     assert set(threads) == {1}
     assert run.origin["plan"]["threads"] == 1
@@ -134,9 +137,9 @@ def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, mon
 TRAIN = """
 import json, sys
 from pathlib import Path
-from vaelab.loading import load
-from vaelab.spec import decode
-from vaelab.training import fit
+from vaelab.datasets.loading import load
+from vaelab.runs.spec import decode
+from vaelab.training.fit import fit
 spec, out = decode(json.loads(sys.argv[1])), Path(sys.argv[2])
 fit([spec], load("digits", validation=0.1), out, device="cpu", precision="float32", threads=1)
 """
@@ -287,7 +290,7 @@ def test_binarised_pixels_are_drawn_once_or_at_each_visit(digits: Dataset, tmp_p
     for mode, dataset in {"fixed": fixed, "dynamic": dynamic}.items():
         spec = replace(SMALL, binarise=mode)
         chosen = choose_plan(spec, dataset.splits["train"], "cpu", threads=1)
-        work = steps.Work(Run(tmp_path), spec, dataset, chosen)
+        work = job.Work(Run(tmp_path), spec, dataset, chosen)
         visits = [work.gather(rows, step) for step in range(200)]
         assert all(((x == 0) | (x == 1)).all() for x in visits)
         assert torch.equal(work.gather(rows, 7), visits[7])

@@ -16,14 +16,14 @@ from conftest import folder_of_pictures
 from PIL import Image
 
 import vaelab
-from vaelab import cli
-from vaelab.store import Run
+from vaelab.cli import main
+from vaelab.runs.run import Run
 
 
 def say(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     """Status, standard output and standard error of a command line."""
     capsys.readouterr()
-    status = cli.run([str(w) for w in words])
+    status = main.run([str(w) for w in words])
     printed = capsys.readouterr()
     return status, printed.out, printed.err
 
@@ -159,7 +159,7 @@ def test_interpolations_start_and_end_at_the_reconstructions(trained: Run, tmp_p
 
 
 def test_pairs_are_of_the_categories_named(trained: Run) -> None:
-    from vaelab.interpolation import draw_pairs
+    from vaelab.analysis.interpolation import draw_pairs
 
     images = trained.images("test")
     start, end = draw_pairs(images, 7, "3", "8")
@@ -361,17 +361,17 @@ def test_wrong_use_is_answered_in_a_sentence(
 
 
 def test_help_and_import_do_not_wait_for_torch() -> None:
-    code = "import sys, vaelab, vaelab.cli; status = vaelab.cli.run(['--help']); print(status, 'torch' in sys.modules)"
+    code = "import sys; from vaelab.cli.main import run; print(run(['--help']), 'torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed.splitlines()[-1] == "0 False"
-    assert all(verb in printed for verb in cli.VERBS)
+    assert all(verb in printed for verb in main.VERBS)
 
 
 def test_every_setting_of_a_spec_is_a_flag_of_train() -> None:
     import inspect
     from dataclasses import fields
 
-    from vaelab.spec import Spec
+    from vaelab.runs.spec import Spec
 
     flags = set(inspect.signature(vaelab.train).parameters)
     assert {f.name for f in fields(Spec)} - {"parent"} <= flags

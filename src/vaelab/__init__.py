@@ -10,9 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaelab.errors import UserError
-    from vaelab.store import Run, load
-    from vaelab.verbs import (
+    from vaelab.api import (
         data,
         doctor,
         embed,
@@ -25,9 +23,11 @@ if TYPE_CHECKING:
         study,
         train,
     )
-    from vaelab.verbs import list_ as list  # noqa: A004
+    from vaelab.api import list_ as list  # noqa: A004
+    from vaelab.core.errors import UserError
+    from vaelab.runs.run import Run, load
 
-__version__ = "0.1.0"
+from vaelab.core.version import __version__ as __version__
 
 VERBS = (
     "data",
@@ -42,12 +42,12 @@ VERBS = (
     "study",
     "train",
 )
-PUBLIC = {name: ("vaelab.verbs", name) for name in VERBS}
+PUBLIC = {name: ("vaelab.api", name) for name in VERBS}
 PUBLIC |= {
-    "UserError": ("vaelab.errors", "UserError"),
-    "list": ("vaelab.verbs", "list_"),
-    "load": ("vaelab.store", "load"),
-    "Run": ("vaelab.store", "Run"),
+    "UserError": ("vaelab.core.errors", "UserError"),
+    "list": ("vaelab.api", "list_"),
+    "load": ("vaelab.runs.run", "load"),
+    "Run": ("vaelab.runs.run", "Run"),
 }
 
 __all__ = [

@@ -1,0 +1,110 @@
+"""What is said while work goes on: notices and progress, always to standard error.
+
+On a terminal progress is a live bar (rich); in a pipe or a log it becomes a plain line now and then.
+Results never pass through here: they are returned, and the command line prints them to standard output.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Advance", "command", "duration", "follows", "notice", "progress", "several"]
+
+PLAIN_INTERVAL = 10.0  # seconds between two lines of progress where there is no terminal
+
+QUIET = 2.0  # seconds before the first of them: what is shorter needs no progress
+
+
+class Advance(Protocol):
+    """Reports progress: `done` units are finished, `text` says what else is worth knowing."""
+
+    def __call__(self, done: int, text: str = "") -> None: ...
+
+
+def several() -> bool:
+    """Whether `torchrun` started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def follows() -> bool:
+    """Whether another process says for this one what there is to say."""
+    return several() and os.environ["RANK"] != "0"
+
+
+def notice(text: str) -> None:
+    """Say one thing to the user, beside the results."""
+    if follows():
+        return
+    print(text, file=sys.stderr, flush=True)
+
+
+def command() -> str | None:
+    """The command line as it was given, where this process is one of vaelab's."""
+    program = Path(sys.argv[0])
+    ours = program.name == "vaelab" or (program.name == "__main__.py" and program.parent.name == "vaelab")
+    return shlex.join(["vaelab", *sys.argv[1:]]) if ours else None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person writes them: 8 s, 3:05 min, 1:02 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+@contextmanager
+def progress(label: str, total: int, before: int = 0) -> Iterator[Advance]:
+    """Show how far `label` has come; yields the function to call with the units done, those done `before` included."""
+    if follows():
+        yield lambda done, text="": None
+    elif sys.stderr.isatty():
+        with _bar(label, total, before) as advance:
+            yield advance
+    else:
+        yield _lines(label, total, before)
+
+
+@contextmanager
+def _bar(label: str, total: int, before: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    columns = (
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(bar_width=12, table_column=whole),
+        TextColumn("{task.percentage:>3.0f} %", table_column=whole),
+        TimeRemainingColumn(compact=True, table_column=whole),
+        TextColumn("{task.fields[text]}", table_column=rest),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, expand=True) as bar:
+        task = bar.add_task(label, total=total, completed=before, text="")
+
+        def advance(done: int, text: str = "") -> None:
+            bar.update(task, completed=done, text=text)
+
+        yield advance
+
+
+def _lines(label: str, total: int, before: int) -> Advance:
+    start, out = time.monotonic(), sys.stderr  # as it is now: a job carried out meanwhile may redirect it
+    due = start + QUIET
+
+    def advance(done: int, text: str = "") -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due and before < done < total:
+            left = f", {duration((now - start) * (total - done) / (done - before))} left" * (done - before > total / 50)
+            print(f"{label}: {100 * done // total} %{left}" + (f", {text}" if text else ""), file=out, flush=True)
+            due = now + PLAIN_INTERVAL
+
+    return advance

@@ -1,0 +1,1 @@
+"""Where images come from: folders, arrays, tables, the hub."""

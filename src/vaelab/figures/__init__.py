@@ -1,0 +1,1 @@
+"""Figures: numbers and tensors become pictures; nothing is computed here."""

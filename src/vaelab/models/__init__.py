@@ -1,0 +1,1 @@
+"""Densities, networks, likelihoods, priors, and the VAE that combines them."""

@@ -1,0 +1,1 @@
+"""Objectives: how distortion and rate become a loss."""

@@ -1,0 +1,1 @@
+"""Runs: the spec of a run and its folder on disk."""

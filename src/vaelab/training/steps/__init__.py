@@ -1,0 +1,1 @@
+"""Training steps: eager, stacked and compiled."""
