@@ -27,18 +27,18 @@ DATA = {"digits": "digits", "textbook": "mnist", "fast": "mnist", "report-a": "f
 
 def prepared(preset: str, epochs: int | None = None, seed: int = 1) -> tuple[Any, Any]:
     """The spec of a preset and its data."""
-    from vaelab.datasets.loading import load
-    from vaelab.runs.presets import preset as named
-    from vaelab.runs.spec import change
+    from vaelab.datasets.loading import load_dataset
+    from vaelab.runs.presets import get_preset as named
+    from vaelab.runs.spec import updated
 
-    spec = change(named(preset, DATA[preset]), {} if epochs is None else {"epochs": epochs})
-    return replace(spec, seed=seed), load(spec.data, **spec.loaded)
+    spec = updated(named(preset, DATA[preset]), {} if epochs is None else {"epochs": epochs})
+    return replace(spec, seed=seed), load_dataset(spec.data, **spec.data_settings)
 
 
 def networks(spec: Any, shape: tuple[int, int, int]) -> tuple[Any, Any]:
-    from vaelab.runs.spec import build
+    from vaelab.runs.spec import build_model
 
-    model = build(spec, shape, spec.seed)
+    model = build_model(spec, shape, spec.seed)
     return model.encoder, model.decoder
 
 
@@ -88,12 +88,12 @@ def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
     seconds = time.perf_counter() - begun
     numbers = {"seconds": seconds, "images/s": spec.epochs * len(pixels) / seconds}
     if preset == "textbook":
-        from vaelab.evaluation.metrics import evaluate
-        from vaelab.runs.spec import build
+        from vaelab.evaluation.metrics import compute_metrics
+        from vaelab.runs.spec import build_model
 
-        model = build(spec, images.shape)
+        model = build_model(spec, images.shape)
         model.encoder, model.decoder = encoder, decoder
-        found = evaluate(model.eval(), spec.objective, dataset.splits["test"])
+        found = compute_metrics(model.eval(), spec.objective, dataset.splits["test"])
         numbers["negative ELBO"] = found["negative_elbo"]["value"]
     return numbers
 
@@ -140,14 +140,14 @@ def by_pythae(model: Any, images: Any, spec: Any) -> float:
 
 def pythae_study(study: str) -> Numbers:
     """The runs of a study by pythae, one after another: an epoch of each kind, times epochs and runs."""
-    from vaelab.datasets.loading import load
-    from vaelab.studies.parsing import read
+    from vaelab.datasets.loading import load_dataset
+    from vaelab.studies.parsing import read_study
 
-    runs = list(dict.fromkeys(trial.spec for trial in read(study).trials))
+    runs = list(dict.fromkeys(trial.spec for trial in read_study(study).trials))
     kinds = [replace(spec, seed=0, lr=1e-3, objective=runs[0].objective, epochs=1) for spec in runs]
     total = 0.0
     for kind in dict.fromkeys(kinds):
-        images = load(kind.data, **kind.loaded).splits["train"]
+        images = load_dataset(kind.data, **kind.data_settings).splits["train"]
         model = as_pythae(*networks(kind, images.shape), images.shape, kind.latent_dim)
         epoch = by_pythae(model, images, kind)
         total += epoch * sum(spec.epochs for spec, alike in zip(runs, kinds, strict=True) if alike == kind)
@@ -229,10 +229,10 @@ def floor(preset: str, precision: str, threads: str) -> Numbers:
     import torch
     from torch import nn
 
-    from vaelab.core.devices import keep_freed_memory
+    from vaelab.core.devices import tune_malloc
     from vaelab.training.optimizer import Adam
 
-    keep_freed_memory()
+    tune_malloc()
     torch.set_num_threads(int(threads))
     spec, dataset = prepared(preset)
     layers = [m for part in networks(spec, dataset.splits["train"].shape) for m in part.modules()
@@ -391,49 +391,51 @@ cli.main(["train", "mnist", "--preset", "textbook", "--no-figures", "--out", sys
 
 def piece(what: str) -> Numbers:
     """A training step of the textbook network, and what of it reads, shuffles and converts the images; microseconds."""
-    from vaelab.core.devices import keep_freed_memory, using
+    from vaelab.core.devices import num_threads, tune_malloc
     from vaelab.runs.run import Run
-    from vaelab.training.job import Work, order
+    from vaelab.training.job import TrainingJob, epoch_order
     from vaelab.training.plan import choose_plan
-    from vaelab.training.state import start
-    from vaelab.training.steps.choose import compiled_step, take_step
+    from vaelab.training.state import initial_state
+    from vaelab.training.steps.choose import load_compiled_step, train_step
 
     spec, dataset = prepared("textbook")
     plan = choose_plan(spec, dataset.splits["train"], device="cpu")
-    work = Work(Run(Path()), spec, dataset, plan)
-    state, rows = start(spec, plan, work.images.shape, None), order(work, 0)[: spec.batch_size]
-    keep_freed_memory()
-    with using(plan.threads):
+    work = TrainingJob(Run(Path()), spec, dataset, plan)
+    state, rows = initial_state(spec, plan, work.train_images.shape, None), epoch_order(work, 0)[: spec.batch_size]
+    tune_malloc()
+    with num_threads(plan.threads):
         if what == "step":
-            program = compiled_step(work, state)
-            seconds = best(lambda: take_step(work, state, rows, program))
+            program = load_compiled_step(work, state)
+            seconds = best(lambda: train_step(work, state, rows, program))
         else:
-            seconds = best(lambda: work.gather(rows, 0)) + best(lambda: order(work, 0), 5) / work.steps_per_epoch
+            seconds = (
+                best(lambda: work.load_batch(rows, 0)) + best(lambda: epoch_order(work, 0), 5) / work.steps_per_epoch
+            )
     return {"microseconds": 1e6 * seconds}
 
 
 def compiling(which: str) -> Numbers:
     """The training step of the textbook network: compiled, or loaded as it was compiled before."""
     from vaelab.core import files
-    from vaelab.core.devices import using
+    from vaelab.core.devices import num_threads
     from vaelab.runs.run import Run
-    from vaelab.training.job import Work
+    from vaelab.training.job import TrainingJob
     from vaelab.training.plan import choose_plan
-    from vaelab.training.state import start
+    from vaelab.training.state import initial_state
     from vaelab.training.steps import compiled
-    from vaelab.training.steps.choose import compiled_step
+    from vaelab.training.steps.choose import load_compiled_step
 
     spec, dataset = prepared("textbook")
     plan = replace(choose_plan(spec, dataset.splits["train"], "cpu"), compiled=True)
-    work = Work(Run(Path()), spec, dataset, plan)
-    state, name = start(spec, plan, work.images.shape, None), compiled.name
-    with using(plan.threads), tempfile.TemporaryDirectory(dir=files.cache_folder()) as folder:
+    work = TrainingJob(Run(Path()), spec, dataset, plan)
+    state, name = initial_state(spec, plan, work.train_images.shape, None), compiled.cache_key
+    with num_threads(plan.threads), tempfile.TemporaryDirectory(dir=files.cache_folder()) as folder:
         if which == "anew":
-            compiled.name = lambda *given: f"../{Path(folder).name}/{name(*given)}"
+            compiled.cache_key = lambda *given: f"../{Path(folder).name}/{name(*given)}"
         elif which == "kept":  # made by another process, at the latest now
             subprocess.run([sys.executable, __file__, "compiling", "made"], check=True, stdout=subprocess.DEVNULL)
         begun = time.perf_counter()
-        compiled_step(work, state)
+        load_compiled_step(work, state)
         return {"seconds": time.perf_counter() - begun}
 
 
@@ -441,34 +443,34 @@ def large(count: str, batches: str = "150") -> Numbers:
     """Training steps on made pictures of 64 x 64 in colour, mapped from the cache; memory that is not the map."""
     import torch
 
-    from vaelab.core.devices import keep_freed_memory
-    from vaelab.datasets.loading import load
+    from vaelab.core.devices import tune_malloc
+    from vaelab.datasets.loading import load_dataset
     from vaelab.runs.run import Run
     from vaelab.runs.spec import Spec
-    from vaelab.training.job import Work
+    from vaelab.training.job import TrainingJob
     from vaelab.training.plan import choose_plan
-    from vaelab.training.state import start
-    from vaelab.training.steps.choose import take_step
+    from vaelab.training.state import initial_state
+    from vaelab.training.steps.choose import train_step
 
     file = made(int(count))
     begun = time.perf_counter()
-    dataset = load(file, validation=0.1)
+    dataset = load_dataset(file, validation=0.1)
     loading = time.perf_counter() - begun
     spec = Spec(data=str(file))
     plan = choose_plan(spec, dataset.splits["train"], device="cpu")
-    keep_freed_memory()
+    tune_malloc()
     torch.set_num_threads(plan.threads)
-    work = Work(Run(Path()), spec, dataset, plan)
-    state = start(spec, plan, work.images.shape, None)
-    order = torch.randperm(len(work.images)).numpy()
+    work = TrainingJob(Run(Path()), spec, dataset, plan)
+    state = initial_state(spec, plan, work.train_images.shape, None)
+    order = torch.randperm(len(work.train_images)).numpy()
     size = spec.batch_size
 
     def steps(first: int, last: int) -> float:
         begun = time.perf_counter()
         for i in range(first, last):
             rows, coming = (order[j % (len(order) // size) * size :][:size] for j in (i, i + 1))
-            work.images.expect(coming)
-            take_step(work, state, rows)
+            work.train_images.prefetch(coming)
+            train_step(work, state, rows)
         return time.perf_counter() - begun
 
     steps(0, 10)

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import vaelab
-from vaelab.datasets.loading import load
-from vaelab.evaluation.diagnostics import Case, Finding, diagnose, look
-from vaelab.runs.spec import Spec, change
+from vaelab.datasets.loading import load_dataset
+from vaelab.evaluation.diagnostics import Diagnosis, RunContext, compute_latent_stats, diagnose
+from vaelab.runs.spec import Spec, updated
 from vaelab.training.fit import fit
 
 BASE = {"latent_dim": 20, "epochs": 15, "subset": 3000, "validation": 0.2}
@@ -49,11 +49,13 @@ HEALTHY = {
 }
 
 
-def findings(data: str, changes: dict[str, object], seed: int, out: Path) -> list[Finding]:
-    spec = change(replace(Spec(data=data), seed=seed), BASE | changes)
-    dataset = load(data, **spec.loaded)
+def findings(data: str, changes: dict[str, object], seed: int, out: Path) -> list[Diagnosis]:
+    spec = updated(replace(Spec(data=data), seed=seed), BASE | changes)
+    dataset = load_dataset(data, **spec.data_settings)
     [run] = fit([spec], dataset, out, threads=1)
-    return diagnose(Case(spec, run.history, run.model, look(run.model, dataset.splits["validation"])))
+    return diagnose(
+        RunContext(spec, run.history, run.model, compute_latent_stats(run.model, dataset.splits["validation"]))
+    )
 
 
 def main() -> None:

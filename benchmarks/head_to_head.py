@@ -29,11 +29,11 @@ SIDES = ("vaelab", "vaelab, float32", "pythae")
 
 
 def spec_of(epochs: int, seed: int) -> Any:
-    from vaelab.runs.presets import preset
-    from vaelab.runs.spec import change
+    from vaelab.runs.presets import get_preset
+    from vaelab.runs.spec import updated
 
     changes = {"epochs": epochs, "binarise": "fixed", "validation": 0.1, "keep": "best"}
-    return replace(change(preset("textbook", "mnist"), changes), seed=seed)
+    return replace(updated(get_preset("textbook", "mnist"), changes), seed=seed)
 
 
 def ours(dataset: Any, spec: Any, folder: Path, precision: str | None) -> Any:
@@ -85,9 +85,9 @@ def as_ours(peer: Any, spec: Any) -> Any:
     """pythae's weights in vaelab's model."""
     import torch
 
-    from vaelab.runs.spec import build
+    from vaelab.runs.spec import build_model
 
-    model = build(spec, (1, 28, 28))
+    model = build_model(spec, (1, 28, 28))
     parts = peer.encoder.body, (peer.encoder.mean, peer.encoder.logvar), peer.decoder.body, peer.decoder.pixels
     with torch.no_grad():
         for part, target in zip(parts, (m for m in model.modules() if isinstance(m, torch.nn.Linear)), strict=True):
@@ -100,13 +100,13 @@ def as_ours(peer: Any, spec: Any) -> Any:
 def measure(side: str, epochs: int, seed: int) -> dict[str, float]:
     import torch
 
-    from vaelab.datasets.loading import load
+    from vaelab.datasets.loading import load_dataset
     from vaelab.evaluation.evidence import log_evidence
-    from vaelab.evaluation.metrics import evaluate, likelihood_of
+    from vaelab.evaluation.metrics import compute_metrics, likelihood_of
 
     torch.set_num_threads(1)
     spec = spec_of(epochs, seed)
-    dataset = load("mnist", **spec.loaded)
+    dataset = load_dataset("mnist", **spec.loaded)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
@@ -117,9 +117,9 @@ def measure(side: str, epochs: int, seed: int) -> dict[str, float]:
         seconds = time.perf_counter() - begun
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     numbers = {"seconds": seconds, "memory, MiB": memory}
-    images = dataset.splits["test"].spread(1000)
+    images = dataset.splits["test"].evenly_spaced(1000)
     own = as_ours(model, spec) if side == "pythae" else model
-    metrics = evaluate(own, spec.objective, dataset.splits["test"])
+    metrics = compute_metrics(own, spec.objective, dataset.splits["test"])
     likelihood = likelihood_of(own, spec.objective)
     assert likelihood is not None
     begun = time.perf_counter()

@@ -23,7 +23,7 @@ from PIL import Image
 
 from vaelab.studies.definition import Claim, Experiment, Study
 from vaelab.studies.hypotheses import Between
-from vaelab.studies.parsing import parse
+from vaelab.studies.parsing import parse_study
 
 HERE = Path(__file__).parent
 SHOWN = {
@@ -52,7 +52,7 @@ def main(folders: list[Path]) -> None:
 
 def section(folder: Path) -> Iterator[str]:
     """A study: what was run, its verdicts reading by reading, and a few of its figures."""
-    study = parse((folder / "study.toml").read_text(encoding="utf-8"), folder.name)
+    study = parse_study((folder / "study.toml").read_text(encoding="utf-8"), folder.name)
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     timings = list(csv.DictReader(io.StringIO((folder / "timings.csv").read_text(encoding="utf-8"))))
     minutes = sum(float(row["seconds"]) for row in timings) / 60
@@ -90,9 +90,9 @@ def rows(table: Path) -> list[dict[str, str]]:
 
 def published(claim: Claim) -> Between | None:
     """The bounds that a claim puts around a published figure."""
-    [expected, *more] = claim.expect
+    [expected, *more] = claim.expectations
     finite = isinstance(expected, Between) and math.isfinite(expected.low) and math.isfinite(expected.high)
-    return expected if finite and not more and len(claim.measure) == 1 else None  # type: ignore[return-value]
+    return expected if finite and not more and len(claim.quantities) == 1 else None  # type: ignore[return-value]
 
 
 def anchors(anchored: list[tuple[Experiment, Claim]], table: list[dict], timings: dict[str, dict]) -> Iterator[str]:
@@ -100,7 +100,7 @@ def anchors(anchored: list[tuple[Experiment, Claim]], table: list[dict], timings
     yield "| anchor | published | tolerance | here | difference | minutes of training a run |"
     yield "|---|---|---|---|---|---|"
     for experiment, claim in anchored:
-        [measure], [setting], bounds = claim.measure, claim.settings(experiment), published(claim)
+        [measure], [setting], bounds = claim.quantities, claim.settings(experiment), published(claim)
         assert bounds is not None
         mine = [row for row in table if row["experiment"] == experiment.id and row["setting"] == setting.name]
         found = [float(row[measure.text]) for row in mine]
@@ -136,13 +136,13 @@ def verdicts(study: Study, claims: list[dict], elsewhere: set[str]) -> Iterator[
     """A row a claim, a column a reading; but for those that stand elsewhere."""
     if elsewhere >= {claim["id"] for claim in claims}:
         return
-    readings = list(study.readings)
+    readings = list(study.conditions)
     yield "| claim | " + " | ".join(reading or "verdict" for reading in readings) + " |"
     yield "|---" * (1 + len(readings)) + "|"
     for experiment in study.experiments:
         for claim in (c for c in experiment.claims if c.id not in elsewhere):
             cells = {c["reading"]: cell(c) for c in claims if c["id"] == claim.id}
-            sentence = f"{claim.id}: {claim.sentence}<br>*{claim.expected}*"
+            sentence = f"{claim.id}: {claim.sentence}<br>*{claim.expectation_text}*"
             yield f"| {sentence} | " + " | ".join(cells.get(reading, "") for reading in readings) + " |"
     yield ""
 

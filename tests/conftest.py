@@ -15,7 +15,7 @@ import torch
 
 from vaelab import api
 from vaelab.datasets.images import Dataset
-from vaelab.datasets.loading import load
+from vaelab.datasets.loading import load_dataset
 from vaelab.runs.run import Run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a script puts in the background ignores it
@@ -23,7 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a script 
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return load("digits", validation=0.1)
+    return load_dataset("digits", validation=0.1)
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,9 @@ from vaelab.studies.hypotheses import (
     Lowest,
     NearLowest,
     Similar,
-    judge,
+    decide_verdict,
 )
-from vaelab.studies.quantities import Measure, Record
+from vaelab.studies.quantities import Quantity, RunRecord
 
 NAMES = ["a", "b", "c"]
 NOISE = np.random.default_rng(0).normal(size=(5, 3)) * 0.01
@@ -47,15 +47,17 @@ CASES: list[tuple[Expectation, tuple[float, ...], tuple[float, ...]]] = [  # met
 
 @pytest.mark.parametrize(("expectation", "met", "contradicted"), CASES)
 def test_verdicts(expectation: Expectation, met: tuple[float, ...], contradicted: tuple[float, ...]) -> None:
-    assert judge(expectation.contrasts(values(*met), NAMES))[0] == "supported"
-    verdict, findings = judge(expectation.contrasts(values(*contradicted), NAMES))
+    assert decide_verdict(expectation.contrasts(values(*met), NAMES))[0] == "supported"
+    verdict, findings = decide_verdict(expectation.contrasts(values(*contradicted), NAMES))
     assert verdict == "refuted"
     assert findings[0].contradicted, "the decisive contrast comes first"
     for means in (met, contradicted):
-        assert judge(expectation.contrasts(values(*means)[:1], NAMES))[0] == "undecided", "one seed decides nothing"
-    assert expectation.said
+        assert decide_verdict(expectation.contrasts(values(*means)[:1], NAMES))[0] == "undecided", (
+            "one seed decides nothing"
+        )
+    assert expectation.description
     blurred = np.add(values(*met), 5000 * NOISE[::-1])
-    assert judge(expectation.contrasts(blurred, NAMES))[0] == "undecided"
+    assert decide_verdict(expectation.contrasts(blurred, NAMES))[0] == "undecided"
 
 
 def test_every_expectation_is_tried() -> None:
@@ -64,7 +66,7 @@ def test_every_expectation_is_tried() -> None:
 
 def test_one_contrast_has_the_paired_t_interval() -> None:
     y = np.random.default_rng(3).normal([0.3, 0], size=(6, 2))
-    _, [finding] = judge(Lowest("b").contrasts(y, ["a", "b"]))
+    _, [finding] = decide_verdict(Lowest("b").contrasts(y, ["a", "b"]))
     expected = stats.ttest_rel(y[:, 1], y[:, 0])
     assert finding.p == pytest.approx(expected.pvalue)
     assert finding.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
@@ -76,7 +78,7 @@ def test_holm_rejects_what_the_textbook_procedure_rejects() -> None:
     rng = np.random.default_rng(4)
     for _ in range(50):
         contrasts = [Contrast(str(i), rng.normal(rng.choice([0, 1.5]), 1, 6), -1) for i in range(5)]
-        _, findings = judge(contrasts)
+        _, findings = decide_verdict(contrasts)
         p = np.array([stats.ttest_1samp(c.values, 0).pvalue for c in contrasts])
         adjusted = np.maximum.accumulate(np.sort(p) * np.arange(5, 0, -1))
         rejected = {str(i) for i, a in zip(np.argsort(p), adjusted, strict=True) if a < 0.05}
@@ -86,12 +88,13 @@ def test_holm_rejects_what_the_textbook_procedure_rejects() -> None:
 def test_a_true_null_is_decided_in_one_study_of_twenty() -> None:
     rng = np.random.default_rng(5)
     decided = [
-        judge(Decreasing().contrasts(rng.normal(size=(5, 4)), list("abcd")))[0] != "undecided" for _ in range(1000)
+        decide_verdict(Decreasing().contrasts(rng.normal(size=(5, 4)), list("abcd")))[0] != "undecided"
+        for _ in range(1000)
     ]
     assert np.mean(decided) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1000)
 
 
-RECORD = Record(
+RECORD = RunRecord(
     {"test": {"mse": 0.5, "kl": 8.0}, "validation": {"mse": 0.25}},
     [{"epoch": e, "train": {"loss": 100.0 / e, "kl": 1.0}, "validation": {"loss": 120.0 / e}} for e in (1, 2, 4)],
     {"features": {"correlation": 0.9}},
@@ -116,13 +119,13 @@ RECORD = Record(
     ],
 )
 def test_measures(text: str, value: float) -> None:
-    assert Measure(text).value(RECORD) == pytest.approx(value)
+    assert Quantity(text).value(RECORD) == pytest.approx(value)
 
 
 def test_the_common_level_is_what_the_slowest_reaches() -> None:
-    slow = Record({}, [row | {"validation": {"loss": row["validation"]["loss"] + 30}} for row in RECORD.history], {})
-    assert Measure("epochs_to(loss)").value(RECORD, [RECORD, slow]) == pytest.approx(2)
-    assert Measure("epochs_to(loss)").value(slow, [RECORD, slow]) == pytest.approx(4)
+    slow = RunRecord({}, [row | {"validation": {"loss": row["validation"]["loss"] + 30}} for row in RECORD.history], {})
+    assert Quantity("epochs_to(loss)").value(RECORD, [RECORD, slow]) == pytest.approx(2)
+    assert Quantity("epochs_to(loss)").value(slow, [RECORD, slow]) == pytest.approx(4)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_the_common_level_is_what_the_slowest_reaches() -> None:
 )
 def test_measures_that_mean_nothing_are_refused(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Measure(text)
+        Quantity(text)
 
 
 def test_what_a_run_does_not_have_is_said() -> None:
@@ -150,4 +153,4 @@ def test_what_a_run_does_not_have_is_said() -> None:
     ]
     for text, said in cases:
         with pytest.raises(UserError, match=said):
-            Measure(text).value(RECORD)
+            Quantity(text).value(RECORD)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vaelab.cli import main
-from vaelab.runs.run import find
+from vaelab.runs.run import find_runs
 
 ray = pytest.importorskip("ray")
 
@@ -54,16 +54,16 @@ def test_a_node_that_dies_changes_nothing(cluster: Any, tmp_path: Path, capsys: 
     begun = threading.Event()
 
     def strike() -> None:
-        while len([run for run in find(tmp_path / "ray" / "runs") if run.history]) < 2:
+        while len([run for run in find_runs(tmp_path / "ray" / "runs") if run.history]) < 2:
             time.sleep(0.05)
         cluster.remove_node(other, allow_graceful=False)
         begun.set()
 
     threading.Thread(target=strike, daemon=True).start()
     words = ["study", str(tmp_path / "codes.toml"), "--out"]
-    assert main.run([*words, str(tmp_path / "ray"), "--backend", "ray"]) == 0, capsys.readouterr().err
+    assert main.run_cli([*words, str(tmp_path / "ray"), "--backend", "ray"]) == 0, capsys.readouterr().err
     assert (begun.is_set(), sum(node["Alive"] for node in ray.nodes())) == (True, 1)
-    assert main.run([*words, str(tmp_path / "local"), "--workers", "2"]) == 0
+    assert main.run_cli([*words, str(tmp_path / "local"), "--workers", "2"]) == 0
     for name in ("table.csv", "claims.json"):
         tables = [tmp_path / out / "studies" / "codes" / name for out in ("ray", "local")]
         assert tables[0].read_bytes() == tables[1].read_bytes()

@@ -17,22 +17,22 @@ from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset
 from vaelab.models.likelihoods import CrossEntropy
 from vaelab.models.networks import Conv, Mlp
-from vaelab.objectives.disentangling import Factor
-from vaelab.objectives.elbo import Beta
+from vaelab.objectives.disentangling import FactorVAE
+from vaelab.objectives.elbo import BetaVAE
 from vaelab.objectives.objective import Objective
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
 from vaelab.training import job, loop, optimizer, plan
 from vaelab.training.fit import fit
 from vaelab.training.plan import choose_plan
-from vaelab.training.state import start
+from vaelab.training.state import initial_state
 from vaelab.training.steps import choose, compiled
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
 VARIANTS = {objective.__name__: {"objective": objective()} for objective in get_args(Objective)} | {
-    "Factor": {"objective": Factor(hidden=(8,))},
+    "FactorVAE": {"objective": FactorVAE(hidden=(8,))},
     "clip": {"clip": 20.0},
-    "warmup": {"objective": Beta(kl_weight=0.5, warmup=0.5, free_bits=0.1)},
+    "warmup": {"objective": BetaVAE(kl_weight=0.5, warmup=0.5, free_bits=0.1)},
     "convolutions": {"network": Conv((4, 8))},
 }
 
@@ -43,21 +43,21 @@ def test_the_traced_step_is_the_step(changes: dict[str, object], precision: str,
     spec = replace(SMALL, **changes)  # type: ignore[arg-type]
     images = digits.splits["train"]
     chosen = choose_plan(spec, images, "cpu", precision, threads=1)
-    work = job.Work(Run(Path()), spec, digits, chosen)
-    ours, theirs = (start(spec, chosen, images.shape, None) for _ in range(2))
-    traced, fixed = None, compiled.fixed(spec, ours)
+    work = job.TrainingJob(Run(Path()), spec, digits, chosen)
+    ours, theirs = (initial_state(spec, chosen, images.shape, None) for _ in range(2))
+    traced, fixed = None, compiled.static_inputs(spec, ours)
     for at in range(3):
-        rows = job.order(work, 0)[at * 200 : (at + 1) * 200]
-        rate = spec.lr * optimizer.rate_factor(spec, at / work.steps, 1 / work.steps)
-        given = [work.pixels(rows, at), job.draw(work, at, 200), torch.tensor(at / work.steps)]
-        given += [*map(torch.tensor, optimizer.corrected(rate, float(at))), *fixed]
+        rows = job.epoch_order(work, 0)[at * 200 : (at + 1) * 200]
+        rate = spec.lr * optimizer.lr_multiplier(spec, at / work.total_steps, 1 / work.total_steps)
+        given = [work.load_pixels(rows, at), job.sample_noise(work, at, 200), torch.tensor(at / work.total_steps)]
+        given += [*map(torch.tensor, optimizer.bias_corrections(rate, float(at))), *fixed]
         if traced is None:
-            step = compiled.step_of(spec, chosen, ours)
+            step = compiled.make_step_function(spec, chosen, ours)
             traced = make_fx(lambda *given, step=step: step(*given))(*(tensor.clone() for tensor in given))
         with torch.no_grad():
             found = traced(*given)
-        terms = choose.take_step(work, theirs, rows)
-        expected = {"loss": terms.loss, "distortion": terms.distortion, "rate": terms.rate, **terms.parts}
+        terms = choose.train_step(work, theirs, rows)
+        expected = {"loss": terms.loss, "distortion": terms.distortion, "rate": terms.rate, **terms.extra_terms}
         assert {name: value.item() for name, value in found.items()} == pytest.approx(
             {name: value.item() for name, value in expected.items()}, rel=1e-2 if precision == "bfloat16" else 1e-4
         )
@@ -70,12 +70,12 @@ def weights(run: Run) -> dict[str, list[float]]:
     return {name: t.tolist() for name, t in read_tensors(run.path / "weights.safetensors")[0].items()}
 
 
-@pytest.mark.skipif(not compiled.compiler(), reason="no C++ compiler")
+@pytest.mark.skipif(not compiled.find_compiler(), reason="no C++ compiler")
 def test_one_program_serves_all_runs_of_a_shape(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     at = {"device": "cpu", "precision": "float32", "threads": 1}
-    name, names = compiled.name, []
+    name, names = compiled.cache_key, []
 
     def named(*given) -> str:
         names.append(name(*given))
@@ -85,7 +85,7 @@ def test_one_program_serves_all_runs_of_a_shape(
             damaged.write_bytes(b"damaged")  # and so made anew
         return names[-1]
 
-    monkeypatch.setattr(compiled, "name", named)
+    monkeypatch.setattr(compiled, "cache_key", named)
     [alone] = fit([SMALL], digits, tmp_path / "uncompiled", **at)
     [run] = fit([SMALL], digits, tmp_path / "whole", compiled=True, **at)
     assert capfd.readouterr().err.count("compiling the training step") == 1
@@ -93,22 +93,22 @@ def test_one_program_serves_all_runs_of_a_shape(
     for ours, theirs in zip(run.history, alone.history, strict=True):
         assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-4)
 
-    other = replace(SMALL, lr=1e-2, seed=1, objective=Beta(kl_weight=0.1), schedule="cosine")
+    other = replace(SMALL, lr=1e-2, seed=1, objective=BetaVAE(kl_weight=0.1), schedule="cosine")
     fit([other], digits, tmp_path / "whole", compiled=True, **at)
     assert "compiling" not in capfd.readouterr().err
     assert len(set(names)) == 1
 
-    step = choose.take_step
+    step = choose.train_step
 
     def interrupted(work, state, *rest):
         if state.step == 8:
             os.kill(os.getpid(), signal.SIGINT)
         return step(work, state, *rest)
 
-    monkeypatch.setattr(choose, "take_step", interrupted)
-    with pytest.raises(loop.Stopped):
+    monkeypatch.setattr(choose, "train_step", interrupted)
+    with pytest.raises(loop.TrainingInterrupted):
         fit([SMALL], digits, tmp_path / "parts", compiled=True, **at)
-    monkeypatch.setattr(choose, "take_step", step)
+    monkeypatch.setattr(choose, "train_step", step)
     [resumed] = fit([SMALL], digits, tmp_path / "parts", **at)
     assert resumed.origin["plan"]["compiled"], "as it began"
     assert weights(resumed) == weights(run)
@@ -132,8 +132,8 @@ def test_a_compiler_that_fails_is_called_once(
     def fail(*_: object) -> None:
         raise RuntimeError("no headers\nand much else")
 
-    monkeypatch.setattr(compiled, "compiler", lambda: os.__file__)
-    monkeypatch.setattr(compiled, "make", fail)
+    monkeypatch.setattr(compiled, "find_compiler", lambda: os.__file__)
+    monkeypatch.setattr(compiled, "compile_step", fail)
     monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "cache"))
     at = {"device": "cpu", "threads": 1, "compiled": True}
     [first] = fit([SMALL], digits, tmp_path, **at)
@@ -157,7 +157,10 @@ def test_what_cannot_be_one_program_is_not(case: dict[str, object], digits: Data
 
 
 def test_long_runs_are_compiled(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, enough = digits.splits["train"], plan.COMPILED // (len(digits.splits["train"]) // SMALL.batch_size) + 1
+    images, enough = (
+        digits.splits["train"],
+        plan.MIN_COMPILED_STEPS // (len(digits.splits["train"]) // SMALL.batch_size) + 1,
+    )
     assert choose_plan(replace(SMALL, epochs=enough), images, "cpu").compiled
     for changes in ({"epochs": enough - 1}, {"minutes": 1.0}, {"batch_size": 2000}):
         assert not choose_plan(replace(SMALL, **({"epochs": enough} | changes)), images, "cpu").compiled

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from vaelab.cli import main
-from vaelab.datasets.loading import load
+from vaelab.datasets.loading import load_dataset
 from vaelab.evaluation import diagnostics
-from vaelab.evaluation.diagnostics import Case, Codes, Finding, diagnose, look, watch
+from vaelab.evaluation.diagnostics import Diagnosis, LatentStats, RunContext, compute_latent_stats, diagnose, new_alarms
 from vaelab.runs.run import Run
-from vaelab.runs.spec import Spec, change, flags
+from vaelab.runs.spec import Spec, to_argv, updated
 from vaelab.training.fit import fit
 
 BASE = Spec(latent_dim=6, epochs=25, batch_size=64, lr=2e-3, validation=0.2)
@@ -28,12 +28,12 @@ SICK: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def findings(changes: dict[str, Any], out: Path) -> dict[str, Finding]:
-    spec = change(BASE, changes)
-    dataset = load("digits", **spec.loaded)
+def findings(changes: dict[str, Any], out: Path) -> dict[str, Diagnosis]:
+    spec = updated(BASE, changes)
+    dataset = load_dataset("digits", **spec.data_settings)
     [run] = fit([spec], dataset, out, device="cpu", precision="float32", threads=1)
-    seen = look(run.model, dataset.splits["validation"])
-    return {f.ailment: f for f in diagnose(Case(spec, run.history, run.model, seen))}
+    seen = compute_latent_stats(run.model, dataset.splits["validation"])
+    return {f.ailment: f for f in diagnose(RunContext(spec, run.history, run.model, seen))}
 
 
 @pytest.mark.parametrize(("ailment", "changes"), SICK.values(), ids=SICK)
@@ -45,7 +45,7 @@ def test_a_sickness_made_on_purpose_is_found_with_a_remedy_that_can_be_run(
     assert any(c.isdigit() for c in found.number)
     words = found.remedy.split()
     assert words[:3] == ["vaelab", "train", "digits"]
-    function, bound, _ = main.application().parse_args(words[1:], exit_on_error=False, print_error=False)
+    function, bound, _ = main.build_app().parse_args(words[1:], exit_on_error=False, print_error=False)
     assert function.__name__ == "train"
     assert bound.arguments["data"] == "digits"
 
@@ -56,8 +56,8 @@ def test_a_healthy_run_raises_no_alarm(tmp_path: Path) -> None:
 
 def test_notes_are_no_alarms(tmp_path: Path) -> None:
     assert findings({"loss": "ce"}, tmp_path)["cross entropy read as likelihood"].state == "note"
-    seen = Codes(10.0, 3, (-2.0, 0.1), (0.2, 0.0), 0.1, True)
-    found = diagnostics.dead_dimensions(Case(Spec(latent_dim=20), [], None, seen))
+    seen = LatentStats(10.0, 3, (-2.0, 0.1), (0.2, 0.0), 0.1, True)
+    found = diagnostics.check_dead_dimensions(RunContext(Spec(latent_dim=20), [], None, seen))
     assert (found.state, found.number) == ("note", "17 of 20 dimensions are not in use")
     assert "--latent-dim 6" in found.remedy
 
@@ -66,7 +66,7 @@ def test_warnings_come_once_and_while_training_goes_on(tmp_path: Path, capsys: p
     findings({"objective": "beta:kl_weight=1000"}, tmp_path)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning after epoch")]
     assert len(said) == 1
-    assert said[0].startswith(f"warning after epoch {diagnostics.EPOCHS}: posterior collapse: KL ")
+    assert said[0].startswith(f"warning after epoch {diagnostics.MIN_EPOCHS}: posterior collapse: KL ")
 
 
 def rows(*losses: float) -> list[dict[str, Any]]:
@@ -75,15 +75,15 @@ def rows(*losses: float) -> list[dict[str, Any]]:
 
 
 def test_curves_that_fall_are_well_and_short_ones_open() -> None:
-    assert not watch(Spec(), rows(100, 60, 50, 46, 45, 44.8))
-    assert diagnostics.rate_too_low(Case(Spec(), rows(100, 60, 50, 46, 45, 44.8))).state == "well"
-    assert diagnostics.rate_too_low(Case(Spec(), rows(100, 95, 90, 85, 80))).state == "alarm"
-    assert diagnostics.rate_too_low(Case(Spec(), rows(100, 95))).state == "open"
-    assert [f.ailment for f in watch(Spec(), rows(100, 50, 45, 44, 43, 70))] == ["learning rate too high"]
+    assert not new_alarms(Spec(), rows(100, 60, 50, 46, 45, 44.8))
+    assert diagnostics.check_low_learning_rate(RunContext(Spec(), rows(100, 60, 50, 46, 45, 44.8))).state == "well"
+    assert diagnostics.check_low_learning_rate(RunContext(Spec(), rows(100, 95, 90, 85, 80))).state == "alarm"
+    assert diagnostics.check_low_learning_rate(RunContext(Spec(), rows(100, 95))).state == "open"
+    assert [f.ailment for f in new_alarms(Spec(), rows(100, 50, 45, 44, 43, 70))] == ["learning rate too high"]
 
 
 def test_the_verb_prints_alarms_first(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["doctor", str(trained.path)]) == 0
+    assert main.run_cli(["doctor", str(trained.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     states = [line.split()[0] for line in lines if not line.startswith(" ")]
     order = ["alarm", "note", "well", "open"]
@@ -91,9 +91,9 @@ def test_the_verb_prints_alarms_first(trained: Run, capsys: pytest.CaptureFixtur
 
 
 def test_flags_give_the_spec_again() -> None:
-    spec = change(Spec(data="a folder"), {"loss": "gaussian:sigma=pixel", "network": "mlp:hidden=30,20", "flips": True,
+    spec = updated(Spec(data="a folder"), {"loss": "gaussian:sigma=pixel", "network": "mlp:hidden=30,20", "flips": True,
                                           "objective": "iwae:k=3", "size": 32, "binarise": "fixed"})  # fmt: skip
-    words = flags(replace(spec, seed=4))
-    _, bound, _ = main.application().parse_args(["train", *words], exit_on_error=False, print_error=False)
+    words = to_argv(replace(spec, seed=4))
+    _, bound, _ = main.build_app().parse_args(["train", *words], exit_on_error=False, print_error=False)
     given = {name: value for name, value in bound.arguments.items() if name != "data"}
-    assert change(Spec(data=bound.arguments["data"]), given) == replace(spec, seed=4)
+    assert updated(Spec(data=bound.arguments["data"]), given) == replace(spec, seed=4)

@@ -20,9 +20,9 @@ from test_exhibits import examined
 from vaelab.figures import study_figures
 from vaelab.reporting import document, payload
 from vaelab.runs.run import Run
-from vaelab.runs.spec import key
+from vaelab.runs.spec import run_key
 from vaelab.studies import parsing
-from vaelab.studies.results import Outcome, Results, record
+from vaelab.studies.results import SettingResult, StudyResults, read_record
 
 STUDY = """
 title = "Digits, <b>bold</b>"
@@ -57,24 +57,24 @@ readings = ["KL weight 1"]
 
 
 @pytest.fixture(scope="module")
-def results(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """Two settings of two seeds under two readings, all of which are one examined run."""
-    run, study = examined(trained, tmp_path_factory.mktemp("examined")), parsing.parse(STUDY, "small")
+    run, study = examined(trained, tmp_path_factory.mktemp("examined")), parsing.parse_study(STUDY, "small")
     runs = {1: run, 2: run}
-    outcomes = [Outcome(e, r, s, runs, dict.fromkeys(runs, record(run)))
-                for e in study.experiments for r in e.readings for s in e.settings]  # fmt: skip
-    return Results(study, tuple(outcomes), {})
+    outcomes = [SettingResult(e, r, s, runs, dict.fromkeys(runs, read_record(run)))
+                for e in study.experiments for r in e.conditions for s in e.settings]  # fmt: skip
+    return StudyResults(study, tuple(outcomes), {})
 
 
 @pytest.fixture(scope="module")
-def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(results: StudyResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     experiment = replace(results.study.experiments[0], figures=("reconstructions",))
-    study_figures.draw(results, experiment, "KL weight 1", folder / "figures", pdf=False)
-    return document.write(results, folder)
+    study_figures.draw_study_figures(results, experiment, "KL weight 1", folder / "figures", pdf=False)
+    return document.write_report(results, folder)
 
 
-def test_one_file_that_asks_for_nothing_and_is_the_same_each_time(results: Results, report: Path) -> None:
+def test_one_file_that_asks_for_nothing_and_is_the_same_each_time(results: StudyResults, report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     assert report.stat().st_size < 15e6
     own = text.replace(get_plotlyjs(), "")
@@ -83,7 +83,7 @@ def test_one_file_that_asks_for_nothing_and_is_the_same_each_time(results: Resul
     assert "https://" not in own
     assert "default-src 'none'" in text
     assert text.count("data:image/png") == 1 + 1 + 2 * 2 * 7, "the drawn figure, the thumbnails, and a strip a pair"
-    document.write(results, report.parent)
+    document.write_report(results, report.parent)
     assert report.read_text(encoding="utf-8") == text
 
 
@@ -94,21 +94,29 @@ def test_what_files_say_is_text(report: Path) -> None:
     assert "<script>alert" not in text
 
 
-def test_a_part_says_so_and_what_failed(results: Results, tmp_path: Path) -> None:
-    run = results.outcomes[0].runs[1]
-    lost = results.study.spec(results.outcomes[-1].experiment, "KL weight 0", results.outcomes[-1].setting, 2)
-    failed = {key(lost, run.origin["data"]["fingerprint"], run.origin["plan"]["precision"]): "the loss is <no> number"}
-    outcomes = [replace(o, runs={1: run}, records={1: o.records[1]}) for o in results.outcomes[:-1]]
-    outcomes.append(replace(results.outcomes[-1], runs={}, records={}))
-    text = document.write(Results(results.study, tuple(outcomes), failed), tmp_path).read_text(encoding="utf-8")
+def test_a_part_says_so_and_what_failed(results: StudyResults, tmp_path: Path) -> None:
+    run = results.setting_results[0].runs[1]
+    lost = results.study.spec(
+        results.setting_results[-1].experiment, "KL weight 0", results.setting_results[-1].setting, 2
+    )
+    failed = {
+        run_key(lost, run.origin["data"]["fingerprint"], run.origin["plan"]["precision"]): "the loss is <no> number"
+    }
+    outcomes = [replace(o, runs={1: run}, records={1: o.records[1]}) for o in results.setting_results[:-1]]
+    outcomes.append(replace(results.setting_results[-1], runs={}, records={}))
+    text = document.write_report(StudyResults(results.study, tuple(outcomes), failed), tmp_path).read_text(
+        encoding="utf-8"
+    )
     assert re.search(r"Partial: \d of \d runs are finished\.", text)
     assert "B4, KL weight 0, ce+se, seed 2</b>: the loss is &lt;no&gt; number" in text
     assert "no seed has all the runs that it compares" in text
 
 
-def test_nothing_finished_is_a_document_too(results: Results, tmp_path: Path) -> None:
-    outcomes = tuple(replace(o, runs={}, records={}) for o in results.outcomes)
-    assert "No run is finished yet." in document.write(replace(results, outcomes=outcomes), tmp_path).read_text("utf-8")
+def test_nothing_finished_is_a_document_too(results: StudyResults, tmp_path: Path) -> None:
+    outcomes = tuple(replace(o, runs={}, records={}) for o in results.setting_results)
+    assert "No run is finished yet." in document.write_report(
+        replace(results, setting_results=outcomes), tmp_path
+    ).read_text("utf-8")
 
 
 def test_pictures_become_smaller_until_there_is_room() -> None:
@@ -117,11 +125,11 @@ def test_pictures_become_smaller_until_there_is_room() -> None:
         written = BytesIO()
         Image.fromarray(noise.integers(0, 255, (side, side, 3), np.uint8)).save(written, "PNG")
         files[name] = written.getvalue()
-    uris = payload.fitted(files, 100_000)
+    uris = payload.shrink_to_budget(files, 100_000)
     assert uris["small"].startswith("data:image/png")
     assert uris["large"].startswith("data:image/webp")
     assert sum(map(len, uris.values())) <= 100_000
-    assert payload.fitted(files, 10**6)["large"].startswith("data:image/png")
+    assert payload.shrink_to_budget(files, 10**6)["large"].startswith("data:image/png")
 
 
 # In a browser.

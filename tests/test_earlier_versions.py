@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import vaelab
-from vaelab.runs.spec import key
+from vaelab.runs.spec import run_key
 from vaelab.training import plan
 
 MADE = Path(__file__).parent / "fixtures/made_by_952db17"
@@ -47,7 +47,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("path", [*RUNS, UNFINISHED], ids=lambda path: path.name)
 def test_a_run_keeps_its_key(path: Path) -> None:
     run = vaelab.load(path)
-    assert key(run.spec, run.origin["data"]["fingerprint"], run.origin["plan"]["precision"]) == path.name
+    assert run_key(run.spec, run.origin["data"]["fingerprint"], run.origin["plan"]["precision"]) == path.name
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab.core.rng import stream
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Dataset
 from vaelab.evaluation import evidence
 from vaelab.evaluation.evidence import log_evidence
@@ -41,8 +41,8 @@ def test_it_is_that_of_a_naive_estimate_in_double_precision(likelihood: Likeliho
         x = torch.from_numpy(images.uint8(i)).double() / 255
         mean, logvar = double.encoder(x).chunk(2, -1)
         sigma = (logvar / 2).exp()
-        noise = torch.cat([torch.randn(500, 4, generator=stream("evidence", row, 0)),
-                           torch.randn(200, 4, generator=stream("evidence", row, 500))]).double()  # fmt: skip
+        noise = torch.cat([torch.randn(500, 4, generator=generator("evidence", row, 0)),
+                           torch.randn(200, 4, generator=generator("evidence", row, 500))]).double()  # fmt: skip
         z = mean + sigma * noise
         log_p = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
         log_q = torch.distributions.Normal(mean, sigma).log_prob(z).sum(1)
@@ -50,8 +50,10 @@ def test_it_is_that_of_a_naive_estimate_in_double_precision(likelihood: Likeliho
         naive = weights.logsumexp(0) - math.log(samples)
         assert found.value[i].item() == pytest.approx(naive.item(), abs=1e-4)
         share = weights.softmax(0)
-        assert found.effective[i].item() == pytest.approx(1 / share.square().sum().item(), rel=1e-3)
-        assert found.error[i].item() == pytest.approx((samples * share).std().item() / math.sqrt(samples), rel=1e-3)
+        assert found.effective_sample_size[i].item() == pytest.approx(1 / share.square().sum().item(), rel=1e-3)
+        assert found.standard_error[i].item() == pytest.approx(
+            (samples * share).std().item() / math.sqrt(samples), rel=1e-3
+        )
 
 
 @pytest.mark.parametrize("likelihood", [CrossEntropy(), Gaussian(0.01)], ids=str)
@@ -67,7 +69,7 @@ def test_lower_precision_changes_it_by_less_than_sampling_does(
         monkeypatch.setattr(evidence, "has_bfloat16", lambda device, lowered=lowered: lowered)
         found[lowered] = log_evidence(vae, likelihood, images, 500)
     difference = (found[True].value - found[False].value).mean().abs()
-    assert difference < 0.5 * found[False].error_of_mean
+    assert difference < 0.5 * found[False].standard_error_of_mean
     assert (difference == 0) == (likelihood.support != "binary"), "a sharp density is computed in float32"
 
 
@@ -77,7 +79,7 @@ def test_it_does_not_depend_on_how_images_and_samples_are_divided(
 ) -> None:
     images, vae = digits.splits["test"].select(slice(0, 12)), model(CrossEntropy())
     whole = log_evidence(vae, CrossEntropy(), images, 600)
-    monkeypatch.setattr(evidence, "VALUES", 64 * 70)  # seventy images at once
+    monkeypatch.setattr(evidence, "VALUES_PER_BATCH", 64 * 70)  # seventy images at once
     counted: list[int] = []
     parts = log_evidence(vae, CrossEntropy(), images, 600, lambda done, text="": counted.append(done))
     torch.testing.assert_close(parts.value, whole.value, rtol=0, atol=1e-5)
@@ -91,5 +93,5 @@ def test_its_error_is_that_of_repetition(digits: Dataset) -> None:
     images = digits.splits["test"]
     same = replace(images, pixels=images.uint8(5).repeat(60, 0), rows=np.arange(60), labels=None)
     found = log_evidence(model(CrossEntropy()), CrossEntropy(), same, 200)
-    assert found.value.std().item() == pytest.approx(found.error.mean().item(), rel=0.35)
-    assert (found.effective <= 200).all()
+    assert found.value.std().item() == pytest.approx(found.standard_error.mean().item(), rel=0.35)
+    assert (found.effective_sample_size <= 200).all()

@@ -13,12 +13,12 @@ from vaelab.core.errors import UserError
 from vaelab.core.files import write_json
 from vaelab.core.tensors import write_tensors
 from vaelab.figures import curves, intervals, layout, study_figures, tiles
-from vaelab.figures.curves import Curve
-from vaelab.figures.intervals import Dot
-from vaelab.figures.tiles import Block, as_rgb
+from vaelab.figures.curves import MeanCurve
+from vaelab.figures.intervals import IntervalRow
+from vaelab.figures.tiles import TileTable, as_rgb
 from vaelab.runs.run import Run
 from vaelab.studies import parsing
-from vaelab.studies.results import Outcome, Results, record
+from vaelab.studies.results import SettingResult, StudyResults, read_record
 
 STUDY = """
 data = "digits"
@@ -57,11 +57,11 @@ def examined(run: Run, folder: Path) -> Run:
 @pytest.fixture(scope="module")
 def results(trained, tmp_path_factory):
     """Two settings of two seeds, all of which are one examined run."""
-    run, study = examined(trained, tmp_path_factory.mktemp("examined")), parsing.parse(STUDY, "small")
+    run, study = examined(trained, tmp_path_factory.mktemp("examined")), parsing.parse_study(STUDY, "small")
     experiment, runs = study.experiments[0], {1: run, 2: run}
-    records = dict.fromkeys(runs, record(run))
+    records = dict.fromkeys(runs, read_record(run))
     settings = experiment.settings
-    return Results(study, tuple(Outcome(experiment, "KL weight 1", s, runs, records) for s in settings), {})
+    return StudyResults(study, tuple(SettingResult(experiment, "KL weight 1", s, runs, records) for s in settings), {})
 
 
 def clashes(figure):
@@ -70,12 +70,12 @@ def clashes(figure):
 
 
 def shown(results, name):
-    figure = study_figures.EXHIBITS[name](results, results.study.experiments[0], "KL weight 1")
+    figure = study_figures.STUDY_FIGURES[name](results, results.study.experiments[0], "KL weight 1")
     assert figure is not None
     return figure
 
 
-@pytest.mark.parametrize("name", study_figures.EXHIBITS)
+@pytest.mark.parametrize("name", study_figures.STUDY_FIGURES)
 def test_every_figure_is_titled_whole_and_keeps_its_texts_apart(results, name):
     figure = shown(results, name)
     assert any(text.startswith("B1 Loss functions, KL weight 1, digits") for text in words(figure))
@@ -94,40 +94,40 @@ def test_what_figures_say(results):
 
 def test_nothing_finished_or_examined_is_nothing_to_show(results, trained):
     experiment = results.study.experiments[0]
-    bare = [replace(o, runs={}, records={}) for o in results.outcomes]
-    for exhibit in study_figures.EXHIBITS.values():
-        assert exhibit(replace(results, outcomes=tuple(bare)), experiment, "KL weight 1") is None
-    plain = [replace(o, runs={2: trained}, records={2: record(trained)}) for o in results.outcomes[:1]]
-    partly = replace(results, outcomes=(*plain, *bare[1:]))
+    bare = [replace(o, runs={}, records={}) for o in results.setting_results]
+    for exhibit in study_figures.STUDY_FIGURES.values():
+        assert exhibit(replace(results, setting_results=tuple(bare)), experiment, "KL weight 1") is None
+    plain = [replace(o, runs={2: trained}, records={2: read_record(trained)}) for o in results.setting_results[:1]]
+    partly = replace(results, setting_results=(*plain, *bare[1:]))
     for name in ("features", "classifier_features", "interpolations", "path"):
-        assert study_figures.EXHIBITS[name](partly, experiment, "KL weight 1") is None
+        assert study_figures.STUDY_FIGURES[name](partly, experiment, "KL weight 1") is None
     assert any("1 seed; Settings" in text or "1 of 2" in text for text in words(shown(partly, "curves")))
 
 
 def test_files_are_named_and_the_same_each_time(results, tmp_path):
     experiment = results.study.experiments[0]
-    files = study_figures.draw(results, experiment, "KL weight 1", tmp_path / "one")
+    files = study_figures.draw_study_figures(results, experiment, "KL weight 1", tmp_path / "one")
     assert [file.name for file in files[:3]] == ["B1-curves-KL-weight-1.png", "B1-curves-KL-weight-1.pdf",
                                                  "B1-bars-KL-weight-1.png"]  # fmt: skip
-    again = study_figures.draw(results, experiment, "KL weight 1", tmp_path / "two")
+    again = study_figures.draw_study_figures(results, experiment, "KL weight 1", tmp_path / "two")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
     assert len(list((tmp_path / "one").iterdir())) == len(files) == 8
 
 
 def test_a_figure_that_is_not_there_and_files_of_one_name_are_refused():
     with pytest.raises(UserError, match='unknown figure in experiment B1 "curve"; did you mean "curves"'):
-        study_figures.check(parsing.parse(STUDY.replace('"curves"', '"curve"'), "small"))
+        study_figures.check_figures(parsing.parse_study(STUDY.replace('"curves"', '"curve"'), "small"))
     twice = STUDY.replace("[[exp", '"KL-weight 1" = { kl_weight = 2 }\n[[exp')
     with pytest.raises(UserError, match="would share the figures b1-kl-weight-1"):
-        study_figures.check(parsing.parse(twice, "small"))
+        study_figures.check_figures(parsing.parse_study(twice, "small"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 15])
 def test_names_at_the_ends_of_curves_never_overlap(count):
     x = np.arange(1.0, 9)
-    lines = {f"setting {i}": Curve(x, 3 / x + 1e-4 * i, np.full(8, 0.01)) for i in range(count)}
+    lines = {f"setting {i}": MeanCurve(x, 3 / x + 1e-4 * i, np.full(8, 0.01)) for i in range(count)}
     panels = {(name, "nats per image"): lines for name in ("Cross entropy", "Squared error", "KL")}
-    figure = curves.compare_curves(panels, layout.colours(list(lines)), "a title", "a caption")
+    figure = curves.compare_curves(panels, layout.assign_colors(list(lines)), "a title", "a caption")
     assert not clashes(figure)
     assert not cut_off(figure)
     assert words(figure).count("setting 0") == 3
@@ -135,9 +135,9 @@ def test_names_at_the_ends_of_curves_never_overlap(count):
 
 def test_one_outlier_does_not_set_the_axis_and_ends_always_show():
     x = np.arange(1.0, 21)
-    lines = {"a": Curve(x, 100 + 10 / x, None), "b": Curve(x, np.r_[1e6, 100 + 10 / x[1:]], None),
-             "far": Curve(x, np.full(20, 300.0), None)}  # fmt: skip
-    figure = curves.compare_curves({("KL", "nats"): lines}, layout.colours(list(lines)))
+    lines = {"a": MeanCurve(x, 100 + 10 / x, None), "b": MeanCurve(x, np.r_[1e6, 100 + 10 / x[1:]], None),
+             "far": MeanCurve(x, np.full(20, 300.0), None)}  # fmt: skip
+    figure = curves.compare_curves({("KL", "nats"): lines}, layout.assign_colors(list(lines)))
     low, high = figure.axes[0].get_ylim()
     assert low < 100.5
     assert 300 < high < 1000
@@ -145,9 +145,9 @@ def test_one_outlier_does_not_set_the_axis_and_ends_always_show():
 
 
 def test_a_wide_interval_is_cut_and_that_is_said():
-    dots = {"a": Dot(np.array([1.0, 1.1]), 1.05, 0.1), "b": Dot(np.array([1.0, 1.3]), 1.15, 50.0),
-            "c": Dot(np.array([1.0]), 1.0, None)}  # fmt: skip
-    figure = intervals.dots({("MSE", "per pixel value"): dots}, layout.colours(list(dots)))
+    dots = {"a": IntervalRow(np.array([1.0, 1.1]), 1.05, 0.1), "b": IntervalRow(np.array([1.0, 1.3]), 1.15, 50.0),
+            "c": IntervalRow(np.array([1.0]), 1.0, None)}  # fmt: skip
+    figure = intervals.plot_intervals({("MSE", "per pixel value"): dots}, layout.assign_colors(list(dots)))
     assert np.diff(figure.axes[0].get_xlim()) < 2
     assert any("goes on beyond it" in text for text in words(figure))
     assert {"1.05", "1.15", "1.00"} <= set(words(figure))
@@ -156,9 +156,9 @@ def test_a_wide_interval_is_cut_and_that_is_said():
 def test_images_of_several_sizes_stay_whole_pixels(tmp_path):
     small = patches(4)
     large = (255 - patches(2)).repeat(2, -1).repeat(2, -2)
-    blocks = [Block(as_rgb(small.reshape(2, 2, 3, 8, 8)), ("original", "a"), row_breaks=(1,)),
-              Block(as_rgb(large)[None], ("b",), ("0", "1"), ("0.25", "0.75"))]  # fmt: skip
-    figure = tiles.tiles(blocks, "a title", "a caption")
+    blocks = [TileTable(as_rgb(small.reshape(2, 2, 3, 8, 8)), ("original", "a"), row_breaks=(1,)),
+              TileTable(as_rgb(large)[None], ("b",), ("0", "1"), ("0.25", "0.75"))]  # fmt: skip
+    figure = tiles.plot_tile_tables(blocks, "a title", "a caption")
     picture = read(figure, tmp_path)
     assert not clashes(figure)
     for images, side in ((small, 8), (large[..., ::2, ::2], 16)):
@@ -168,7 +168,7 @@ def test_images_of_several_sizes_stay_whole_pixels(tmp_path):
 
 
 def test_numbers_get_a_ramp_and_names_get_contrast():
-    assert len(set(layout.colours(["ce", "se", "ce+se"]).values())) == 3
-    ramp = layout.colours(["512", "32", "64"])
+    assert len(set(layout.assign_colors(["ce", "se", "ce+se"]).values())) == 3
+    ramp = layout.assign_colors(["512", "32", "64"])
     bright = {name: sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for name, colour in ramp.items()}
     assert bright["32"] < bright["64"] < bright["512"]

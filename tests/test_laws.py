@@ -10,27 +10,27 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from vaelab.analysis.interpolation import PATHS, alphas, between
-from vaelab.core.rng import evaluation_noise, stream
-from vaelab.models.aggregate import log_aggregate, rate_parts, total_correlation
+from vaelab.analysis.interpolation import PATH_FUNCTIONS, alpha_values, interpolate_codes
+from vaelab.core.rng import evaluation_noise, generator
+from vaelab.models.aggregate import decompose_rate, log_aggregate_posterior, total_correlation
 from vaelab.models.densities import Normal, kl_normal
 from vaelab.models.likelihoods import (
     ContinuousBernoulli,
     CrossEntropy,
+    CrossEntropyPlusSquaredError,
     DiscretisedLogistic,
     Distortion,
     Gaussian,
     Laplace,
     Likelihood,
-    Params,
+    LikelihoodParams,
     SquaredError,
-    Sum,
 )
-from vaelab.models.networks import Conv, Mlp, Network, ReportA
+from vaelab.models.networks import Conv, Mlp, Network, ValidConv
 from vaelab.models.vae import VAE
-from vaelab.objectives.disentangling import BetaTC, Dip, Factor
-from vaelab.objectives.divergence import InfoMmd, mmd_to_prior
-from vaelab.objectives.elbo import Beta, Capacity
+from vaelab.objectives.disentangling import DIPVAE, BetaTCVAE, FactorVAE
+from vaelab.objectives.divergence import InfoVAE, mmd_to_prior
+from vaelab.objectives.elbo import BetaVAE, Capacity
 from vaelab.objectives.importance import ImportanceWeighted
 from vaelab.objectives.objective import Objective
 
@@ -42,14 +42,14 @@ NETWORKS = [
     Conv(),
     Conv(widths=(4, 6)),
     Conv(init="torch"),
-    ReportA(),
-    ReportA(4, 0),
+    ValidConv(),
+    ValidConv(4, 0),
 ]
 DISTORTIONS = [
     CrossEntropy(),
     SquaredError(),
-    Sum(),
-    Sum(0.5, 2.0),
+    CrossEntropyPlusSquaredError(),
+    CrossEntropyPlusSquaredError(0.5, 2.0),
     Gaussian(),
     Gaussian(0.2),
     Gaussian(0.2, "identity"),
@@ -63,18 +63,18 @@ DISTORTIONS = [
 ]
 LIKELIHOODS = [d for d in DISTORTIONS if isinstance(d, get_args(Likelihood))]
 OBJECTIVES = [
-    Beta(),
-    Beta(0.0),
-    Beta(4.0, warmup=0.5),
-    Beta(free_bits=0.3),
-    Beta(0.5, reduction="mean"),
-    Beta(k=3),
+    BetaVAE(),
+    BetaVAE(0.0),
+    BetaVAE(4.0, warmup=0.5),
+    BetaVAE(free_bits=0.3),
+    BetaVAE(0.5, reduction="mean"),
+    BetaVAE(k=3),
     Capacity(),
-    BetaTC(),
-    Factor(hidden=(8,)),
-    InfoMmd(),
-    Dip(),
-    Dip(of="means"),
+    BetaTCVAE(),
+    FactorVAE(hidden=(8,)),
+    InfoVAE(),
+    DIPVAE(),
+    DIPVAE(of="means"),
     ImportanceWeighted(),
     ImportanceWeighted(3, "dreg"),
 ]
@@ -92,7 +92,7 @@ def test_every_member_of_a_union_is_tested_here() -> None:
 
 
 def normal(*shape: int) -> Normal:
-    return Normal(*torch.randn(2, *shape, generator=stream("test"), dtype=torch.float64))
+    return Normal(*torch.randn(2, *shape, generator=generator("test"), dtype=torch.float64))
 
 
 def test_normal_agrees_with_torch() -> None:
@@ -104,17 +104,17 @@ def test_normal_agrees_with_torch() -> None:
 
 def test_closed_kl_is_the_monte_carlo_one() -> None:
     q, p = normal(3), Normal(torch.zeros(3).double(), torch.zeros(3).double())
-    z = q.sample(torch.randn(200_000, 3, generator=stream("mc"), dtype=torch.float64))
+    z = q.sample(torch.randn(200_000, 3, generator=generator("mc"), dtype=torch.float64))
     ratio = q.log_prob(z) - p.log_prob(z)
     assert abs(ratio.mean() - kl_normal(q, p)) < 5 * ratio.std() / math.sqrt(len(z))
 
 
-def params(distortion: Distortion, first: float, count: int = 1) -> Params:
+def params(distortion: Distortion, first: float, count: int = 1) -> LikelihoodParams:
     """The parameters of one pixel, `count` times: the first number as given, the others of the usual size."""
-    values = 0.4 * torch.arange(distortion.channels, dtype=torch.float64)
+    values = 0.4 * torch.arange(distortion.channels_per_value, dtype=torch.float64)
     values[0] = first
-    return Params(values.view(1, -1, 1, 1).expand(count, -1, 1, 1),
-                  torch.tensor(distortion.shared, dtype=torch.float64))  # fmt: skip
+    return LikelihoodParams(values.view(1, -1, 1, 1).expand(count, -1, 1, 1),
+                  torch.tensor(distortion.initial_global_params, dtype=torch.float64))  # fmt: skip
 
 
 GRIDS = {
@@ -138,7 +138,7 @@ def test_a_likelihood_integrates_to_one_and_samples_from_itself(likelihood: Like
     assert (density * weights).sum().item() == pytest.approx(1, abs=1e-5)
     expected = (density * weights * x.flatten()).sum()
     torch.testing.assert_close(expected, likelihood.mean(params(likelihood, first)).squeeze(), atol=1e-4, rtol=0)
-    noise = torch.randn(20_000, 1, 1, 1, generator=stream("sample"), dtype=torch.float64)
+    noise = torch.randn(20_000, 1, 1, 1, generator=generator("sample"), dtype=torch.float64)
     drawn = likelihood.sample(params(likelihood, first, len(noise)), noise)
     assert abs(drawn.mean() - expected) < 5 * drawn.std() / math.sqrt(len(drawn)) + 1e-6
     middle = drawn.median()  # half of the probability lies at most there
@@ -150,8 +150,8 @@ def test_extreme_parameters_give_finite_likelihoods_and_gradients() -> None:
     x = torch.tensor([0.0, 0.25, 1.0]).view(3, 1, 1, 1)
     for likelihood in LIKELIHOODS:
         for value in (-80.0, -1e-4, 0.0, 80.0):
-            pixels = torch.full((3, likelihood.channels, 1, 1), value, requires_grad=True)
-            log_prob = likelihood.log_prob(Params(pixels, torch.tensor(likelihood.shared)), x)
+            pixels = torch.full((3, likelihood.channels_per_value, 1, 1), value, requires_grad=True)
+            log_prob = likelihood.log_prob(LikelihoodParams(pixels, torch.tensor(likelihood.initial_global_params)), x)
             log_prob.sum().backward()
             assert log_prob.isfinite().all(), (likelihood, value)
             assert pixels.grad is not None
@@ -159,24 +159,24 @@ def test_extreme_parameters_give_finite_likelihoods_and_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    "distortion", [d for d in DISTORTIONS if d.channels == 1 and d != ContinuousBernoulli()], ids=str
+    "distortion", [d for d in DISTORTIONS if d.channels_per_value == 1 and d != ContinuousBernoulli()], ids=str
 )
 def test_a_distortion_is_smallest_at_the_image(distortion: Distortion, pixels: torch.Tensor) -> None:
     x = pixels.clamp(0.05, 0.95)
     inner = x if getattr(distortion, "link", "sigmoid") == "identity" else torch.logit(x)
-    shared = torch.tensor(distortion.shared, dtype=torch.float64)
-    best = distortion(Params(inner, shared), x)
+    shared = torch.tensor(distortion.initial_global_params, dtype=torch.float64)
+    best = distortion(LikelihoodParams(inner, shared), x)
     assert best.shape == (len(x),)
-    assert (distortion(Params(inner + 0.1, shared), x) > best).all()
-    torch.testing.assert_close(distortion.mean(Params(inner, shared)), x)
+    assert (distortion(LikelihoodParams(inner + 0.1, shared), x) > best).all()
+    torch.testing.assert_close(distortion.mean(LikelihoodParams(inner, shared)), x)
 
 
 def test_the_continuous_bernoulli_is_that_of_torch() -> None:
-    logits, x = 3 * torch.randn(2, 500, generator=stream("cb"), dtype=torch.float64)
+    logits, x = 3 * torch.randn(2, 500, generator=generator("cb"), dtype=torch.float64)
     theirs = torch.distributions.ContinuousBernoulli(logits=logits)
     x = x.sigmoid()
     ours = ContinuousBernoulli()
-    one = Params(logits.view(-1, 1, 1, 1), torch.empty(0))
+    one = LikelihoodParams(logits.view(-1, 1, 1, 1), torch.empty(0))
     torch.testing.assert_close(ours.log_prob(one, x.view(-1, 1, 1, 1)), theirs.log_prob(x), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.mean(one).flatten(), theirs.mean, rtol=1e-3, atol=1e-4)
 
@@ -184,10 +184,10 @@ def test_the_continuous_bernoulli_is_that_of_torch() -> None:
 def test_an_optimal_sigma_is_the_residual_of_the_batch_in_training_and_fixed_afterwards(pixels: torch.Tensor) -> None:
     torch.manual_seed(0)
     optimal = VAE(Mlp((10,)), Gaussian("optimal"), (1, 8, 8), 3).double()
-    noise = torch.randn(16, 3, generator=stream("noise"), dtype=torch.float64)
+    noise = torch.randn(16, 3, generator=generator("noise"), dtype=torch.float64)
     draw = optimal(pixels, noise)
     residual = (draw.params.pixels.sigmoid() - pixels).square().mean()
-    in_training = optimal.distort(draw.params, pixels).mean()
+    in_training = optimal.compute_distortion(draw.params, pixels).mean()
     torch.testing.assert_close(in_training, 32 * (residual.log() + 1 + math.log(2 * math.pi)))
     # of all sigmas this one is best, and the gradient is that of the formula with sigma put in
     assert all(Gaussian(s)(draw.params, pixels).mean() > in_training for s in (0.9 * residual.sqrt().item(), 0.5))
@@ -195,21 +195,23 @@ def test_an_optimal_sigma_is_the_residual_of_the_batch_in_training_and_fixed_aft
     theirs = torch.autograd.grad(32 * residual.log(), draw.params.pixels, retain_graph=True)[0]
     torch.testing.assert_close(ours, theirs)
     optimal.eval()
-    assert optimal.distort(draw.params, pixels).mean() == Gaussian("optimal")(draw.params, pixels).mean()
-    one, both = optimal.distort(draw.params, pixels)[:1], optimal.distort(
-        Params(draw.params.pixels[:1], draw.params.shared), pixels[:1])  # fmt: skip
+    assert optimal.compute_distortion(draw.params, pixels).mean() == Gaussian("optimal")(draw.params, pixels).mean()
+    one, both = optimal.compute_distortion(draw.params, pixels)[:1], optimal.compute_distortion(
+        LikelihoodParams(draw.params.pixels[:1], draw.params.global_params), pixels[:1])  # fmt: skip
     torch.testing.assert_close(one, both), "an image's likelihood does not depend on its neighbours"
 
 
 def test_squared_error_with_weight_w_is_the_gaussian_of_variance_half_w(pixels: torch.Tensor) -> None:
-    output = Params(torch.randn(pixels.shape, generator=stream("logits"), dtype=torch.float64), torch.empty(0))
+    output = LikelihoodParams(
+        torch.randn(pixels.shape, generator=generator("logits"), dtype=torch.float64), torch.empty(0)
+    )
     for weight in (0.5, 1.0, 1536.0):
         gaussian = SquaredError().as_likelihood(weight)
         assert gaussian == Gaussian(math.sqrt(weight / 2))
         difference = weight * gaussian(output, pixels) - SquaredError()(output, pixels)
         assert difference.std() < 1e-9 * weight, "the two differ by a constant alone"
     assert SquaredError().as_likelihood(0) is None
-    assert Sum().as_likelihood(1) is None
+    assert CrossEntropyPlusSquaredError().as_likelihood(1) is None
 
 
 SHAPES = [(1, 8, 8), (3, 9, 31), (1, 28, 28), (3, 32, 32), (3, 50, 33), (1, 8, 70)]
@@ -240,7 +242,7 @@ def test_large_pictures_fit_the_default_network() -> None:
 def test_the_network_of_report_a_has_its_shapes() -> None:
     from vaelab.models.summary import layers
 
-    rows = layers(VAE(ReportA(), SquaredError(), (3, 32, 32), 64))
+    rows = layers(VAE(ValidConv(), SquaredError(), (3, 32, 32), 64))
     shapes = [row.shape for row in rows if row.name != "ReLU"]
     assert shapes == [(16, 30, 30), (32, 28, 28), (25088,), (512,), (128,),
                       (512,), (25088,), (32, 28, 28), (16, 30, 30), (3, 32, 32)]  # fmt: skip
@@ -263,8 +265,8 @@ def small(objective: Objective, distortion: Distortion | None = None) -> VAE:
 
 def codes(objective: Objective, *name: object) -> torch.Tensor:
     """Noise for sixteen images."""
-    several = (objective.samples,) if objective.samples > 1 else ()
-    return torch.randn(*several, 16, 3, generator=stream("noise", *name))
+    several = (objective.num_samples,) if objective.num_samples > 1 else ()
+    return torch.randn(*several, 16, 3, generator=generator("noise", *name))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
@@ -285,17 +287,19 @@ def test_beta_weighs_as_its_fields_say(pixels: torch.Tensor) -> None:
     torch.manual_seed(0)
     model = VAE(Mlp((10,)), SquaredError(), (1, 8, 8), 3)
 
-    def terms(objective: Beta, progress: float) -> tuple[float, float, float]:
-        noise = torch.randn(16, 3, generator=stream("noise"))
+    def terms(objective: BetaVAE, progress: float) -> tuple[float, float, float]:
+        noise = torch.randn(16, 3, generator=generator("noise"))
         t = objective(model, pixels.float(), noise, torch.tensor(progress))
         return t.loss.item(), t.distortion.item(), t.rate.item()
 
-    loss, distortion, rate = terms(Beta(4.0), 0.0)
+    loss, distortion, rate = terms(BetaVAE(4.0), 0.0)
     assert loss == pytest.approx(distortion + 4 * rate)
-    assert terms(Beta(4.0, warmup=0.5), 0.25)[0] == pytest.approx(distortion + 2 * rate)
-    assert terms(Beta(4.0, warmup=0.5), 0.75)[0] == pytest.approx(loss)
-    assert terms(Beta(0.5, reduction="mean"), 1)[0] == pytest.approx(distortion + 0.5 * 64 * rate)
-    assert terms(Beta(free_bits=100), 1)[0] == pytest.approx(distortion + 3 * 100), "free bits are a floor a dimension"
+    assert terms(BetaVAE(4.0, warmup=0.5), 0.25)[0] == pytest.approx(distortion + 2 * rate)
+    assert terms(BetaVAE(4.0, warmup=0.5), 0.75)[0] == pytest.approx(loss)
+    assert terms(BetaVAE(0.5, reduction="mean"), 1)[0] == pytest.approx(distortion + 0.5 * 64 * rate)
+    assert terms(BetaVAE(free_bits=100), 1)[0] == pytest.approx(distortion + 3 * 100), (
+        "free bits are a floor a dimension"
+    )
 
 
 def loss_of(objective: Objective, pixels: torch.Tensor, progress: float = 1.0, *name: object) -> float:
@@ -304,7 +308,7 @@ def loss_of(objective: Objective, pixels: torch.Tensor, progress: float = 1.0, *
 
 
 def test_capacity_holds_the_rate_where_it_may_be(pixels: torch.Tensor) -> None:
-    plain = Beta()(small(Beta()), pixels.float(), codes(Beta()), torch.tensor(1.0))
+    plain = BetaVAE()(small(BetaVAE()), pixels.float(), codes(BetaVAE()), torch.tensor(1.0))
     distortion, rate = plain.distortion.item(), plain.rate.item()
     assert loss_of(Capacity(10, 8, 0.5), pixels, 0.25) == pytest.approx(distortion + 10 * abs(rate - 4), rel=1e-5)
     assert loss_of(Capacity(10, 8, 0.5), pixels, 0.9) == pytest.approx(distortion + 10 * abs(rate - 8), rel=1e-5)
@@ -312,40 +316,40 @@ def test_capacity_holds_the_rate_where_it_may_be(pixels: torch.Tensor) -> None:
 
 def correlated(count: int, spread: float = 0.1) -> tuple[Normal, torch.Tensor, float]:
     """Posteriors whose means correlate, codes from them, and the total correlation of the whole in nats."""
-    first, second = torch.randn(2, count, generator=stream("correlated"))
+    first, second = torch.randn(2, count, generator=generator("correlated"))
     mean = torch.stack([first, 0.9 * first + math.sqrt(1 - 0.81) * second], 1)
     q = Normal(mean, torch.full_like(mean, math.log(spread)))
     correlation = 0.9 / (1 + spread)
-    return q, q.sample(torch.randn(mean.shape, generator=stream("codes"))), -0.5 * math.log(1 - correlation**2)
+    return q, q.sample(torch.randn(mean.shape, generator=generator("codes"))), -0.5 * math.log(1 - correlation**2)
 
 
 def test_total_correlation_is_that_of_the_aggregate(pixels: torch.Tensor) -> None:
     q, z, exact = correlated(2000)
     assert total_correlation(q, z).mean().item() == pytest.approx(exact, abs=0.05)
     apart = Normal(torch.stack([q.mean[:, 0], q.mean[:, 1].roll(7)], 1), q.logvar)
-    assert total_correlation(apart, apart.sample(torch.randn(2000, 2, generator=stream("a")))).mean().item() < 0.1
-    assert loss_of(BetaTC(1.0), pixels) == pytest.approx(loss_of(Beta(), pixels), rel=1e-6)
+    assert total_correlation(apart, apart.sample(torch.randn(2000, 2, generator=generator("a")))).mean().item() < 0.1
+    assert loss_of(BetaTCVAE(1.0), pixels) == pytest.approx(loss_of(BetaVAE(), pixels), rel=1e-6)
 
 
 def test_the_rate_splits_into_information_and_distance_from_the_prior() -> None:
     """Posteriors whose aggregate is N(0, 1 + s^2) in each of two dimensions: both parts are known in closed form."""
     count, variance = 4000, 0.25
-    mean, noise = torch.randn(2, count, 2, generator=stream("aggregate"), dtype=torch.float64)
+    mean, noise = torch.randn(2, count, 2, generator=generator("aggregate"), dtype=torch.float64)
     q = Normal(mean, torch.full_like(mean, math.log(variance)))
     z = q.sample(noise)
-    parts = rate_parts(Normal(q.mean[:1000], q.logvar[:1000]), z[:1000], q)
+    parts = decompose_rate(Normal(q.mean[:1000], q.logvar[:1000]), z[:1000], q)
     whole = 1 + variance
     assert parts["mutual_information"].mean() == pytest.approx(math.log(whole / variance), abs=0.08)
     assert parts["marginal_kl"].mean() == pytest.approx(whole - 1 - math.log(whole), abs=0.08)
     kl = q.log_prob(z) - Normal(torch.zeros(2), torch.zeros(2)).log_prob(z)
     torch.testing.assert_close(parts["mutual_information"] + parts["marginal_kl"], kl[:1000])
     naive = torch.stack([Normal(mean, q.logvar).log_prob(point).logsumexp(0) for point in z[:20]]) - math.log(count)
-    torch.testing.assert_close(log_aggregate(q, z[:20]), naive)
+    torch.testing.assert_close(log_aggregate_posterior(q, z[:20]), naive)
 
 
 def test_a_critic_learns_the_total_correlation() -> None:
     _, z, exact = correlated(2000)
-    objective = Factor(hidden=(32, 32))
+    objective = FactorVAE(hidden=(32, 32))
     torch.manual_seed(0)
     model = VAE(Mlp((4,)), SquaredError(), (1, 8, 8), 2)
     model.critic = objective.critic(2)
@@ -363,14 +367,14 @@ def test_a_critic_learns_the_total_correlation() -> None:
         optimizer.zero_grad()
         terms.loss.backward()
         optimizer.step()
-    assert terms.parts["total_correlation"].item() == pytest.approx(exact, abs=0.12)
-    assert terms.parts["critic"].item() < math.log(2)
+    assert terms.extra_terms["total_correlation"].item() == pytest.approx(exact, abs=0.12)
+    assert terms.extra_terms["critic"].item() < math.log(2)
 
 
 def test_the_model_does_not_train_its_critic_nor_the_critic_the_model(pixels: torch.Tensor) -> None:
-    loud, quiet = Factor(gamma=50.0, hidden=(8,)), Factor(gamma=0.0, hidden=(8,))
+    loud, quiet = FactorVAE(gamma=50.0, hidden=(8,)), FactorVAE(gamma=0.0, hidden=(8,))
     gradients = {}
-    for objective in (loud, quiet, Beta()):
+    for objective in (loud, quiet, BetaVAE()):
         model = small(objective)
         objective(model, pixels.float(), codes(objective), torch.tensor(1.0)).loss.backward()
         gradients[objective] = {n: p.grad for n, p in model.named_parameters()}
@@ -378,12 +382,12 @@ def test_the_model_does_not_train_its_critic_nor_the_critic_the_model(pixels: to
         if name.startswith("critic."):
             torch.testing.assert_close(slope, gradients[quiet][name])
         else:
-            torch.testing.assert_close(gradients[quiet][name], gradients[Beta()][name])
-    assert any(not torch.equal(gradients[loud][n], g) for n, g in gradients[Beta()].items())
+            torch.testing.assert_close(gradients[quiet][name], gradients[BetaVAE()][name])
+    assert any(not torch.equal(gradients[loud][n], g) for n, g in gradients[BetaVAE()].items())
 
 
 def test_the_discrepancy_is_zero_at_the_prior_and_as_sampled_elsewhere() -> None:
-    normal = torch.randn(4, 3000, 5, generator=stream("mmd"), dtype=torch.float64)
+    normal = torch.randn(4, 3000, 5, generator=generator("mmd"), dtype=torch.float64)
     assert abs(mmd_to_prior(normal[0])) < 1e-3
     z = 0.5 * normal[1] + 0.3
 
@@ -396,13 +400,13 @@ def test_the_discrepancy_is_zero_at_the_prior_and_as_sampled_elsewhere() -> None
 
 
 def test_dip_penalises_covariance(pixels: torch.Tensor) -> None:
-    plain = Beta()(small(Beta()), pixels.float(), codes(Beta()), torch.tensor(1.0))
-    q = plain.draw.q
+    plain = BetaVAE()(small(BetaVAE()), pixels.float(), codes(BetaVAE()), torch.tensor(1.0))
+    q = plain.output.q
     means = torch.cov(q.mean.T, correction=0)
     for of, matrix in {"means": means, "codes": means + q.logvar.exp().mean(0).diag()}.items():
         excess = (matrix - torch.eye(3)).square()
         expected = 2 * (excess.sum() - excess.trace()) + 3 * excess.trace()
-        found = loss_of(Dip(2.0, 3.0, of), pixels) - plain.loss.item()  # type: ignore[arg-type]
+        found = loss_of(DIPVAE(2.0, 3.0, of), pixels) - plain.loss.item()  # type: ignore[arg-type]
         assert found == pytest.approx(expected.item(), rel=1e-3, abs=1e-4)
 
 
@@ -418,7 +422,7 @@ def test_with_he_weights_the_signal_keeps_its_size_at_any_depth(side: int) -> No
 
 
 def test_several_codes_of_an_image_average_the_loss_and_leave_the_bound(pixels: torch.Tensor) -> None:
-    several, one, now = Beta(k=3, kl_weight=2.0), Beta(kl_weight=2.0), torch.tensor(1.0)
+    several, one, now = BetaVAE(k=3, kl_weight=2.0), BetaVAE(kl_weight=2.0), torch.tensor(1.0)
     model = small(one, Gaussian(0.3))
     noise = codes(several, 0)
     losses = [one(model, pixels.float(), n, now).loss for n in noise]
@@ -431,7 +435,7 @@ def test_the_importance_weighted_bound_rises_with_its_samples(pixels: torch.Tens
 
     bounds = [bound(k) for k in (1, 5, 50)]
     assert bounds[0] > bounds[1] > bounds[2]
-    elbo = sum(loss_of(Beta(), pixels, 1.0, i) for i in range(100)) / 100
+    elbo = sum(loss_of(BetaVAE(), pixels, 1.0, i) for i in range(100)) / 100
     assert bounds[0] == pytest.approx(elbo, rel=0.02)
 
 
@@ -453,10 +457,10 @@ def test_the_doubly_reparametrised_gradient_is_the_same_on_average_and_quieter(p
     assert dreg.var(0).sum() < plain.var(0).sum()
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", PATH_FUNCTIONS)
 def test_paths_go_from_start_to_end(path: str) -> None:
-    start, end = torch.randn(2, 5, 6, generator=stream("path"), dtype=torch.float64)
-    way = between(start, end, alphas(11).double(), path)
+    start, end = torch.randn(2, 5, 6, generator=generator("path"), dtype=torch.float64)
+    way = interpolate_codes(start, end, alpha_values(11).double(), path)
     assert way.shape == (5, 11, 6)
     torch.testing.assert_close(way[:, 0], start)
     torch.testing.assert_close(way[:, -1], end)
@@ -464,11 +468,13 @@ def test_paths_go_from_start_to_end(path: str) -> None:
         torch.testing.assert_close(way[:, 2], 0.2 * end + 0.8 * start, rtol=1e-6, atol=1e-6)
     else:  # between codes of one length, equal steps on a circle
         unit = [c / c.norm(dim=-1, keepdim=True) for c in (start, end)]
-        arc = between(unit[0], unit[1], alphas(11).double(), path)
+        arc = interpolate_codes(unit[0], unit[1], alpha_values(11).double(), path)
         torch.testing.assert_close(arc.norm(dim=-1), torch.ones(5, 11).double(), rtol=1e-6, atol=1e-6)
         cosines = (arc[:, 1:] * arc[:, :-1]).sum(-1)
         torch.testing.assert_close(cosines, cosines[:, :1].expand(-1, 10), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(between(start, start, alphas(3).double(), path), start[:, None].expand(-1, 3, -1))
+    torch.testing.assert_close(
+        interpolate_codes(start, start, alpha_values(3).double(), path), start[:, None].expand(-1, 3, -1)
+    )
 
 
 def test_noise_is_a_function_of_the_image_alone() -> None:

@@ -11,12 +11,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vaelab.core.rng import stream
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Dataset
 from vaelab.models.likelihoods import Gaussian
 from vaelab.models.networks import Mlp
 from vaelab.models.vae import VAE
-from vaelab.objectives.elbo import Beta
+from vaelab.objectives.elbo import BetaVAE
 from vaelab.objectives.importance import ImportanceWeighted
 
 LATENT = 3
@@ -30,7 +30,7 @@ def x(digits: Dataset) -> torch.Tensor:
 def bound(model: VAE, x: torch.Tensor) -> torch.Tensor:
     """The ELBO, free of sampling error: the loss is quadratic in the noise, so 2 D points stand for the Gaussian."""
     points = math.sqrt(LATENT) * torch.cat([torch.eye(LATENT), -torch.eye(LATENT)]).double()
-    return -Beta()(model, x.repeat(len(points), 1, 1, 1), points.repeat_interleave(len(x), 0), torch.ones(())).loss
+    return -BetaVAE()(model, x.repeat(len(points), 1, 1, 1), points.repeat_interleave(len(x), 0), torch.ones(())).loss
 
 
 def train(x: torch.Tensor, iterations: int) -> VAE:
@@ -84,7 +84,7 @@ def test_the_bound_rises_to_the_evidence_with_its_samples(x: torch.Tensor) -> No
     evidence = own_evidence(model, x)
 
     def of(k: int) -> float:
-        noise = torch.randn(k, len(x), LATENT, generator=stream("samples", k), dtype=torch.float64)
+        noise = torch.randn(k, len(x), LATENT, generator=generator("samples", k), dtype=torch.float64)
         return -ImportanceWeighted(k)(model, x, noise, torch.ones(())).loss.item()
 
     bounds = [bound(model, x).item(), of(3), of(30), of(300)]

@@ -22,8 +22,8 @@ from vaelab.core import files
 from vaelab.core.errors import UserError
 from vaelab.datasets import cache as decode_cache
 from vaelab.datasets import loading
-from vaelab.datasets.decoding import read
-from vaelab.datasets.loading import describe, load
+from vaelab.datasets.decoding import read_images
+from vaelab.datasets.loading import describe_dataset, load_dataset
 from vaelab.datasets.sources import find, hub
 
 SRC = str(Path(loading.__file__).parents[2])
@@ -111,11 +111,11 @@ PICTURES = {
 def test_every_mode_decodes_to_its_pixels(kind, tmp_path):
     suffix, pixels, options, expected = PICTURES[kind]
     path = save(tmp_path / f"picture.{suffix}", pixels, **options)
-    images = load(path).splits["train"]
+    images = load_dataset(path).splits["train"]
     expected = expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1)
     assert images.shape == expected.shape  # grey modes give one channel, the others three
     assert np.abs(images.uint8()[0].astype(int) - expected).max() <= (1 if "alpha" in kind else 0)
-    assert (read([path], images.shape)[0] == images.uint8()[0]).all()
+    assert (read_images([path], images.shape)[0] == images.uint8()[0]).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -125,43 +125,43 @@ def test_exif_orientation_is_applied(orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "photo.png", GREY, exif=exif)
-    assert (load(path).splits["train"].uint8()[0, 0] == turned[orientation - 1]).all()
+    assert (load_dataset(path).splits["train"].uint8()[0, 0] == turned[orientation - 1]).all()
 
 
 def test_jpeg_is_read_as_pillow_reads_it(tmp_path):
     path = save(tmp_path / "photo.jpg", noise(16, 24, 3))
-    assert (load(path).splits["train"].uint8()[0] == np.asarray(Image.open(path)).transpose(2, 0, 1)).all()
+    assert (load_dataset(path).splits["train"].uint8()[0] == np.asarray(Image.open(path)).transpose(2, 0, 1)).all()
 
 
 def test_size_crops_to_the_centre_and_resizes(tmp_path):
     bands = np.zeros((16, 48), np.uint8)
     bands[:, 16:32] = 200  # the centre square; the rest must not leak in
     path = save(tmp_path / "wide.png", bands)
-    assert (load(path, size=16).splits["train"].uint8() == 200).all()
-    assert (load(path, size=8).splits["train"].uint8() == 200).all()
-    assert load(path, size=(8, 24)).splits["train"].shape == (1, 8, 24)
-    assert read([path, path], (3, 16, 16)).shape == (2, 3, 16, 16)
-    assert (read([path], (3, 16, 16)) == 200).all()
+    assert (load_dataset(path, size=16).splits["train"].uint8() == 200).all()
+    assert (load_dataset(path, size=8).splits["train"].uint8() == 200).all()
+    assert load_dataset(path, size=(8, 24)).splits["train"].shape == (1, 8, 24)
+    assert read_images([path, path], (3, 16, 16)).shape == (2, 3, 16, 16)
+    assert (read_images([path], (3, 16, 16)) == 200).all()
 
 
 def test_large_jpeg_in_part_looks_like_the_whole(tmp_path):
     smooth = np.add.outer(np.linspace(0, 120, 640), np.linspace(0, 130, 640)).astype(np.uint8)
     path = save(tmp_path / "large.jpg", smooth, quality=95)
     whole = Image.fromarray(smooth).resize((16, 16), Image.Resampling.BOX)
-    assert np.abs(load(path, size=16).splits["train"].uint8()[0, 0].astype(int) - np.asarray(whole)).max() <= 3
+    assert np.abs(load_dataset(path, size=16).splits["train"].uint8()[0, 0].astype(int) - np.asarray(whole)).max() <= 3
 
 
 def test_channels_override(tmp_path):
     folder(tmp_path / "grey", {"a": 3})
-    assert load(tmp_path / "grey", channels=3).splits["train"].shape == (3, 8, 8)
+    assert load_dataset(tmp_path / "grey", channels=3).splits["train"].shape == (3, 8, 8)
     path = save(tmp_path / "red.png", np.full((8, 8, 3), (255, 0, 0), np.uint8))
-    assert set(load(path, channels=1).splits["train"].uint8().ravel().tolist()) == {76}  # ITU-R 601
+    assert set(load_dataset(path, channels=1).splits["train"].uint8().ravel().tolist()) == {76}  # ITU-R 601
 
 
 def test_one_colour_picture_makes_all_colour(tmp_path):
     folder(tmp_path / "mixed", {"a": 3})
     save(tmp_path / "mixed/a/999.png", noise(8, 8, 3))
-    images = load(tmp_path / "mixed").splits["train"]
+    images = load_dataset(tmp_path / "mixed").splits["train"]
     assert images.shape == (3, 8, 8)
 
 
@@ -169,7 +169,7 @@ def test_large_pictures_neither_warn_nor_stop(tmp_path, monkeypatch):
     for name, side in (("small", 8), ("large", 12), ("bomb", 16)):
         save(tmp_path / "d" / f"{name}.png", noise(side, side))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above, and refuses above twice as much
-    dataset = load(tmp_path / "d", size=8)
+    dataset = load_dataset(tmp_path / "d", size=8)
     assert [file for file, _ in dataset.skipped] == ["bomb.png"]
     assert sum(map(len, dataset.splits.values())) == 2
 
@@ -178,17 +178,17 @@ def test_read_names_the_file_it_cannot_read(tmp_path):
     good = save(tmp_path / "good.png", GREY)
     (tmp_path / "bad.png").write_text("no picture")
     with pytest.raises(UserError, match=r"bad\.png cannot be read as a picture: not a picture"):
-        read([good, tmp_path / "bad.png"], (1, 8, 8))
+        read_images([good, tmp_path / "bad.png"], (1, 8, 8))
     with pytest.raises(UserError, match=r"gone\.png cannot be read as a picture: No such file"):
-        read([tmp_path / "gone.png"], (1, 8, 8))
-    assert read([], (1, 8, 8)).shape == (0, 1, 8, 8)
+        read_images([tmp_path / "gone.png"], (1, 8, 8))
+    assert read_images([], (1, 8, 8)).shape == (0, 1, 8, 8)
 
 
 # ---- splits ---------------------------------------------------------------------------------------------------------
 
 
 def test_digits():
-    dataset = load("digits", validation=0.1)
+    dataset = load_dataset("digits", validation=0.1)
     assert sizes(dataset) == {"train": 1294, "validation": 144, "test": 359}
     train = dataset.splits["train"]
     assert train.shape == (1, 8, 8)
@@ -199,16 +199,16 @@ def test_digits():
 
 def test_made_splits_are_disjoint_complete_stratified_and_always_the_same(tmp_path):
     folder(tmp_path / "d", {"a": 40, "b": 20, "c": 10})
-    splits = load(tmp_path / "d", validation=0.25).splits
+    splits = load_dataset(tmp_path / "d", validation=0.25).splits
     rows = [images.rows for images in splits.values()]
     assert sorted(np.concatenate(rows).tolist()) == list(range(70))
     counts = {split: np.bincount(images.label()).tolist() for split, images in splits.items()}
     assert {split: sum(n) for split, n in counts.items()} == {"train": 42, "validation": 14, "test": 14}
     for split, share in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
         assert np.abs(np.array(counts[split]) - share * np.array([40, 20, 10])).max() <= 1.5
-    again = load(tmp_path / "d", validation=0.25).splits
+    again = load_dataset(tmp_path / "d", validation=0.25).splits
     assert all((again[split].rows == images.rows).all() for split, images in splits.items())
-    assert (load(tmp_path / "d").splits["test"].rows == splits["test"].rows).all()  # whatever the validation
+    assert (load_dataset(tmp_path / "d").splits["test"].rows == splits["test"].rows).all()  # whatever the validation
     for images in splits.values():  # rows, labels, names and pixels stay together
         for i in (0, len(images) - 1):
             name = images.name(i)
@@ -220,22 +220,22 @@ def test_made_splits_are_disjoint_complete_stratified_and_always_the_same(tmp_pa
 def test_few_pictures(n, tmp_path):
     folder(tmp_path / "d", {"a": n})
     expected = {1: {"train": 1}, 2: {"train": 1, "test": 1}}.get(n, {"train": n - 2, "validation": 1, "test": 1})
-    assert sizes(load(tmp_path / "d", validation=0.01)) == expected
+    assert sizes(load_dataset(tmp_path / "d", validation=0.01)) == expected
 
 
 def test_categories_of_one_picture_stay_in_training(tmp_path):
     folder(tmp_path / "d", {"a": 10, "lonely": 1})
-    dataset = load(tmp_path / "d", validation=0.5)
+    dataset = load_dataset(tmp_path / "d", validation=0.5)
     assert 1 in dataset.splits["train"].label()
     assert "categories with one training picture only: lonely" in dataset.notes
     folder(tmp_path / "only", {"a": 1, "b": 1})
-    dataset = load(tmp_path / "only", validation=0.1)
+    dataset = load_dataset(tmp_path / "only", validation=0.1)
     assert sizes(dataset) == {"train": 1, "validation": 1}
     assert "no picture could be spared for a test split" in dataset.notes
 
 
 def test_selection_is_a_view(tmp_path):
-    images = load(folder(tmp_path / "d", {"a": 12})).splits["train"]
+    images = load_dataset(folder(tmp_path / "d", {"a": 12})).splits["train"]
     part = images.select(slice(2, 5)).select(np.array([2, 0]))
     assert part.pixels is images.pixels
     assert part.rows.tolist() == [images.rows[4], images.rows[2]]
@@ -250,7 +250,7 @@ def test_selection_is_a_view(tmp_path):
 
 def test_stored_splits_of_a_folder(tmp_path):
     folder(tmp_path / "d", {"train/cat": 3, "train/dog/deep/er": 2, "test/cat": 2, "val/dog": 1, "extra/x": 1})
-    dataset = load(tmp_path / "d", validation=0.1)
+    dataset = load_dataset(tmp_path / "d", validation=0.1)
     names = {split: [images.name(i) for i in range(len(images))] for split, images in dataset.splits.items()}
     assert names["train"] == [f"train/cat/00{i}.png" for i in range(3)] + [
         f"train/dog/deep/er/00{i}.png" for i in range(2)
@@ -260,22 +260,22 @@ def test_stored_splits_of_a_folder(tmp_path):
     assert {split: images.label().tolist() for split, images in dataset.splits.items()} == {
         "train": [0, 0, 0, 1, 1], "validation": [1], "test": [0, 0]}  # fmt: skip
     assert dataset.notes == ("1 pictures beside train are not used, such as extra/x/000.png",)
-    assert set(load(tmp_path / "d", validation=0).splits) == {"train", "test"}  # of which nothing is held out
+    assert set(load_dataset(tmp_path / "d", validation=0).splits) == {"train", "test"}  # of which nothing is held out
 
 
 def test_a_category_may_be_called_train(tmp_path):
     folder(tmp_path / "d", {"train": 3, "ship": 4})
-    assert load(tmp_path / "d").splits["train"].categories == ("ship", "train")
+    assert load_dataset(tmp_path / "d").splits["train"].categories == ("ship", "train")
 
 
 def test_test_without_train_is_refused(tmp_path):
     folder(tmp_path / "d", {"test/a": 3})
     with pytest.raises(UserError, match="has test but no pictures in train"):
-        load(tmp_path / "d")
+        load_dataset(tmp_path / "d")
 
 
 def test_flat_folder_has_no_labels(tmp_path):
-    images = load(folder(tmp_path / "d", {".": 5})).splits["train"]
+    images = load_dataset(folder(tmp_path / "d", {".": 5})).splits["train"]
     assert images.labels is None
     assert images.categories == ()
     assert images.label().tolist() == [-1] * 4
@@ -283,9 +283,9 @@ def test_flat_folder_has_no_labels(tmp_path):
 
 def test_loose_pictures_are_unlabelled(tmp_path):
     folder(tmp_path / "d", {"a": 5, ".": 1})
-    dataset = load(tmp_path / "d")
+    dataset = load_dataset(tmp_path / "d")
     assert dataset.splits["train"].labels.tolist() == [-1, 0, 0, 0, 0, 0]
-    assert describe(dataset)["splits"]["train"]["unlabelled"] == 1
+    assert describe_dataset(dataset)["splits"]["train"]["unlabelled"] == 1
 
 
 def test_links_in_a_ring_end(tmp_path):
@@ -294,7 +294,7 @@ def test_links_in_a_ring_end(tmp_path):
     (tmp_path / "d/a/self").symlink_to(tmp_path / "d/a/self")
     (tmp_path / "d/b").symlink_to(tmp_path / "d/a")  # no ring: the same pictures as another category
     (tmp_path / "d/a/gone.png").symlink_to(tmp_path / "nowhere.png")
-    dataset = load(tmp_path / "d")
+    dataset = load_dataset(tmp_path / "d")
     assert sum(map(len, dataset.splits.values())) == 8
     assert {file for file, _ in dataset.skipped} >= {"a/gone.png"}
 
@@ -310,7 +310,7 @@ def test_what_is_no_picture_is_left_aside_and_said(tmp_path):
     for hidden in (".DS_Store", "._000.png", ".thumbs/x.png"):
         (root / hidden).parent.mkdir(exist_ok=True)
         (root / hidden).write_bytes(b"hidden")
-    dataset = load(root)
+    dataset = load_dataset(root)
     assert dict(dataset.skipped) == {
         "a/text.png": "not a picture", "a/empty.jpg": "not a picture", "b/tiny.png": "too small: 1x1",
         "b/cut.png": dict(dataset.skipped)["b/cut.png"]}  # fmt: skip
@@ -325,34 +325,34 @@ def test_mixed_sizes_are_refused_by_name(tmp_path):
     folder(tmp_path / "d", {"a": 3})
     save(tmp_path / "d/a/wide.png", noise(9, 20))
     with pytest.raises(UserError, match=r"several sizes in .*: 8x8 \(3\), 20x9 \(1\), width x height\ngive --size"):
-        load(tmp_path / "d")
-    assert load(tmp_path / "d", size=8).splits["train"].shape == (1, 8, 8)
+        load_dataset(tmp_path / "d")
+    assert load_dataset(tmp_path / "d", size=8).splits["train"].shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize(("height", "width", "said"), [(300, 16, "16x300"), (4, 6, "6x4")])
 def test_sides_have_limits(height, width, said, tmp_path):
     path = save(tmp_path / "p.png", noise(height, width))
     with pytest.raises(UserError, match=rf"pictures of {said} in .*: sides must be between 8 and 256\ngive --size"):
-        load(path)
-    assert load(path, size=16).splits["train"].shape == (1, 16, 16)
+        load_dataset(path)
+    assert load_dataset(path, size=16).splits["train"].shape == (1, 16, 16)
 
 
 def test_folders_without_a_readable_picture(tmp_path):
     (tmp_path / "d").mkdir()
     with pytest.raises(UserError, match=r"no pictures in .*d \(it is empty\)"):
-        load(tmp_path / "d")
+        load_dataset(tmp_path / "d")
     (tmp_path / "d/readme.txt").write_text("words")
     with pytest.raises(UserError, match=r"no pictures in .*d \(it holds 1 other files: readme\.txt\)"):
-        load(tmp_path / "d")
+        load_dataset(tmp_path / "d")
     (tmp_path / "d/p.png").write_text("words")
     with pytest.raises(
         UserError, match=r"no training picture in .*d can be read \(1 skipped, the first p\.png: not a pict"
     ):
-        load(tmp_path / "d")
+        load_dataset(tmp_path / "d")
     whole = save(tmp_path / "whole.png", noise(8, 8)).read_bytes()
     (tmp_path / "d/p.png").write_bytes(whole[:60])  # a sound header, no pixels
     with pytest.raises(UserError, match="no training picture in"):
-        load(tmp_path / "d")
+        load_dataset(tmp_path / "d")
     assert entries(tmp_path / "cache") == []
 
 
@@ -367,7 +367,7 @@ def test_folders_without_a_readable_picture(tmp_path):
 )
 def test_options_are_checked(options, message):
     with pytest.raises(UserError, match=message):
-        load("digits", **options)
+        load_dataset("digits", **options)
 
 
 # ---- arrays ---------------------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_options_are_checked(options, message):
 )
 def test_array_layouts(array, shape, tmp_path):
     np.save(tmp_path / "x.npy", array)
-    dataset = load(tmp_path / "x.npy")
+    dataset = load_dataset(tmp_path / "x.npy")
     levels = array if array.dtype == np.uint8 else np.rint(array * 255.0).astype(np.uint8)
     expected = levels if levels.shape[1:] == shape else levels.reshape(10, 9, 11, -1).transpose(0, 3, 1, 2)
     assert dataset.splits["train"].shape == shape
@@ -416,18 +416,18 @@ def test_array_layouts(array, shape, tmp_path):
 def test_arrays_that_are_refused(array, message, tmp_path):
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
     with pytest.raises(UserError, match=message):
-        load(tmp_path / "x.npy")
+        load_dataset(tmp_path / "x.npy")
 
 
 def test_npz_with_labels_and_test(tmp_path):
     arrays = {"images": noise(6, 8, 8), "labels": np.array([7, 3, 7, 3, 7, -1]), "test_images": noise(2, 8, 8, seed=9)}
     np.savez(tmp_path / "x.npz", **arrays)
-    splits = load(tmp_path / "x.npz").splits
+    splits = load_dataset(tmp_path / "x.npz").splits
     assert splits["train"].categories == ("3", "7")
     assert splits["train"].label().tolist() == [1, 0, 1, 0, 1, -1]
     assert splits["test"].label().tolist() == [-1, -1]
     np.savez(tmp_path / "y.npz", images=noise(3, 8, 8), labels=np.array(["dog", "cat", "dog"]))
-    train = load(tmp_path / "y.npz").splits["train"]
+    train = load_dataset(tmp_path / "y.npz").splits["train"]
     assert (train.categories, train.labels.tolist()) == (("cat", "dog"), [1, 0, 1])
 
 
@@ -445,17 +445,17 @@ def test_npz_with_labels_and_test(tmp_path):
 def test_npz_that_is_refused(arrays, message, tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UserError, match=message):
-        load(tmp_path / "x.npz")
+        load_dataset(tmp_path / "x.npz")
 
 
 def test_files_that_are_not_what_they_are_called(tmp_path):
     for name in ("x.npz", "x.npy", "x.parquet"):
         (tmp_path / name).write_bytes(b"text")
         with pytest.raises(UserError, match="cannot be read"):
-            load(tmp_path / name)
+            load_dataset(tmp_path / name)
     (tmp_path / "x.doc").write_bytes(b"text")
     with pytest.raises(UserError, match=r"neither a folder nor a picture, \.parquet, \.npy or \.npz file"):
-        load(tmp_path / "x.doc")
+        load_dataset(tmp_path / "x.doc")
 
 
 # ---- parquet and the hub --------------------------------------------------------------------------------------------
@@ -485,37 +485,37 @@ def test_parquet_in_the_hubs_schema(tmp_path):
         table(train, "img", names, "webp", label=[1, 0, 1, 0, None, -1]), tmp_path / "train.parquet", row_group_size=2
     )
     parquet.write_table(table(test, "img", names, label=[0, 1]), tmp_path / "test.parquet")
-    dataset = load(tmp_path, validation=0.2)
+    dataset = load_dataset(tmp_path, validation=0.2)
     assert (dataset.splits["train"].pixels == train.transpose(0, 3, 1, 2)).all()
     assert (dataset.splits["test"].uint8() == test.transpose(0, 3, 1, 2)).all()
     assert dataset.splits["train"].labels.tolist() == [1, 0, 1, 0, -1, -1]
     assert dataset.splits["train"].categories == tuple(names)
-    assert describe(dataset)["splits"]["test"]["categories"] == {"plane": 1, "boat": 1, "never": 0}
+    assert describe_dataset(dataset)["splits"]["test"]["categories"] == {"plane": 1, "boat": 1, "never": 0}
     assert dataset.facts["formats"] == {"WEBP": 6, "PNG": 2}
 
 
 def test_parquet_without_names_and_with_holes(tmp_path):
     pictures = [noise(8, 8), b"damaged", None, noise(8, 8, seed=1)]
     parquet.write_table(table(pictures, "photo", label=[5, 5, 5, 3]), tmp_path / "train-00000-of-00001.parquet")
-    dataset = load(tmp_path)
+    dataset = load_dataset(tmp_path)
     assert dataset.splits["train"].categories == ("3", "5")
     assert dataset.splits["train"].labels.tolist() == [1, 0]
     assert dataset.skipped == (("train 1", "not a picture"), ("train 2", "empty"))
     parquet.write_table(pa.table({"image": [encoded(noise(8, 8))] * 2}), tmp_path / "plain.parquet")
-    assert load(tmp_path / "plain.parquet").splits["train"].labels is None
+    assert load_dataset(tmp_path / "plain.parquet").splits["train"].labels is None
     parquet.write_table(pa.table({"x": [1]}), tmp_path / "none.parquet")
     with pytest.raises(UserError, match=r"no column of images.*\(has: x\)"):
-        load(tmp_path / "none.parquet")
+        load_dataset(tmp_path / "none.parquet")
 
 
 def outcome(names, **environment):
     """What loading each name gives in a process of its own: its description, or the error's text."""
     code = """
 import json, sys
-from vaelab.datasets.loading import describe, load
+from vaelab.datasets.loading import describe_dataset, load_dataset
 for name in sys.argv[1:]:
     try:
-        print(json.dumps(describe(load(name))))
+        print(json.dumps(describe_dataset(load_dataset(name))))
     except ValueError as error:
         print(json.dumps(str(error)))
 """
@@ -568,7 +568,9 @@ def test_stored_splits_are_all_there_unless_validation_is_asked_otherwise(tmp_pa
         (tmp_path / "d" / split / "a").mkdir(parents=True)
         for i in range(4):
             Image.fromarray(noise(9, 9, seed=hash((split, i)) % 1000)).save(tmp_path / "d" / split / "a" / f"{i}.png")
-    counts = {v: {s: len(p) for s, p in load(tmp_path / "d", validation=v).splits.items()} for v in (None, 0.0, 0.5)}
+    counts = {
+        v: {s: len(p) for s, p in load_dataset(tmp_path / "d", validation=v).splits.items()} for v in (None, 0.0, 0.5)
+    }
     assert counts[None] == counts[0.5] == {"train": 4, "validation": 4, "test": 4}
     assert counts[0.0] == {"train": 4, "test": 4}
 
@@ -577,9 +579,9 @@ def test_names_are_paths_first_then_under_vaelab_data(tmp_path, monkeypatch):
     folder(tmp_path / "root/pets", {"cat": 5})
     monkeypatch.setenv("VAELAB_DATA", str(tmp_path / "root"))
     monkeypatch.chdir(tmp_path)
-    assert load("pets").location == str(tmp_path / "root/pets")
+    assert load_dataset("pets").location == str(tmp_path / "root/pets")
     folder(tmp_path / "pets", {"dog": 5})
-    assert load("pets").location == str(tmp_path / "pets")
+    assert load_dataset("pets").location == str(tmp_path / "pets")
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no/such", "pictures.npz", "a/b/c", "", "x" * 5000])
@@ -588,15 +590,15 @@ def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
     with pytest.raises(
         UserError, match=r"looked for: the path .*, \$VAELAB_DATA \(unset\)(.|\n)*give a folder of images"
     ):
-        load(name)
+        load_dataset(name)
 
 
 def test_a_near_name_is_suggested(tmp_path, monkeypatch):
     (tmp_path / "flowers").mkdir()
     monkeypatch.setenv("VAELAB_DATA", str(tmp_path))
-    assert 'did you mean "flowers"?' in str(hub.not_found("flower", "the hub"))
-    assert 'did you mean "digits"?' in str(hub.not_found("digit", "the hub"))
-    assert "did you mean" not in str(hub.not_found("zzz", "the hub"))
+    assert 'did you mean "flowers"?' in str(hub.source_not_found_error("flower", "the hub"))
+    assert 'did you mean "digits"?' in str(hub.source_not_found_error("digit", "the hub"))
+    assert "did you mean" not in str(hub.source_not_found_error("zzz", "the hub"))
 
 
 # ---- fingerprint and duplicates -------------------------------------------------------------------------------------
@@ -604,17 +606,17 @@ def test_a_near_name_is_suggested(tmp_path, monkeypatch):
 
 def test_fingerprint_is_of_content(tmp_path):
     root = folder(tmp_path / "d", {"a": 4, "b": 4})
-    prints = [load(root).fingerprint, load(root, validation=0.3).fingerprint]
-    prints.append(load(Path(shutil.copytree(root, tmp_path / "elsewhere"))).fingerprint)
+    prints = [load_dataset(root).fingerprint, load_dataset(root, validation=0.3).fingerprint]
+    prints.append(load_dataset(Path(shutil.copytree(root, tmp_path / "elsewhere"))).fingerprint)
     assert len(set(prints)) == 1
     pixels = np.asarray(Image.open(root / "a/000.png")).copy()
     pixels[3, 3] ^= 1
     save(root / "a/000.png", pixels)
-    prints.append(load(root).fingerprint)
+    prints.append(load_dataset(root).fingerprint)
     (tmp_path / "elsewhere/b").rename(tmp_path / "elsewhere/c")
-    prints.append(load(tmp_path / "elsewhere").fingerprint)
+    prints.append(load_dataset(tmp_path / "elsewhere").fingerprint)
     (tmp_path / "elsewhere/c/000.png").rename(tmp_path / "elsewhere/a/zzz.png")
-    prints.append(load(tmp_path / "elsewhere").fingerprint)
+    prints.append(load_dataset(tmp_path / "elsewhere").fingerprint)
     assert len(set(prints)) == 4
 
 
@@ -624,14 +626,14 @@ def test_the_form_of_a_source_does_not_matter(tmp_path):
         save(tmp_path / "d" / str(label) / f"{i}.png", pixels[i])
     np.savez(tmp_path / "x.npz", images=pixels, labels=labels)
     parquet.write_table(table(pixels, names=["0", "1"], label=labels), tmp_path / "x.parquet")
-    assert len({load(tmp_path / name).fingerprint for name in ("d", "x.npz", "x.parquet")}) == 1
+    assert len({load_dataset(tmp_path / name).fingerprint for name in ("d", "x.npz", "x.parquet")}) == 1
 
 
 def test_duplicates_across_splits_are_counted(tmp_path):
     root = folder(tmp_path / "d", {"train/a": 3, "test/a": 0, "test/b": 2})
     save(root / "test/a/copy.bmp", noise(8, 8, seed=1))  # the pixels of train/a/001.png in another format
-    dataset = load(root)
-    assert describe(dataset)["duplicates"] == {"count": 1, "examples": [["test/a/copy.bmp", "train/a/001.png"]]}
+    dataset = load_dataset(root)
+    assert describe_dataset(dataset)["duplicates"] == {"count": 1, "examples": [["test/a/copy.bmp", "train/a/001.png"]]}
     assert "1 of 3 test pictures stand in the training split too" in dataset.notes
     assert "categories with no training picture: b" in dataset.notes
 
@@ -639,8 +641,8 @@ def test_duplicates_across_splits_are_counted(tmp_path):
 def test_description_is_json(tmp_path):
     root = folder(tmp_path / "d", {"a": 5, "b": 5})
     (root / "a/bad.png").write_text("text")
-    dataset = load(root)
-    said = describe(dataset)
+    dataset = load_dataset(root)
+    said = describe_dataset(dataset)
     assert json.loads(json.dumps(said)) == said
     assert said["splits"]["train"] == {"n": 8, "origin": "the rest", "categories": {"a": 4, "b": 4}}
     assert said["splits"]["test"]["origin"] == "0.2 of train, stratified, by a fixed seed"
@@ -654,66 +656,66 @@ def test_description_is_json(tmp_path):
 
 
 def forbid_decoding(monkeypatch):
-    monkeypatch.setattr(decode_cache, "make", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decode_cache, "build_entry", lambda *_: pytest.fail("decoded again"))
 
 
 def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 5})
-    first = load(root)
+    first = load_dataset(root)
     forbid_decoding(monkeypatch)
-    second = load(root, validation=0.3)
+    second = load_dataset(root, validation=0.3)
     assert isinstance(second.splits["train"].pixels, np.memmap)
     assert not second.splits["train"].pixels.flags.writeable
     assert (second.fingerprint, second.skipped, second.notes) == (first.fingerprint, first.skipped, first.notes)
     root.rename(tmp_path / "renamed")
-    assert load(tmp_path / "renamed").fingerprint == first.fingerprint
+    assert load_dataset(tmp_path / "renamed").fingerprint == first.fingerprint
     assert [file.suffix for file in sorted(Path(first.facts["cache"]).iterdir())] == [".json", ".npy", ".npy", ".npy"]
 
 
 def test_pictures_are_read_ahead_where_memory_may_not_hold_them(tmp_path, cache, monkeypatch):
-    images = load(folder(tmp_path / "d", {"a": 9})).splits["train"]
+    images = load_dataset(folder(tmp_path / "d", {"a": 9})).splits["train"]
     before = images.uint8()
-    monkeypatch.setattr("vaelab.datasets.images.LARGE", 0)
-    images.expect(np.arange(len(images))[::-1])
-    images.expect(np.arange(0))
+    monkeypatch.setattr("vaelab.datasets.images.PREFETCH_BYTES", 0)
+    images.prefetch(np.arange(len(images))[::-1])
+    images.prefetch(np.arange(0))
     assert (images.uint8() == before).all()
 
 
 def test_each_setting_and_each_change_is_an_entry_of_its_own(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 5})
     for options in ({}, {"size": 16}, {"channels": 3}, {"size": (8, 16)}):
-        load(root, **options)
+        load_dataset(root, **options)
     assert len(entries(cache)) == 4
     os.utime(root / "a/000.png", ns=(1, 1))
-    load(root)
+    load_dataset(root)
     assert len(entries(cache)) == 5
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "meta", "empty"])
 def test_a_damaged_entry_is_built_again(harm, tmp_path, capsys):
     root = folder(tmp_path / "d", {"a": 5})
-    whole = load(root).splits["train"].uint8()
-    entry = Path(load(root).facts["cache"])
+    whole = load_dataset(root).splits["train"].uint8()
+    entry = Path(load_dataset(root).facts["cache"])
     if harm == "cut":
         os.truncate(entry / "train.npy", 200)
     elif harm == "gone":
         (entry / "train-names.npy").unlink()
     else:
         (entry / "meta.json").write_text("{" if harm == "meta" else "{}")
-    again = load(root)
+    again = load_dataset(root)
     assert (again.splits["train"].uint8() == whole).all()
     assert "is damaged" in capsys.readouterr().err
-    load(root)
+    load_dataset(root)
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("stage", ["_look", "_decode"])
+@pytest.mark.parametrize("stage", ["_read_headers", "_decode_chunk"])
 def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 9})
     (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # its header is whole
     (root / "a/007.png").write_text("not a picture")
-    monkeypatch.setattr(decode_cache, "PIECE", 2)
-    whole = load(root, size=8)
+    monkeypatch.setattr(decode_cache, "CHUNK", 2)
+    whole = load_dataset(root, size=8)
     shutil.rmtree(cache)
     work, worked = getattr(decode_cache, stage), []
 
@@ -725,10 +727,10 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
 
     monkeypatch.setattr(decode_cache, stage, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        load(root, size=8)
+        load_dataset(root, size=8)
     assert [Path(name).suffix for name in entries(cache)] == [".part"]
     monkeypatch.setattr(decode_cache, stage, lambda *given, **rest: worked.append(given[1]) or work(*given, **rest))
-    again = load(root, size=8)
+    again = load_dataset(root, size=8)
     assert worked == [0, 2, 4, 6, 8][: len(worked)], "each piece once"
     assert (again.fingerprint, sorted(again.skipped)) == (whole.fingerprint, sorted(whole.skipped))
     assert len(again.skipped) == 2
@@ -739,8 +741,8 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
 def test_a_build_killed_at_its_very_end_is_whole(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 9})
     (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # found out when it is decoded
-    monkeypatch.setattr(decode_cache, "PIECE", 2)
-    whole = load(root, size=8)
+    monkeypatch.setattr(decode_cache, "CHUNK", 2)
+    whole = load_dataset(root, size=8)
     shutil.rmtree(cache)
     remove = shutil.rmtree
 
@@ -753,8 +755,8 @@ def test_a_build_killed_at_its_very_end_is_whole(tmp_path, cache, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            load(root, size=8)
-    again = load(root, size=8)
+            load_dataset(root, size=8)
+    again = load_dataset(root, size=8)
     assert (again.splits["train"].pixels == whole.splits["train"].pixels).all()
     assert again.fingerprint == whole.fingerprint
 
@@ -762,34 +764,36 @@ def test_a_build_killed_at_its_very_end_is_whole(tmp_path, cache, monkeypatch):
 def test_many_processes_decode_as_one_does(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 12})
     (root / "a/003.png").write_text("not a picture")
-    alone = load(root, size=8)
+    alone = load_dataset(root, size=8)
     shutil.rmtree(cache)
-    monkeypatch.setattr(decode_cache, "PIECE", 4)
-    monkeypatch.setattr(decode_cache, "ALONE", 0)
-    monkeypatch.setattr(decode_cache, "processors", lambda: 2)
-    together = load(root, size=8)
+    monkeypatch.setattr(decode_cache, "CHUNK", 4)
+    monkeypatch.setattr(decode_cache, "SINGLE_PROCESS_SECONDS", 0)
+    monkeypatch.setattr(decode_cache, "num_processors", lambda: 2)
+    together = load_dataset(root, size=8)
     assert (together.fingerprint, together.skipped) == (alone.fingerprint, alone.skipped)
     assert (together.splits["train"].pixels == alone.splits["train"].pixels).all()
 
 
 def test_two_processes_at_once(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 100})
-    code = "import sys; from vaelab.datasets.loading import load; print(load(sys.argv[1]).fingerprint)"
+    code = "import sys; from vaelab.datasets.loading import load_dataset; print(load_dataset(sys.argv[1]).fingerprint)"
     call = [sys.executable, "-c", code, str(root)]
     variables = {**os.environ, "PYTHONPATH": SRC}
     both = [subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     results = [process.communicate() for process in both]
     assert results[0][0] == results[1][0]
     assert {said.decode().split(":")[0] for _, said in results} <= {"", f"another process is decoding {root}"}
-    assert results[0][0].strip() == load(root).fingerprint.encode()
+    assert results[0][0].strip() == load_dataset(root).fingerprint.encode()
     assert len(entries(cache)) == 1
 
 
 def test_a_build_that_comes_too_late_leaves_nothing(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 3})
-    load(root)
+    load_dataset(root)
     [entry] = cache.iterdir()
-    decode_cache.make(entry, find.find(str(root)), None, None)  # as one that looked before the other had ended
+    decode_cache.build_entry(
+        entry, find.find_source(str(root)), None, None
+    )  # as one that looked before the other had ended
     assert list(cache.iterdir()) == [entry]
 
 
@@ -800,18 +804,18 @@ def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode_cache, "_decode", full)
+        patch.setattr(decode_cache, "_decode_chunk", full)
         with pytest.raises(
             UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"
         ):
-            load(root)
+            load_dataset(root)
     assert entries(cache) == []
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
         with pytest.raises(UserError, match=r"need 640 bytes in the cache folder .*, 0 are free(.|\n)*VAELAB_CACHE"):
-            load(root)
+            load_dataset(root)
     assert entries(cache) == []
-    assert len(load(root).splits["train"]) == 4
+    assert len(load_dataset(root).splits["train"]) == 4
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
@@ -820,7 +824,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"the cache folder .*file/cache cannot be written: Not a directory\n.*VAELAB_CACHE"
     ):
-        load("digits")
+        load_dataset("digits")
 
 
 def test_where_the_cache_lies(tmp_path, monkeypatch):
@@ -836,7 +840,7 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
 
 def test_importing_costs_nothing():
     heavy = {"torch", "PIL", "datasets", "pyarrow", "sklearn", "huggingface_hub"}
-    code = f"import sys, vaelab.loading; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, vaelab.datasets.loading; print(sorted({heavy} & set(sys.modules)))"
     variables = {**os.environ, "PYTHONPATH": SRC}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,14 +8,20 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from vaelab.core.rng import stream
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Dataset
 from vaelab.evaluation import image_quality, metrics, statistics
 from vaelab.models.densities import Normal
-from vaelab.models.likelihoods import CrossEntropy, DiscretisedLogistic, Gaussian, SquaredError, Sum
+from vaelab.models.likelihoods import (
+    CrossEntropy,
+    CrossEntropyPlusSquaredError,
+    DiscretisedLogistic,
+    Gaussian,
+    SquaredError,
+)
 from vaelab.models.networks import Mlp
 from vaelab.models.vae import VAE
-from vaelab.objectives.elbo import Beta
+from vaelab.objectives.elbo import BetaVAE
 
 
 def model(distortion: object = CrossEntropy()) -> VAE:
@@ -24,7 +30,7 @@ def model(distortion: object = CrossEntropy()) -> VAE:
 
 
 def test_ssim_is_that_of_the_paper() -> None:
-    x, y = torch.rand(2, 3, 3, 24, 17, generator=stream("ssim"))
+    x, y = torch.rand(2, 3, 3, 24, 17, generator=generator("ssim"))
     _, theirs = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
     inside = theirs[..., 5:-5, 5:-5]  # they mirror the image at its border, where the paper's window does not fit
     torch.testing.assert_close(image_quality.ssim(x, y), inside.flatten(1).mean(1))
@@ -34,32 +40,32 @@ def test_ssim_is_that_of_the_paper() -> None:
 
 def test_the_same_images_give_the_same_numbers(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     images = digits.splits["test"]
-    first = metrics.evaluate(model(), Beta(), images)
-    assert first == metrics.evaluate(model(), Beta(), images)
+    first = metrics.compute_metrics(model(), BetaVAE(), images)
+    assert first == metrics.compute_metrics(model(), BetaVAE(), images)
     monkeypatch.setattr(metrics, "BATCH_VALUES", 64 * 37)  # 37 images at once
-    for name, metric in metrics.evaluate(model(), Beta(), images).items():
+    for name, metric in metrics.compute_metrics(model(), BetaVAE(), images).items():
         assert metric["value"] == pytest.approx(first[name]["value"], rel=1e-6)
     monkeypatch.undo()
-    part = metrics.evaluate(model(), Beta(), images.select(slice(0, 100)))
-    sums = statistics.Sums()
+    part = metrics.compute_metrics(model(), BetaVAE(), images.select(slice(0, 100)))
+    sums = statistics.RunningMoments()
     [batch] = metrics.batches(model(), images.select(slice(0, 100)))
     with torch.no_grad():
-        sums.add(metrics.bounds(model(), Beta(), model()(batch.x, batch.noise), batch.x))
+        sums.add(metrics.elbo_terms(model(), BetaVAE(), model()(batch.x, batch.noise), batch.x))
     for name, metric in sums.metrics().items():
         assert metric["value"] == pytest.approx(part[name]["value"], rel=1e-6)
 
 
 def test_the_bound_is_at_weight_one_whatever_was_trained(digits: Dataset) -> None:
     images = digits.splits["test"]
-    measured = {w: metrics.evaluate(model(SquaredError()), Beta(w), images) for w in (0.0, 0.5)}
+    measured = {w: metrics.compute_metrics(model(SquaredError()), BetaVAE(w), images) for w in (0.0, 0.5)}
     assert "negative_elbo" not in measured[0.0]
     values = {name: m["value"] for name, m in measured[0.5].items()}
     variance = 0.25
     expected = values["squared_error"] / (2 * variance) + 32 * math.log(2 * math.pi * variance) + values["kl"]
     assert values["negative_elbo"] == pytest.approx(expected, rel=1e-6)
     assert values["loss"] == pytest.approx(values["squared_error"] + 0.5 * values["kl"], rel=1e-6)
-    assert "negative_elbo" not in metrics.evaluate(model(Sum()), Beta(), images)
-    gaussian = metrics.evaluate(model(Gaussian(0.5)), Beta(3.0), images)
+    assert "negative_elbo" not in metrics.compute_metrics(model(CrossEntropyPlusSquaredError()), BetaVAE(), images)
+    gaussian = metrics.compute_metrics(model(Gaussian(0.5)), BetaVAE(3.0), images)
     assert gaussian["negative_elbo"]["value"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -67,28 +73,28 @@ def test_bits_are_those_of_the_levels(digits: Dataset) -> None:
     """For one latent code, bits are log2 of the probability of the stored levels, or bound it from above."""
     images = digits.splits["test"].select(slice(0, 20))
     discrete, dense = model(DiscretisedLogistic(2)), model(Gaussian(0.1))
-    values = metrics.evaluate(discrete, Beta(), images)
+    values = metrics.compute_metrics(discrete, BetaVAE(), images)
     expected = values["negative_elbo"]["value"] / (64 * math.log(2))
     assert values["bits_per_dim"]["value"] == pytest.approx(expected)
     [batch] = metrics.batches(dense, images)
     draw = dense(batch.x, batch.noise)
-    bits = metrics.bits_per_dim(dense, Beta(), draw, batch)["bits_per_dim"].double()
+    bits = metrics.bits_per_dim(dense, BetaVAE(), draw, batch)["bits_per_dim"].double()
     normal = torch.distributions.Normal(draw.params.pixels.sigmoid().double(), 0.1)
     level = (255 * batch.x).double()
     mass = normal.cdf((level + 1) / 256) - normal.cdf(level / 256)  # of the density in the cell of the level
-    kl = metrics.bounds(dense, Beta(), draw, batch.x)["kl"].double()
+    kl = metrics.elbo_terms(dense, BetaVAE(), draw, batch.x)["kl"].double()
     exact = (kl - mass.log().flatten(1).sum(1)) / (64 * math.log(2))
     assert (bits - exact).mean().item() == pytest.approx(0, abs=1e-2)  # the density is nearly level within a cell
     for silent in (
-        metrics.evaluate(model(), Beta(), images),
-        metrics.evaluate(model(SquaredError()), Beta(0.0), images),
+        metrics.compute_metrics(model(), BetaVAE(), images),
+        metrics.compute_metrics(model(SquaredError()), BetaVAE(0.0), images),
     ):
         assert "bits_per_dim" not in silent
 
 
 def test_standard_errors_are_those_of_a_mean() -> None:
-    values = torch.randn(50, generator=stream("errors"), dtype=torch.float64)
-    sums = statistics.Sums()
+    values = torch.randn(50, generator=generator("errors"), dtype=torch.float64)
+    sums = statistics.RunningMoments()
     sums.add({"a": values[:20]})
     sums.add({"a": values[20:]})
     assert sums.metrics()["a"]["value"] == pytest.approx(values.mean().item())
@@ -96,16 +102,18 @@ def test_standard_errors_are_those_of_a_mean() -> None:
 
 
 def test_active_units_are_those_that_vary() -> None:
-    means = torch.randn(500, 3, generator=stream("units")) * torch.tensor([1.0, 0.01, 0.5])
+    means = torch.randn(500, 3, generator=generator("units")) * torch.tensor([1.0, 0.01, 0.5])
     assert metrics.active_units(means) == 2
 
 
 def test_codes_that_share_nothing_have_no_total_correlation() -> None:
     """Means that are independent over dimensions, and the same ones of which two are equal."""
-    mean, noise = torch.randn(2, 3000, 2, generator=stream("correlation"))
+    mean, noise = torch.randn(2, 3000, 2, generator=generator("correlation"))
     for width in (-2.0, -12.0):  # also where posteriors are nearly points
-        apart = metrics.of_codes(Normal(mean, torch.full_like(mean, width)), noise)
-        twins = metrics.of_codes(Normal(mean[:, :1].expand(-1, 2), torch.full_like(mean, width)), noise)
+        apart = metrics.aggregate_posterior_metrics(Normal(mean, torch.full_like(mean, width)), noise)
+        twins = metrics.aggregate_posterior_metrics(
+            Normal(mean[:, :1].expand(-1, 2), torch.full_like(mean, width)), noise
+        )
         assert 0.5 < twins["total_correlation"]["value"] - apart["total_correlation"]["value"] < 10
         assert apart["mutual_information"]["value"] <= math.log(3000) + 1e-6
     assert "note" in apart["mutual_information"]
@@ -113,6 +121,6 @@ def test_codes_that_share_nothing_have_no_total_correlation() -> None:
 
 def test_cross_entropy_of_grey_pixels_is_marked(digits: Dataset) -> None:
     images = digits.splits["test"]
-    values = metrics.evaluate(model(), Beta(), images)
-    assert set(metrics.footnotes(CrossEntropy(), values, images)) == {"negative_elbo", "negative_elbo_of_mean"}
-    assert not metrics.footnotes(Gaussian(), values, images)
+    values = metrics.compute_metrics(model(), BetaVAE(), images)
+    assert set(metrics.metric_notes(CrossEntropy(), values, images)) == {"negative_elbo", "negative_elbo_of_mean"}
+    assert not metrics.metric_notes(Gaussian(), values, images)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from vaelab.analysis.projections import kmeans, panels, pca, tsne
+from vaelab.analysis.projections import compute_projection, kmeans, pca, tsne
 from vaelab.core.errors import UserError
 
 
@@ -68,7 +68,7 @@ def test_small_and_odd_inputs(count, kind):
     spread = np.random.default_rng(0).standard_normal((count, 7))
     points = {"spread": spread, "constant": np.full((count, 7), 0.1), "twins": np.repeat(spread, 2, 0),
               "one dimension": spread[:, :1]}[kind].astype(np.float32)  # fmt: skip
-    found = panels(points, 10)
+    found = compute_projection(points, 10)
     number = len(points)
     assert [part.shape for part in found] == [(number, 3), (3,), (number,), (number, 2)]
     assert all(np.isfinite(part).all() for part in found)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaelab.core.distributed import Ranks
+from vaelab.core.distributed import DistributedContext
 from vaelab.core.tensors import read_tensors
-from vaelab.runs.run import find
+from vaelab.runs.run import find_runs
 
 SETTINGS = ["train", "digits", "--network", "mlp:hidden=32", "--latent-dim", "4", "--batch-size", "97", "--seed", "3",
             "--clip", "50", "--flips", "--precision", "float32", "--threads", "1", "--no-figures"]  # fmt: skip
@@ -43,13 +43,13 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    [run] = find(out)
+    [run] = find_runs(out)
     return read_tensors(run.path / "weights.safetensors")[0]
 
 
 def test_shares_make_up_the_batch() -> None:
     for size in (1, 2, 3, 7):
-        shares = [Ranks(rank, size).share(5) for rank in range(size)]
+        shares = [DistributedContext(rank, size).share(5) for rank in range(size)]
         assert [i for share in shares for i in range(5)[share]] == list(range(5))
 
 
@@ -63,10 +63,10 @@ def test_two_processes_are_one_and_resume_after_a_kill(tmp_path: Path) -> None:
 
     for again, out in ((2, tmp_path / "killed"), (1, tmp_path / "alone")):
         process = start(2, *epochs, "--out", out)
-        while process.poll() is None and not any(len(run.history) >= 3 for run in find(out)):
+        while process.poll() is None and not any(len(run.history) >= 3 for run in find_runs(out)):
             time.sleep(0.05)
         kill(process)
-        assert not find(out)[0].finished, "it was killed too late"
+        assert not find_runs(out)[0].finished, "it was killed too late"
         assert "resumed" in train(again, *epochs, "--out", out)[0]
     for name, tensor in weights(tmp_path / "two").items():
         assert torch.equal(weights(tmp_path / "killed")[name], tensor), "the same bytes"
@@ -79,4 +79,4 @@ def test_losses_of_whole_batches_are_refused(setting: list[str], tmp_path: Path)
     _, said = process.communicate()
     assert process.returncode != 0
     assert "looks at a batch as a whole" in said
-    assert not find(tmp_path)
+    assert not find_runs(tmp_path)

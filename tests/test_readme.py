@@ -32,9 +32,9 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     for line in lines:
         words = shlex.split(line, comments=True)
         assert words[0] == "vaelab"
-        assert main.run(words[1:]) == 0, line
+        assert main.run_cli(words[1:]) == 0, line
     shown = {shlex.split(line)[1] for line in lines}
-    assert shown == set(main.VERBS), "one example a verb"
+    assert shown == set(main.COMMANDS), "one example a verb"
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

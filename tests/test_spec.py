@@ -8,28 +8,28 @@ from typing import Any
 
 import pytest
 
-from vaelab.core.codec import word
+from vaelab.core.codec import to_word
 from vaelab.core.errors import UserError
-from vaelab.models.likelihoods import CrossEntropy, Gaussian, SquaredError, Sum
+from vaelab.models.likelihoods import CrossEntropy, CrossEntropyPlusSquaredError, Gaussian, SquaredError
 from vaelab.models.networks import Conv, Mlp
-from vaelab.objectives.elbo import Beta
-from vaelab.runs.presets import PRESETS, preset
-from vaelab.runs.spec import Spec, change, check, decode, encode, key
+from vaelab.objectives.elbo import BetaVAE
+from vaelab.runs.presets import PRESETS, get_preset
+from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_to_dict, updated
 
 SPECS = [
     *PRESETS.values(),
     Spec(size=64, clip=1.0, minutes=2.5, flips=True, keep="best", ema=0.99, schedule="cosine"),
-    Spec(network=Mlp(hidden=()), loss=Gaussian(0.1, "identity"), objective=Beta(0.5, 0.1, 0.2, "mean")),
+    Spec(network=Mlp(hidden=()), loss=Gaussian(0.1, "identity"), objective=BetaVAE(0.5, 0.1, 0.2, "mean")),
 ]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_json_and_words_bring_back_the_same_spec(spec: Spec) -> None:
-    table = json.loads(json.dumps(encode(spec)))
-    assert decode(table) == spec
-    check(spec)
-    words = {name: word(getattr(spec, name)) for name in ("network", "loss", "objective")}
-    assert change(Spec(), table | words) == spec
+    table = json.loads(json.dumps(spec_to_dict(spec)))
+    assert spec_from_dict(table) == spec
+    check_spec(spec)
+    words = {name: to_word(getattr(spec, name)) for name in ("network", "loss", "objective")}
+    assert updated(Spec(), table | words) == spec
 
 
 @pytest.mark.parametrize(
@@ -37,20 +37,20 @@ def test_json_and_words_bring_back_the_same_spec(spec: Spec) -> None:
     [
         ({"loss": "ce"}, Spec(loss=CrossEntropy())),
         ({"loss": "squared-error"}, Spec(loss=SquaredError())),
-        ({"loss": "ce+se:squared_error=0.5"}, Spec(loss=Sum(1.0, 0.5))),
+        ({"loss": "ce+se:squared_error=0.5"}, Spec(loss=CrossEntropyPlusSquaredError(1.0, 0.5))),
         ({"loss": {"name": "gaussian", "sigma": 0.3}}, Spec(loss=Gaussian(0.3))),
         ({"loss": "gaussian:sigma=none"}, Spec()),
         ({"network": "mlp:hidden=400,200"}, Spec(network=Mlp((400, 200)))),
         ({"network": "mlp:hidden="}, Spec(network=Mlp(()))),
-        ({"network": "conv", "kl_weight": "0.5"}, Spec(network=Conv(), objective=Beta(0.5))),
-        ({"objective": "beta:kl-weight=2,warmup=0.1", "latent-dim": 8}, Spec(objective=Beta(2, 0.1), latent_dim=8)),
-        ({"kl-weight": 0.5, "objective": "beta:warmup=0.1"}, Spec(objective=Beta(0.5, 0.1))),
-        ({"objective.free_bits": 0.25, "flips": "yes"}, Spec(objective=Beta(free_bits=0.25), flips=True)),
+        ({"network": "conv", "kl_weight": "0.5"}, Spec(network=Conv(), objective=BetaVAE(0.5))),
+        ({"objective": "beta:kl-weight=2,warmup=0.1", "latent-dim": 8}, Spec(objective=BetaVAE(2, 0.1), latent_dim=8)),
+        ({"kl-weight": 0.5, "objective": "beta:warmup=0.1"}, Spec(objective=BetaVAE(0.5, 0.1))),
+        ({"objective.free_bits": 0.25, "flips": "yes"}, Spec(objective=BetaVAE(free_bits=0.25), flips=True)),
     ],
     ids=str,
 )
 def test_words_are_read(changes: dict[str, Any], expected: Spec) -> None:
-    assert change(Spec(), changes) == expected
+    assert updated(Spec(), changes) == expected
 
 
 @pytest.mark.parametrize(
@@ -80,29 +80,29 @@ def test_words_are_read(changes: dict[str, Any], expected: Spec) -> None:
 )
 def test_what_cannot_be_meant_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as error:
-        check(change(Spec(), changes))
+        check_spec(updated(Spec(), changes))
     assert said in str(error.value)
 
 
 def test_presets_are_values() -> None:
-    assert preset("report-b", "mnist").epochs == 10
-    assert preset("report-b", "some/where/cifar10").epochs == 20
-    assert preset("report-a", "faces").objective.kl_weight == 0.5
+    assert get_preset("report-b", "mnist").epochs == 10
+    assert get_preset("report-b", "some/where/cifar10").epochs == 20
+    assert get_preset("report-a", "faces").objective.kl_weight == 0.5
     with pytest.raises(UserError, match='did you mean "textbook"'):
-        preset("textbok", "mnist")
+        get_preset("textbok", "mnist")
 
 
 def test_a_key_follows_what_shapes_numbers_and_nothing_else() -> None:
     spec = Spec(data="here")
-    assert key(spec, "f", "float32") == key(replace(spec, data="moved"), "f", "float32")
-    assert key(decode(encode(spec)), "f", "float32") == key(spec, "f", "float32")
-    assert key(replace(spec, objective=Beta(4)), "f", "float32") == key(
-        replace(spec, objective=Beta(4.0)), "f", "float32"
+    assert run_key(spec, "f", "float32") == run_key(replace(spec, data="moved"), "f", "float32")
+    assert run_key(spec_from_dict(spec_to_dict(spec)), "f", "float32") == run_key(spec, "f", "float32")
+    assert run_key(replace(spec, objective=BetaVAE(4)), "f", "float32") == run_key(
+        replace(spec, objective=BetaVAE(4.0)), "f", "float32"
     )
     others = [(replace(spec, seed=1), "f", "float32"), (spec, "g", "float32"), (spec, "f", "bfloat16")]
-    assert len({key(*o) for o in [*others, (spec, "f", "float32")]}) == 4
+    assert len({run_key(*o) for o in [*others, (spec, "f", "float32")]}) == 4
 
 
 def test_keys_of_stored_runs_stay_what_they_are() -> None:
     """A change here orphans every run that users have: give a new field its `legacy` value instead."""
-    assert key(Spec(network=Conv(init="torch")), "fingerprint", "float32") == "0c7631e740f2ade0"
+    assert run_key(Spec(network=Conv(init="torch")), "fingerprint", "float32") == "0c7631e740f2ade0"

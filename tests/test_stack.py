@@ -14,14 +14,14 @@ from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset
 from vaelab.models.likelihoods import CrossEntropy
 from vaelab.models.networks import Conv, Mlp
-from vaelab.objectives.disentangling import Factor
-from vaelab.objectives.elbo import Beta
+from vaelab.objectives.disentangling import FactorVAE
+from vaelab.objectives.elbo import BetaVAE
 from vaelab.objectives.importance import ImportanceWeighted
 from vaelab.objectives.objective import Objective
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
 from vaelab.training.fit import fit
-from vaelab.training.plan import likeness
+from vaelab.training.plan import program_key
 from vaelab.training.steps import choose
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
@@ -29,7 +29,7 @@ AT = {"device": "cpu", "precision": "float32", "threads": 1}
 DIFFERENT = [
     SMALL,
     replace(SMALL, lr=1e-2, seed=1, schedule="cosine", lr_warmup=0.2),
-    replace(SMALL, objective=Beta(kl_weight=0.1, warmup=0.5), seed=2, keep="best"),
+    replace(SMALL, objective=BetaVAE(kl_weight=0.1, warmup=0.5), seed=2, keep="best"),
 ]
 
 
@@ -51,7 +51,7 @@ def check_alike(specs: list[Spec], digits: Dataset, folder: Path) -> None:
 
 @pytest.mark.parametrize("objective", get_args(Objective))
 def test_every_objective_stacks(objective: type, digits: Dataset, tmp_path: Path) -> None:
-    spec = replace(SMALL, objective=objective(**({"hidden": (8,)} if objective is Factor else {})))
+    spec = replace(SMALL, objective=objective(**({"hidden": (8,)} if objective is FactorVAE else {})))
     check_alike([spec, replace(spec, lr=1e-3, seed=1)], digits, tmp_path)
 
 
@@ -63,17 +63,17 @@ def test_runs_keep_their_own_numbers(shared: dict[str, object], digits: Dataset,
 
 
 def test_only_programs_that_agree_are_stacked() -> None:
-    assert len({likeness(spec) for spec in DIFFERENT}) == 1
-    others = {"latent_dim": 4, "epochs": 3, "batch_size": 100, "clip": 1.0, "ema": 0.9, "objective": Beta(k=2)}
+    assert len({program_key(spec) for spec in DIFFERENT}) == 1
+    others = {"latent_dim": 4, "epochs": 3, "batch_size": 100, "clip": 1.0, "ema": 0.9, "objective": BetaVAE(k=2)}
     for name, value in others.items():
-        assert likeness(replace(SMALL, **{name: value})) != likeness(SMALL)  # type: ignore[arg-type]
-    assert likeness(replace(SMALL, objective=ImportanceWeighted(gradient="dreg"))) is None
-    assert likeness(replace(SMALL, minutes=1.0)) is None
+        assert program_key(replace(SMALL, **{name: value})) != program_key(SMALL)  # type: ignore[arg-type]
+    assert program_key(replace(SMALL, objective=ImportanceWeighted(gradient="dreg"))) is None
+    assert program_key(replace(SMALL, minutes=1.0)) is None
 
 
 def test_a_stack_resumes_where_it_was_stopped(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(DIFFERENT, digits, tmp_path / "whole", stacked=True, **AT)
-    step, taken = choose.take_steps, []
+    step, taken = choose.train_steps, []
 
     def interrupted(*given: object) -> object:
         taken.append(1)
@@ -81,10 +81,10 @@ def test_a_stack_resumes_where_it_was_stopped(digits: Dataset, tmp_path: Path, m
             raise KeyboardInterrupt
         return step(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(choose, "take_steps", interrupted)
+    monkeypatch.setattr(choose, "train_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(DIFFERENT, digits, tmp_path / "stopped", stacked=True, **AT)
-    monkeypatch.setattr(choose, "take_steps", step)
+    monkeypatch.setattr(choose, "train_steps", step)
     again = fit(DIFFERENT, digits, tmp_path / "stopped", stacked=True, **AT)
     assert {run.outcome for run in again} == {"resumed"}
     for one, other in zip(whole, again, strict=True):

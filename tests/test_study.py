@@ -18,8 +18,8 @@ import pytest
 import vaelab
 from vaelab.cli import main
 from vaelab.core.errors import UserError
-from vaelab.core.jobs import carry_out
-from vaelab.studies.parsing import overridden, parse, read, shipped
+from vaelab.core.jobs import run_jobs
+from vaelab.studies.parsing import parse_study, read_study, shipped_studies, with_overrides
 
 SOURCES = {"faces": {f"A{i}" for i in range(9)}, "mnist": {"B0", "B1", "B2", "B3", "B4", "B6"},
            "cifar10": {"B0", "B1", "B2", "B3", "B5", "B6"}, "digits": {"B0", "B1", "B2", "B3", "B4", "B6"}}  # fmt: skip
@@ -69,31 +69,31 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_shipped_studies_cover_every_row_of_the_reports() -> None:
-    assert set(shipped()) > set(SOURCES)
-    for name in shipped():
-        study, rows = read(name), SOURCES.get(name, set())
+    assert set(shipped_studies()) > set(SOURCES)
+    for name in shipped_studies():
+        study, rows = read_study(name), SOURCES.get(name, set())
         assert {row for e in study.experiments for row in e.rows} == rows == set(study.rows)
-        assert all(c.sentence and c.source and c.expected for e in study.experiments for c in e.claims)
+        assert all(c.sentence and c.source and c.expectation_text for e in study.experiments for c in e.claims)
 
 
 def test_a_study_is_a_grid_of_specs() -> None:
-    study = parse(SMALL, "small")
+    study = parse_study(SMALL, "small")
     assert len(study.trials) == 2 * (2 * 2 + 1)
     assert len({trial.spec for trial in study.trials}) == 8, "the codes of experiment codes are those of size, 4"
     assert {trial.spec.objective.kl_weight for trial in study.trials} == {0, 1}
     assert [trial.spec.seed for trial in study.trials] == [1] * 5 + [2] * 5, "the first seed comes first"
-    grid = parse(SMALL.replace("[2, 4] }", '[2, 4], lr = [0.1, 0.2, 0.3] }').replace('measure = "loss"\n',
+    grid = parse_study(SMALL.replace("[2, 4] }", '[2, 4], lr = [0.1, 0.2, 0.3] }').replace('measure = "loss"\n',
                  'measure = "loss"\nwhere = { lr = 0.1 }\n'), "grid").experiments[0]  # fmt: skip
     assert [s.name for s in grid.settings][:2] == ["2, 0.1", "2, 0.2"]
     assert [s.name for s in grid.claims[0].settings(grid)] == ["2, 0.1", "4, 0.1"]
 
 
 def test_what_is_overridden_is_part_of_its_text() -> None:
-    study = overridden(parse(SMALL, "small"), None, 3, 1)
-    again = parse(study.text, "small")
+    study = with_overrides(parse_study(SMALL, "small"), None, 3, 1)
+    again = parse_study(study.text, "small")
     assert again.trials == study.trials
     assert {t.spec.epochs for t in study.trials} == {1}
-    assert overridden(again, None, 5, None).seeds == (1, 2, 3, 4, 5)
+    assert with_overrides(again, None, 5, None).seeds == (1, 2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_a_wrong_file_is_refused_with_what_was_meant(
 ) -> None:
     assert old in SMALL
     small.write_text(SMALL.replace(old, new, 1))
-    assert main.run(["study", str(small), "--dry-run"]) == 2
+    assert main.run_cli(["study", str(small), "--dry-run"]) == 2
     message = capsys.readouterr().err
     assert said in message
     assert len(message.splitlines()) <= 3
 
 
 def test_which_studies_there_are(capsys: pytest.CaptureFixture) -> None:
-    assert main.run(["study", "--list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(shipped())
-    assert main.run(["study", "mnits"]) == 2
+    assert main.run_cli(["study", "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(shipped_studies())
+    assert main.run_cli(["study", "mnits"]) == 2
     assert 'did you mean "mnist"' in capsys.readouterr().err
-    assert main.run(["study"]) == 2
-    assert main.run(["study", "digits", "--workers", "0"]) == 2
+    assert main.run_cli(["study"]) == 2
+    assert main.run_cli(["study", "digits", "--workers", "0"]) == 2
     with pytest.raises(UserError, match=r"nowhere\.toml"):
         vaelab.study("nowhere.toml")
 
@@ -261,7 +261,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     small.write_text(SMALL.replace("vary = { latent_dim = [2, 4] }", "vary = { lr = [0.001, 1e30] }"))
-    assert main.run(["study", str(small), "--workers", "1", "--seeds", "1", "--out", str(tmp_path)]) == 3
+    assert main.run_cli(["study", str(small), "--workers", "1", "--seeds", "1", "--out", str(tmp_path)]) == 3
     said = capsys.readouterr().out
     assert "failed: run" in said
     assert "became NaN" in said or "became infinite" in said
@@ -270,7 +270,7 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(
 
 
 def test_a_dry_run_trains_nothing(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main.run(["study", str(small), "--workers", "1", "--dry-run", "--json", "--out", str(tmp_path)]) == 0
+    assert main.run_cli(["study", str(small), "--workers", "1", "--dry-run", "--json", "--out", str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["runs"], told["existing"], told["missing"]) == (8, 0, 8)
     assert told["seconds"] > 0
@@ -282,4 +282,4 @@ def test_workers_follow_their_master_into_another_folder(tmp_path: Path, monkeyp
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        assert [result.value for result in carry_out([Path.cwd, Path.cwd], 2)] == [tmp_path / name] * 2
+        assert [result.value for result in run_jobs([Path.cwd, Path.cwd], 2)] == [tmp_path / name] * 2

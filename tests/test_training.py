@@ -18,24 +18,24 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab.core.devices import processors
+from vaelab.core.devices import num_processors
 from vaelab.core.errors import UserError
-from vaelab.core.rng import stream
+from vaelab.core.rng import generator
 from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset
-from vaelab.datasets.loading import load
+from vaelab.datasets.loading import load_dataset
 from vaelab.models.likelihoods import CrossEntropy
 from vaelab.models.networks import Mlp
 from vaelab.models.vae import VAE
-from vaelab.runs.presets import preset
-from vaelab.runs.run import Run, alone
-from vaelab.runs.spec import Spec, build, change, encode
+from vaelab.runs.presets import get_preset
+from vaelab.runs.run import Run, lock_run
+from vaelab.runs.spec import Spec, build_model, spec_to_dict, updated
 from vaelab.training import fit as fit_module
 from vaelab.training import job, loop, plan
 from vaelab.training.fit import fit
-from vaelab.training.optimizer import Adam, rate_factor
+from vaelab.training.optimizer import Adam, lr_multiplier
 from vaelab.training.plan import choose_plan
-from vaelab.training.state import State, average
+from vaelab.training.state import TrainingState, update_ema
 from vaelab.training.steps import choose
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
@@ -57,14 +57,14 @@ def test_the_loop_is_the_textbook_one(digits: Dataset, tmp_path: Path) -> None:
     """The weights of `fit` are those of a plain loop with torch.optim.Adam and the loss written out."""
     run = train(SMALL, digits, tmp_path)
     x = torch.from_numpy(digits.splits["train"].uint8()).float() / 255
-    model = build(SMALL, (1, 8, 8), SMALL.seed)
+    model = build_model(SMALL, (1, 8, 8), SMALL.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=SMALL.lr)
     step = 0
     for epoch in range(SMALL.epochs):
-        order = torch.randperm(len(x), generator=stream(0, "order", epoch))
+        order = torch.randperm(len(x), generator=generator(0, "order", epoch))
         for part in order.split(SMALL.batch_size):
             mean, logvar = model.encoder(x[part]).chunk(2, 1)
-            noise = torch.randn(len(part), 3, generator=stream(0, "noise", step))
+            noise = torch.randn(len(part), 3, generator=generator(0, "noise", step))
             y = model.decoder(mean + (logvar / 2).exp() * noise).sigmoid()
             loss = torch.nn.functional.binary_cross_entropy(y, x[part], reduction="sum")
             loss = (loss - 0.5 * (1 + logvar - mean**2 - logvar.exp()).sum()) / len(part)
@@ -93,10 +93,10 @@ VARIANTS = {
 def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     changes: dict[str, object], precision: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = change(SMALL, changes)
-    digits = load("digits", **spec.loaded)
+    spec = updated(SMALL, changes)
+    digits = load_dataset("digits", **spec.data_settings)
     whole = train(spec, digits, tmp_path / "whole", precision=precision)
-    step = choose.take_step
+    step = choose.train_step
     for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
 
         def interrupted(work, state, *rest, stop=stop):
@@ -104,10 +104,10 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
                 os.kill(os.getpid(), signal.SIGINT)
             return step(work, state, *rest)
 
-        monkeypatch.setattr(choose, "take_step", interrupted)
-        with pytest.raises(loop.Stopped):
+        monkeypatch.setattr(choose, "train_step", interrupted)
+        with pytest.raises(loop.TrainingInterrupted):
             train(spec, digits, tmp_path / "parts", precision=precision)
-    monkeypatch.setattr(choose, "take_step", step)
+    monkeypatch.setattr(choose, "train_step", step)
     resumed = train(spec, digits, tmp_path / "parts", precision=precision)
     assert (resumed.outcome, resumed.from_epoch) == ("resumed", 1)
     assert weights(resumed) == weights(whole)
@@ -117,7 +117,7 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
 
 
 def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, threads = choose.take_step, []
+    step, threads = choose.train_step, []
 
     def watched(*given):
         threads.append(torch.get_num_threads())
@@ -125,8 +125,8 @@ def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, mon
             os.kill(os.getpid(), signal.SIGINT)
         return step(*given)
 
-    monkeypatch.setattr(choose, "take_step", watched)
-    with pytest.raises(loop.Stopped):
+    monkeypatch.setattr(choose, "train_step", watched)
+    with pytest.raises(loop.TrainingInterrupted):
         fit([SMALL], digits, tmp_path, device="cpu", threads=1)
     monkeypatch.setattr(fit_module, "choose_plan", lambda *given: replace(choose_plan(*given), threads=2))
     [run] = fit([SMALL], digits, tmp_path, device="cpu")
@@ -137,18 +137,18 @@ def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, mon
 TRAIN = """
 import json, sys
 from pathlib import Path
-from vaelab.datasets.loading import load
-from vaelab.runs.spec import decode
+from vaelab.datasets.loading import load_dataset
+from vaelab.runs.spec import spec_from_dict
 from vaelab.training.fit import fit
-spec, out = decode(json.loads(sys.argv[1])), Path(sys.argv[2])
-fit([spec], load("digits", validation=0.1), out, device="cpu", precision="float32", threads=1)
+spec, out = spec_from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])
+fit([spec], load_dataset("digits", validation=0.1), out, device="cpu", precision="float32", threads=1)
 """
 
 
 def test_killed_without_warning_it_resumes_exactly(digits: Dataset, tmp_path: Path) -> None:
     spec = replace(SMALL, epochs=40, network=Mlp((256,)), batch_size=20)
     whole = train(spec, digits, tmp_path / "whole")
-    command = [sys.executable, "-c", TRAIN, json.dumps(encode(spec)), str(tmp_path / "killed")]
+    command = [sys.executable, "-c", TRAIN, json.dumps(spec_to_dict(spec)), str(tmp_path / "killed")]
     history = tmp_path / "killed" / whole.key / "history.jsonl"
     for epochs in (2, 9):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -250,7 +250,7 @@ def test_snapshots_show_the_same_images_at_chosen_epochs(digits: Dataset, tmp_pa
 def test_two_processes_do_not_train_one_run(digits: Dataset, tmp_path: Path) -> None:
     done = train(SMALL, digits, tmp_path / "other")
     run = Run(tmp_path / "here" / done.key)
-    with alone(run), pytest.raises(UserError, match="another process is training"):
+    with lock_run(run), pytest.raises(UserError, match="another process is training"):
         train(SMALL, digits, tmp_path / "here")
 
 
@@ -267,18 +267,20 @@ def test_a_run_finished_by_another_process_is_left_as_it_is(digits: Dataset, tmp
 
 
 def test_an_optimal_sigma_is_that_of_the_training_images(digits: Dataset, tmp_path: Path) -> None:
-    run = train(change(SMALL, {"loss": "gaussian:sigma=optimal", "epochs": 5}), digits, tmp_path)
+    run = train(updated(SMALL, {"loss": "gaussian:sigma=optimal", "epochs": 5}), digits, tmp_path)
     sigma = run.model.shared.exp().item()
     x = torch.from_numpy(digits.splits["train"].uint8()).float() / 255
-    residual = (run.model(x, torch.randn(len(x), 3, generator=stream("residual"))).params.pixels.sigmoid() - x).square()
+    residual = (
+        run.model(x, torch.randn(len(x), 3, generator=generator("residual"))).params.pixels.sigmoid() - x
+    ).square()
     assert sigma == pytest.approx(residual.mean().sqrt().item(), rel=0.02)
-    assert f"{sigma:.3g}" in (run.spec.loss.settled(run.model.shared, 1.0) or "")
+    assert f"{sigma:.3g}" in (run.spec.loss.describe_fit(run.model.shared, 1.0) or "")
     row = run.history[-1]["validation"]
     assert row["loss"] == pytest.approx(row["negative_elbo"], rel=1e-6), "the same sigma in the loss and in the bound"
 
 
 def test_binarised_pixels_are_drawn_once_or_at_each_visit(digits: Dataset, tmp_path: Path) -> None:
-    fixed, dynamic = (load("digits", validation=0.1, binarise=mode) for mode in ("fixed", "dynamic"))
+    fixed, dynamic = (load_dataset("digits", validation=0.1, binarise=mode) for mode in ("fixed", "dynamic"))
     grey = digits.splits["train"].uint8() / 255
     for dataset in (fixed, dynamic):
         assert all((images.uint8() % 255 == 0).all() for images in dataset.splits.values())
@@ -290,10 +292,10 @@ def test_binarised_pixels_are_drawn_once_or_at_each_visit(digits: Dataset, tmp_p
     for mode, dataset in {"fixed": fixed, "dynamic": dynamic}.items():
         spec = replace(SMALL, binarise=mode)
         chosen = choose_plan(spec, dataset.splits["train"], "cpu", threads=1)
-        work = job.Work(Run(tmp_path), spec, dataset, chosen)
-        visits = [work.gather(rows, step) for step in range(200)]
+        work = job.TrainingJob(Run(tmp_path), spec, dataset, chosen)
+        visits = [work.load_batch(rows, step) for step in range(200)]
         assert all(((x == 0) | (x == 1)).all() for x in visits)
-        assert torch.equal(work.gather(rows, 7), visits[7])
+        assert torch.equal(work.load_batch(rows, 7), visits[7])
         if mode == "fixed":
             assert all(torch.equal(x, visits[0]) for x in visits)
         else:
@@ -303,8 +305,8 @@ def test_binarised_pixels_are_drawn_once_or_at_each_visit(digits: Dataset, tmp_p
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_schedules_rise_and_end(schedule: str) -> None:
-    spec = change(SMALL, {"schedule": schedule, "lr_warmup": 0.1})
-    factors = [rate_factor(spec, done, 0.01) for done in torch.linspace(0, 1, 101).tolist()]
+    spec = updated(SMALL, {"schedule": schedule, "lr_warmup": 0.1})
+    factors = [lr_multiplier(spec, done, 0.01) for done in torch.linspace(0, 1, 101).tolist()]
     assert factors[:10] == sorted(factors[:10])
     assert max(factors) <= 1 + 1e-9
     assert factors[10] == pytest.approx(1, abs=0.01)
@@ -325,18 +327,20 @@ def test_threads_follow_from_the_work(digits: Dataset) -> None:
     assert choose_plan(SMALL, digits.splits["train"], device="cpu").threads == 1
     zeros = np.zeros((9, 3, 32, 32), np.uint8)
     pictures = replace(digits.splits["train"], pixels=zeros, rows=np.arange(9))
-    large = choose_plan(preset("report-a", "faces"), pictures, device="cpu")
-    assert large.threads == processors()
-    assert plan.multiply_adds(preset("textbook", "mnist"), (1, 28, 28)) == 2 * 784 * 400 + 60 * 400 + 840 + 784
+    large = choose_plan(get_preset("report-a", "faces"), pictures, device="cpu")
+    assert large.threads == num_processors()
+    assert (
+        plan.count_multiply_adds(get_preset("textbook", "mnist"), (1, 28, 28)) == 2 * 784 * 400 + 60 * 400 + 840 + 784
+    )
 
 
 def test_averaging_moves_towards_the_present_weights() -> None:
     model = VAE(Mlp((4,)), CrossEntropy(), (1, 8, 8), 2)
     present = copy.deepcopy(model)
-    state = State(present, present, Adam(present, present), copy.deepcopy(model))
+    state = TrainingState(present, present, Adam(present, present), copy.deepcopy(model))
     with torch.no_grad():
         for p in state.model.parameters():
             p.add_(1)
-    average(state, 0.75)
-    for before, after in zip(model.parameters(), state.kept.parameters(), strict=True):
+    update_ema(state, 0.75)
+    for before, after in zip(model.parameters(), state.eval_model.parameters(), strict=True):
         torch.testing.assert_close(after, before + 0.25)

@@ -23,7 +23,7 @@ from vaelab.runs.run import Run
 def say(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     """Status, standard output and standard error of a command line."""
     capsys.readouterr()
-    status = main.run([str(w) for w in words])
+    status = main.run_cli([str(w) for w in words])
     printed = capsys.readouterr()
     return status, printed.out, printed.err
 
@@ -361,10 +361,10 @@ def test_wrong_use_is_answered_in_a_sentence(
 
 
 def test_help_and_import_do_not_wait_for_torch() -> None:
-    code = "import sys; from vaelab.cli.main import run; print(run(['--help']), 'torch' in sys.modules)"
+    code = "import sys; from vaelab.cli.main import run_cli; print(run_cli(['--help']), 'torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed.splitlines()[-1] == "0 False"
-    assert all(verb in printed for verb in main.VERBS)
+    assert all(verb in printed for verb in main.COMMANDS)
 
 
 def test_every_setting_of_a_spec_is_a_flag_of_train() -> None:

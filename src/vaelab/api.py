@@ -10,19 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
-from vaelab.core.console import command, notice, several
-from vaelab.core.errors import UserError, unknown
-from vaelab.runs.summary import opening, remarks
+from vaelab.core.console import command_line, is_distributed, notice
+from vaelab.core.errors import UserError, unknown_name_error
+from vaelab.runs.summary import dataset_remarks, startup_lines
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vaelab.datasets.images import Dataset
-    from vaelab.evaluation.diagnostics import Finding
+    from vaelab.evaluation.diagnostics import Diagnosis
     from vaelab.models.summary import Layer
     from vaelab.runs.run import Run
     from vaelab.runs.spec import Spec
-    from vaelab.studies.results import Results
+    from vaelab.studies.results import StudyResults
 
 __all__ = [
     "data",
@@ -41,15 +41,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     RunLike = Run | str | Path
-    StudyLike = Union["Studied", Run, str, Path]  # noqa: UP007
+    StudyLike = Union["StudyResult", Run, str, Path]  # noqa: UP007
 else:  # what the command line parses
     RunLike = StudyLike = Path
 
-STILL = (".png", ".pdf")
+IMAGE_FORMATS = (".png", ".pdf")
 
-SURVEY = 64  # pixels a side as which pictures are looked through that need resizing
+SURVEY_SIZE = 64  # pixels a side as which pictures are looked through that need resizing
 
-MOST_SAMPLES = 5000  # of an image, for its evidence
+MAX_EVIDENCE_SAMPLES = 5000  # of an image, for its evidence
 
 
 def train(
@@ -181,21 +181,23 @@ def train(
         "binarise": binarise,
         "seed": seed,
     }
-    from vaelab.core.distributed import ranks
-    from vaelab.datasets.loading import load
-    from vaelab.runs.spec import check
-    from vaelab.training.fit import agree, fit
+    from vaelab.core.distributed import distributed_context
+    from vaelab.datasets.loading import load_dataset
+    from vaelab.runs.spec import check_spec
+    from vaelab.training.fit import fit, validate_inputs
     from vaelab.training.plan import choose_plan
 
     if any(epoch < 1 for epoch in snapshots or ()):
         raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, snapshots or ()))}")
-    spec, parent = _spec(data, preset, from_, {name: value for name, value in given.items() if value is not None})
-    check(spec)
-    with ranks().first():
-        dataset = load(spec.data, **spec.loaded)
+    spec, parent = _resolve_spec(
+        data, preset, from_, {name: value for name, value in given.items() if value is not None}
+    )
+    check_spec(spec)
+    with distributed_context().main_first():
+        dataset = load_dataset(spec.data, **spec.data_settings)
     choose_plan(spec, dataset.splits["train"], device, precision, threads)
-    agree(spec, dataset, parent)  # what is refused is refused before anything is said
-    for line in opening(spec, dataset):
+    validate_inputs(spec, dataset, parent)  # what is refused is refused before anything is said
+    for line in startup_lines(spec, dataset):
         notice(line)
     [run] = fit(
         [spec],
@@ -208,21 +210,23 @@ def train(
         parent=parent,
     )
     weight = spec.objective.effective_kl_weight(run.model.shape)
-    if run.outcome != "existing" and (settled := spec.loss.settled(run.model.shared, weight)):
+    if run.outcome != "existing" and (settled := spec.loss.describe_fit(run.model.shared, weight)):
         notice(settled)
-    if figures and ranks().leads:
+    if figures and distributed_context().is_main:
         from vaelab.figures import run_figures
 
         drawn = run.path / "figures"
         missing = [
-            n for n in run_figures.PICTURES if not all((drawn / f"{n}.{s}").exists() for s in ("png", "pdf")[: 1 + pdf])
+            n
+            for n in run_figures.RUN_FIGURES
+            if not all((drawn / f"{n}.{s}").exists() for s in ("png", "pdf")[: 1 + pdf])
         ]
-        run_figures.draw(run, dataset, pdf=pdf, names=missing)
+        run_figures.draw_run_figures(run, dataset, pdf=pdf, names=missing)
     return run
 
 
-def _spec(
-    data: str | None, preset: str | None, parent: str | Path | None, given: dict[str, Any]
+def _resolve_spec(
+    data: str | None, preset: str | None, parent: str | Path | None, settings: dict[str, Any]
 ) -> tuple[Spec, Run | None]:
     """The spec asked for: of a preset, of the run to start from, or the default, with what was given."""
     from vaelab.runs import presets, spec
@@ -233,12 +237,14 @@ def _spec(
             raise UserError(
                 "say what to train on: a folder of images, mnist, cifar10, digits, ... (`vaelab train DATA`)"
             )
-        return spec.change(presets.preset(preset, data), given), None
+        return spec.updated(presets.get_preset(preset, data), settings), None
     run = load(parent)
     if not run.finished:
         raise UserError(f"{run.path} is not finished, so there are no weights to start from")
-    base = presets.preset(preset, data or run.spec.data) if preset else replace(run.spec, data=data or run.spec.data)
-    return replace(spec.change(base, given), parent=run.key), run
+    base = (
+        presets.get_preset(preset, data or run.spec.data) if preset else replace(run.spec, data=data or run.spec.data)
+    )
+    return replace(spec.updated(base, settings), parent=run.key), run
 
 
 def evaluate(
@@ -273,35 +279,39 @@ def evaluate(
         The Inception network of FID as TorchScript: adds FID and KID.
     """
     from vaelab.analysis import representation, samples
-    from vaelab.core.devices import processors, using
-    from vaelab.datasets.images import pick
-    from vaelab.evaluation.evidence import evidence as evidence_metrics
-    from vaelab.evaluation.metrics import measure
+    from vaelab.core.devices import num_processors, num_threads
+    from vaelab.datasets.images import select_split
+    from vaelab.evaluation.evidence import evidence_metrics
+    from vaelab.evaluation.metrics import metrics_record
 
-    run = _run(run)
-    if evidence is not None and (not 0 <= evidence <= MOST_SAMPLES or evidence == 1):
+    run = _open_run(run)
+    if evidence is not None and (not 0 <= evidence <= MAX_EVIDENCE_SAMPLES or evidence == 1):
         raise UserError(
-            f"evidence is a number of samples from 2 to {MOST_SAMPLES}, or 0 to leave it out, got {evidence}"
+            f"evidence is a number of samples from 2 to {MAX_EVIDENCE_SAMPLES}, or 0 to leave it out, got {evidence}"
         )
     network = samples.load_inception(inception) if inception else None
-    dataset = run.dataset if data is None else _other(data, run)
-    for line in remarks(dataset) if data else ():
+    dataset = run.dataset if data is None else _load_for_run(data, run)
+    for line in dataset_remarks(dataset) if data else ():
         notice(line)
-    images = dataset.unsplit() if data and split is None else pick(dataset, split or "test")
+    images = dataset.evaluation_images() if data and split is None else select_split(dataset, split or "test")
     if n is not None:
-        images = images.spread(_positive("n", n))
-    with using(min(run.origin["plan"]["threads"], processors())):  # as when metrics.json was written: the same digits
-        found = measure(run.key, run.model, run.spec.objective, data or run.spec.data, images)
+        images = images.evenly_spaced(_require_positive("n", n))
+    with num_threads(
+        min(run.origin["plan"]["threads"], num_processors())
+    ):  # as when metrics.json was written: the same digits
+        found = metrics_record(run.key, run.model, run.spec.objective, data or run.spec.data, images)
         found["metrics"] |= evidence_metrics(run, images, evidence)
         if full:
             apart = images.split in ("validation", "test")  # from the training images, to which a probe may be fitted
-            found["metrics"] |= representation.separations(run, images, dataset.splits["train"] if apart else None)
+            found["metrics"] |= representation.separability_metrics(
+                run, images, dataset.splits["train"] if apart else None
+            )
         if full or network:
-            found["metrics"] |= samples.sample_quality(run, images, network)
+            found["metrics"] |= samples.sample_quality_metrics(run, images, network)
     return found
 
 
-def doctor(run: RunLike) -> list[Finding]:
+def doctor(run: RunLike) -> list[Diagnosis]:
     """Say what ails a run: each ailment with the number that shows it, what it means, and one command to try.
 
     Parameters
@@ -309,14 +319,14 @@ def doctor(run: RunLike) -> list[Finding]:
     run
         The folder of a run.
     """
-    from vaelab.evaluation.diagnostics import Case, diagnose, look
+    from vaelab.evaluation.diagnostics import RunContext, compute_latent_stats, diagnose
 
-    run = _run(run)
+    run = _open_run(run)
     if not run.history:
         notice(f"{run.path} has no history.jsonl any more: what shows in it alone stays open")
     splits = run.dataset.splits
     images = splits.get("validation") or splits["train"]
-    return diagnose(Case(run.spec, run.history, run.model, look(run.model, images)))
+    return diagnose(RunContext(run.spec, run.history, run.model, compute_latent_stats(run.model, images)))
 
 
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
@@ -337,16 +347,16 @@ def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None 
     """
     import torch
 
-    from vaelab.datasets.decoding import read
+    from vaelab.datasets.decoding import read_images
     from vaelab.figures import layout, tiles
 
-    out = _picture(out, *STILL)
-    run = _run(run)
-    pixels = read(list(images), run.model.shape)
+    out = _output_path(out, *IMAGE_FORMATS)
+    run = _open_run(run)
+    pixels = read_images(list(images), run.model.shape)
     with torch.no_grad():
         made = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
     if out is not None:
-        layout.save(tiles.reconstructions(pixels, made, f"Reconstructions by run {run.key}"), out)
+        layout.save_figure(tiles.plot_reconstructions(pixels, made, f"Reconstructions by run {run.key}"), out)
     return made
 
 
@@ -395,27 +405,27 @@ def interpolate(
     import torch
 
     from vaelab.analysis import interpolation as paths
-    from vaelab.analysis.interpolation import path_ends
-    from vaelab.core.rng import stream
+    from vaelab.analysis.interpolation import load_path_ends
+    from vaelab.core.rng import generator
     from vaelab.figures import layout, tiles
 
-    out = _picture(out, *STILL, ".gif")
-    run = _run(run)
-    start, end = path_ends(run, (from_, to), _positive("pairs", pairs), split, seed)
-    noise = torch.randn(len(start), 2, run.model.latent_dim, generator=stream(seed, "codes")) if sampled else None
-    made = paths.interpolate(run.model, start, end, paths.alphas(steps), path=path, noise=noise)
+    out = _output_path(out, *IMAGE_FORMATS, ".gif")
+    run = _open_run(run)
+    start, end = load_path_ends(run, (from_, to), _require_positive("pairs", pairs), split, seed)
+    noise = torch.randn(len(start), 2, run.model.latent_dim, generator=generator(seed, "codes")) if sampled else None
+    made = paths.interpolate_images(run.model, start, end, paths.alpha_values(steps), path=path, noise=noise)
     if out is not None and out.suffix.lower() == ".gif":
-        tiles.animation(list(made.images.transpose(0, 1).numpy()), out)
+        tiles.save_animation(list(made.images.transpose(0, 1).numpy()), out)
     elif out is not None:
         names = tuple(Path(end).stem if end and Path(end).is_file() else end or "" for end in (from_, to))
-        figure = tiles.interpolations(
+        figure = tiles.plot_interpolations(
             made.originals.numpy(),
             made.images.numpy(),
             made.alphas.numpy(),
             (names[0], names[1]),
             f"Interpolations by run {run.key}, {path}",
         )
-        layout.save(figure, out)
+        layout.save_figure(figure, out)
     return made.images.numpy()
 
 
@@ -437,18 +447,18 @@ def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None)
     -------
     The mean images, (n, C, H, W) in [0, 1].
     """
-    from vaelab.analysis.samples import has_prior, prior_samples
+    from vaelab.analysis.samples import has_prior_term, sample_prior
     from vaelab.figures import layout, tiles
 
-    out = _picture(out, *STILL)
-    run = _run(run)
-    if not has_prior(run.spec, run.model.shape):
+    out = _output_path(out, *IMAGE_FORMATS)
+    run = _open_run(run)
+    if not has_prior_term(run.spec, run.model.shape):
         raise UserError(
             f"run {run.key} was trained with KL weight 0: its codes do not follow the prior, so samples mean nothing"
         )
-    made = prior_samples(run.model, _positive("n", n), seed).numpy()
+    made = sample_prior(run.model, _require_positive("n", n), seed).numpy()
     if out is not None:
-        layout.save(tiles.grid(made, f"Samples of the prior by run {run.key}"), out)
+        layout.save_figure(tiles.plot_grid(made, f"Samples of the prior by run {run.key}"), out)
     return made
 
 
@@ -468,16 +478,16 @@ def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path
     """
     import pyarrow.parquet as pq
 
-    from vaelab.analysis.embedding import table
-    from vaelab.core.files import writing
+    from vaelab.analysis.embedding import embedding_table
+    from vaelab.core.files import atomic_write
 
-    _picture(out, ".parquet")
-    run = _run(run)
-    dataset = _other(data, run)
-    for line in remarks(dataset):
+    _output_path(out, ".parquet")
+    run = _open_run(run)
+    dataset = _load_for_run(data, run)
+    for line in dataset_remarks(dataset):
         notice(line)
-    codes = table(run.model, dataset)
-    with writing(Path(out)) as temporary:
+    codes = embedding_table(run.model, dataset)
+    with atomic_write(Path(out)) as temporary:
         pq.write_table(codes, temporary)
     return Path(out)
 
@@ -493,13 +503,15 @@ def data(data: str, *, size: int | None = None) -> dict[str, Any]:
         Side in pixels to which pictures are cropped and resized.
     """
     from vaelab.datasets.cache import SizeError
-    from vaelab.datasets.loading import describe, load
+    from vaelab.datasets.loading import describe_dataset, load_dataset
 
     try:
-        return describe(load(data, size=size))
+        return describe_dataset(load_dataset(data, size=size))
     except SizeError:
-        facts = describe(load(data, size=SURVEY))
-        facts["notes"].insert(0, f"the sizes differ or are out of bounds: train with --size, such as --size {SURVEY}")
+        facts = describe_dataset(load_dataset(data, size=SURVEY_SIZE))
+        facts["notes"].insert(
+            0, f"the sizes differ or are out of bounds: train with --size, such as --size {SURVEY_SIZE}"
+        )
         return facts
 
 
@@ -513,24 +525,26 @@ def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
     out
         The picture to write, .png or .pdf.
     """
-    from vaelab.core.codec import word
+    from vaelab.core.codec import to_word
     from vaelab.figures import diagram, layout
     from vaelab.models.summary import layers
 
-    out = _picture(out, *STILL)
-    run = _run(run)
+    out = _output_path(out, *IMAGE_FORMATS)
+    run = _open_run(run)
     rows = layers(run.model)
     if out is not None:
-        layout.save(diagram.model(rows, run.model.latent_dim, word(run.spec.loss), f"Run {run.key}"), out)
+        layout.save_figure(
+            diagram.plot_model(rows, run.model.latent_dim, to_word(run.spec.loss), f"Run {run.key}"), out
+        )
     return rows
 
 
-class Studied(NamedTuple):
+class StudyResult(NamedTuple):
     """A study as far as it has come: its folder, report and results, and the images trained on now."""
 
     folder: Path
     report: Path
-    results: Results
+    results: StudyResults
     images_trained: int
 
     @property
@@ -551,7 +565,7 @@ def study(
     list_: bool = False,
     device: str | None = None,
     out: Path = Path(),
-) -> Studied | dict[str, Any]:
+) -> StudyResult | dict[str, Any]:
     """Carry out a study: its runs, table, figures, verdicts and report. Only what is missing is trained.
 
     Parameters
@@ -581,33 +595,33 @@ def study(
     from vaelab.studies import parsing
 
     if list_:
-        return {name: parsing.read(name).title for name in parsing.shipped()}
-    if several():
+        return {name: parsing.read_study(name).title for name in parsing.shipped_studies()}
+    if is_distributed():
         raise UserError("a study sends its runs to workers by itself: start it without torchrun")
     if study is None:
-        raise UserError(f"say which study: {', '.join(parsing.shipped())}, or a file that ends in .toml")
-    from vaelab.core.devices import processors
-    from vaelab.core.jobs import Crew
+        raise UserError(f"say which study: {', '.join(parsing.shipped_studies())}, or a file that ends in .toml")
+    from vaelab.core.devices import num_processors
+    from vaelab.core.jobs import Executor
     from vaelab.figures import study_figures
     from vaelab.reporting import outputs
     from vaelab.studies import estimate, runner
 
     if workers is not None:
-        _positive("workers", workers)
-    asked = parsing.overridden(parsing.read(study), data, seeds, epochs)
-    study_figures.check(asked)
+        _require_positive("workers", workers)
+    asked = parsing.with_overrides(parsing.read_study(study), data, seeds, epochs)
+    study_figures.check_figures(asked)
     choose_device(device)
-    jobs = runner.jobs_of(asked, Path(out), device)
+    jobs = runner.plan_runs(asked, Path(out), device)
     there = sum(job.run.finished for job in jobs.values())
     if backend == "ray":
         from vaelab.core import ray_jobs
 
-        crew, drawing = ray_jobs.crew(workers), processors()
+        crew, drawing = ray_jobs.ray_executor(workers), num_processors()
     else:
-        crew = Crew(drawing := workers or processors())
-    workers = crew.workers
+        crew = Executor(drawing := workers or num_processors())
+    workers = crew.max_workers
     if dry_run:
-        seconds = estimate.estimate(asked, jobs, crew, device)
+        seconds = estimate.estimate_seconds(asked, jobs, crew, device)
         return {
             "study": asked.name,
             "trials": len(asked.trials),
@@ -618,9 +632,9 @@ def study(
             "seconds": round(seconds, 1),
         }
     notice(f"study {asked.name}: {len(jobs)} runs, {there} exist, {len(jobs) - there} to train, {workers} workers")
-    results, images = runner.carry_out_study(asked, jobs, Path(out), crew, device)
+    results, images = runner.run_study(asked, jobs, Path(out), crew, device)
     folder = Path(out) / "studies" / asked.name
-    return Studied(folder, outputs.publish(results, folder, drawing, command()), results, images)
+    return StudyResult(folder, outputs.write_study_outputs(results, folder, drawing, command_line()), results, images)
 
 
 def report(study: StudyLike, *, workers: int | None = None) -> Path:
@@ -633,19 +647,21 @@ def report(study: StudyLike, *, workers: int | None = None) -> Path:
     workers
         Processes that draw; one for each processor if not given.
     """
-    from vaelab.core.devices import processors
-    from vaelab.core.jobs import Crew
+    from vaelab.core.devices import num_processors
+    from vaelab.core.jobs import Executor
     from vaelab.reporting import outputs
     from vaelab.studies import runner
 
-    workers = processors() if workers is None else _positive("workers", workers)
-    place = Path(study) if isinstance(study, str | Path) else study.folder if isinstance(study, Studied) else study.path
+    workers = num_processors() if workers is None else _require_positive("workers", workers)
+    place = (
+        Path(study) if isinstance(study, str | Path) else study.folder if isinstance(study, StudyResult) else study.path
+    )
     if (place / "study.toml").is_file():
-        return outputs.publish(runner.resume(place, Crew(workers)), place, workers)
-    run = _run(place)
+        return outputs.write_study_outputs(runner.resume_study(place, Executor(workers)), place, workers)
+    run = _open_run(place)
     if not run.finished:
         raise UserError(f"{run.path} is not finished; train it to its end first")
-    return outputs.publish(runner.single(run, workers), run.path, workers)
+    return outputs.write_study_outputs(runner.single_run_study(run, workers), run.path, workers)
 
 
 def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]]:
@@ -658,45 +674,45 @@ def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]
     sort
         A metric of the test split, smallest first.
     """
-    from vaelab.runs.run import find, summary
+    from vaelab.runs.run import find_runs, summarise_run
 
     if not Path(dir).is_dir():
         raise UserError(f"there is no folder {dir}")
     rows = []
-    for run in find(Path(dir)):
+    for run in find_runs(Path(dir)):
         try:
-            rows.append(summary(run))
+            rows.append(summarise_run(run))
         except (UserError, LookupError, TypeError, AttributeError) as error:  # one damaged run does not hide the others
             notice(f"left out, damaged: {run.path} ({error})")
     names = {name for row in rows for name in row["metrics"]}
     if sort is not None and rows:
         if sort not in names:
-            raise unknown("metric", sort, names)
+            raise unknown_name_error("metric", sort, names)
         rows.sort(key=lambda row: (sort not in row["metrics"], row["metrics"].get(sort, 0)))
     return rows
 
 
-def _run(run: RunLike) -> Run:
+def _open_run(run: RunLike) -> Run:
     from vaelab.runs.run import Run, load
 
     return run if isinstance(run, Run) else load(run)
 
 
-def _other(data: str, run: Run) -> Dataset:
+def _load_for_run(data: str, run: Run) -> Dataset:
     """Other images as the run's model takes them."""
-    from vaelab.datasets.loading import load
+    from vaelab.datasets.loading import load_dataset
 
     channels, *sides = run.model.shape
-    return load(data, size=(sides[0], sides[1]), channels=channels, binarise=run.spec.binarise)
+    return load_dataset(data, size=(sides[0], sides[1]), channels=channels, binarise=run.spec.binarise)
 
 
-def _positive(name: str, value: int) -> int:
+def _require_positive(name: str, value: int) -> int:
     if value < 1:
         raise UserError(f"{name} must be at least 1, got {value}")
     return value
 
 
-def _picture(out: Path | None, *formats: str) -> Path | None:
+def _output_path(out: Path | None, *formats: str) -> Path | None:
     """The file to draw, refused before the work where its ending says nothing to draw with."""
     if out is not None and Path(out).suffix.lower() not in formats:
         raise UserError(f'--out must end in {" or ".join(formats)}, got "{out}"')

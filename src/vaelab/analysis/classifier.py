@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaelab.core.console import progress
-from vaelab.core.rng import stream
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
 
-__all__ = ["Classifier", "accuracy", "train_classifier"]
+__all__ = ["Classifier", "classifier_accuracy", "train_classifier"]
 
-FEATURES = 64
+NUM_FEATURES = 64
 
-SEEN = 300_000  # training images, repetitions counted
+MAX_IMAGES_SEEN = 300_000  # training images, repetitions counted
 
-BATCH = 128
+BATCH_SIZE = 128
 
-RATE = 2e-3
+LEARNING_RATE = 2e-3
 
 
 class Classifier(nn.Module):
@@ -41,10 +41,10 @@ class Classifier(nn.Module):
             nn.Conv2d(32, 64, 3, 2, 1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(64 * math.ceil(height / 4) * math.ceil(width / 4), FEATURES),
+            nn.Linear(64 * math.ceil(height / 4) * math.ceil(width / 4), NUM_FEATURES),
             nn.ReLU(),
         )
-        self.head = nn.Linear(FEATURES, categories)
+        self.head = nn.Linear(NUM_FEATURES, categories)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x - 0.5))
@@ -66,14 +66,14 @@ def train_classifier(images: Images, seed: int = 0) -> Classifier:
     labels = images.label()
     images, labels = images.select(labels >= 0), torch.from_numpy(labels[labels >= 0])
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "classifier").initial_seed())
+        torch.default_generator.manual_seed(generator(seed, "classifier").initial_seed())
         model = Classifier(images.shape, len(images.categories))
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    steps = max(200, min(SEEN, 20 * len(images)) // BATCH)
-    draws = torch.randint(len(images), (steps, BATCH), generator=stream(seed, "classifier order"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    steps = max(200, min(MAX_IMAGES_SEEN, 20 * len(images)) // BATCH_SIZE)
+    draws = torch.randint(len(images), (steps, BATCH_SIZE), generator=generator(seed, "classifier order"))
     with progress("training a classifier", steps) as advance:
         for step, rows in enumerate(draws):
-            optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)
             x = torch.from_numpy(images.uint8(rows.numpy())).float().div_(255)
             loss = F.cross_entropy(model(x), labels[rows])
             optimizer.zero_grad(set_to_none=True)
@@ -84,7 +84,7 @@ def train_classifier(images: Images, seed: int = 0) -> Classifier:
     return model.eval().requires_grad_(False)
 
 
-def accuracy(model: Classifier, images: Images) -> float:
+def classifier_accuracy(model: Classifier, images: Images) -> float:
     """The share of the labelled images that it puts into their category."""
     labels = images.label()
     hits = [

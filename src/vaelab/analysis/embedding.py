@@ -15,28 +15,28 @@ from vaelab.models.vae import VAE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["table"]
+__all__ = ["embedding_table"]
 
 
-def table(model: VAE, dataset: Dataset) -> pa.Table:
+def embedding_table(model: VAE, dataset: Dataset) -> pa.Table:
     """One row an image, split after split: path or index, split, label, mean_0..., logvar_0..., error.
 
     `error` is the mean squared error of the mean reconstruction, per pixel value: large for images unlike the known.
     """
     import pyarrow as pa
 
-    return pa.concat_tables(_rows(model, images) for images in dataset.splits.values())
+    return pa.concat_tables(_embed_split(model, images) for images in dataset.splits.values())
 
 
 @torch.no_grad()
-def _rows(model: VAE, images: Images) -> pa.Table:
+def _embed_split(model: VAE, images: Images) -> pa.Table:
     import pyarrow as pa
 
     means, logvars, errors = [], [], []
     with progress(f"embedding {images.split}", len(images)) as advance:
         for batch in batches(model, images):
             q = model.encode(batch.x)
-            errors.append((model.images(q.mean) - batch.x).square().flatten(1).mean(1))
+            errors.append((model.decode_mean(q.mean) - batch.x).square().flatten(1).mean(1))
             means.append(q.mean)
             logvars.append(q.logvar)
             advance(batch.start + len(batch.x))

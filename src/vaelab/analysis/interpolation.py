@@ -17,15 +17,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.core.errors import UserError, unknown
-from vaelab.core.rng import stream
+from vaelab.core.errors import UserError, unknown_name_error
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
 from vaelab.models.vae import VAE
 
 if TYPE_CHECKING:
     from vaelab.runs.run import Run
 
-__all__ = ["PATHS", "Interpolation", "alphas", "between", "draw_pairs", "interpolate", "of_category", "path_ends"]
+__all__ = [
+    "PATH_FUNCTIONS",
+    "Interpolation",
+    "alpha_values",
+    "category_positions",
+    "draw_pairs",
+    "interpolate_codes",
+    "interpolate_images",
+    "load_path_ends",
+]
 
 
 class Interpolation(NamedTuple):
@@ -36,7 +45,7 @@ class Interpolation(NamedTuple):
     alphas: Tensor
 
 
-def alphas(steps: int) -> Tensor:
+def alpha_values(steps: int) -> Tensor:
     """`steps` equidistant values from 0 to 1: six give 0, 0.2, 0.4, 0.6, 0.8, 1."""
     if steps < 2:
         raise UserError(f"steps must be at least 2, the two ends, got {steps}")
@@ -60,32 +69,32 @@ def slerp(start: Tensor, end: Tensor, alpha: Tensor) -> Tensor:
     return torch.where(sine.abs() < 1e-4, linear(start, end, alpha), arc)  # parallel codes have no great circle
 
 
-PATHS = {"linear": linear, "slerp": slerp}
+PATH_FUNCTIONS = {"linear": linear, "slerp": slerp}
 
 
-def between(start: Tensor, end: Tensor, alpha: Tensor, path: str = "linear") -> Tensor:
+def interpolate_codes(start: Tensor, end: Tensor, alpha: Tensor, path: str = "linear") -> Tensor:
     """The path called `path` between codes."""
-    if path not in PATHS:
-        raise unknown("path", path, PATHS)
-    return PATHS[path](start, end, alpha)
+    if path not in PATH_FUNCTIONS:
+        raise unknown_name_error("path", path, PATH_FUNCTIONS)
+    return PATH_FUNCTIONS[path](start, end, alpha)
 
 
 @torch.no_grad()
-def interpolate(
+def interpolate_images(
     model: VAE, start: np.ndarray, end: np.ndarray, alpha: Tensor, *, path: str = "linear", noise: Tensor | None = None
 ) -> Interpolation:
     """Decode the paths between pictures `start` and `end`, uint8 (P, C, H, W); `noise` (P, 2, D) samples the codes."""
     originals = torch.from_numpy(np.stack([start, end], axis=1)).float().div_(255)
     q = model.encode(originals.flatten(0, 1))
     codes = (q.mean if noise is None else q.sample(noise.flatten(0, 1))).unflatten(0, originals.shape[:2])
-    paths = between(codes[:, 0], codes[:, 1], alpha, path)
-    return Interpolation(originals, model.images(paths), alpha)
+    paths = interpolate_codes(codes[:, 0], codes[:, 1], alpha, path)
+    return Interpolation(originals, model.decode_mean(paths), alpha)
 
 
-def of_category(images: Images, category: str) -> np.ndarray:
+def category_positions(images: Images, category: str) -> np.ndarray:
     """The positions of a category's images."""
     if category not in images.categories:
-        raise unknown("category", category, images.categories)
+        raise unknown_name_error("category", category, images.categories)
     found = np.flatnonzero(images.label() == images.categories.index(category))
     if not len(found):
         raise UserError(f'the {images.split} split has no picture of "{category}"; take another --split')
@@ -102,34 +111,35 @@ def draw_pairs(
     if pairs < 1:
         raise UserError(f"pairs must be at least 1, got {pairs}")
     if start == end:  # one pool, of which no picture is its own partner
-        pool = np.arange(len(images)) if start is None else of_category(images, start)
-        order = torch.randperm(len(pool), generator=stream(seed, "pairs")).numpy()
+        pool = np.arange(len(images)) if start is None else category_positions(images, start)
+        order = torch.randperm(len(pool), generator=generator(seed, "pairs")).numpy()
         both = pool[np.resize(order, 2 * pairs)]
         return both[:pairs], both[pairs:]
     drawn = [draw_pairs(images, pairs, name, name, seed)[0] for name in (start, end)]
     return drawn[0], drawn[1]
 
 
-def path_ends(
+def load_path_ends(
     run: Run, ends: tuple[str | None, str | None], pairs: int, split: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pictures where paths start and end, each uint8 (P, C, H, W)."""
-    from vaelab.datasets.decoding import read
+    from vaelab.datasets.decoding import read_images
 
     files = [end is not None and Path(end).is_file() for end in ends]
     pictures = [
-        read([end], run.model.shape) if is_file and end else None for end, is_file in zip(ends, files, strict=True)
+        read_images([end], run.model.shape) if is_file and end else None
+        for end, is_file in zip(ends, files, strict=True)
     ]
     if not all(files):
         images = run.images(split)
-        _known_ends(ends, files, images.categories)
+        _check_ends(ends, files, images.categories)
         names = [None if is_file else end for end, is_file in zip(ends, files, strict=True)]
         drawn = draw_pairs(images, pairs, names[0], names[1], seed)
         pictures = [images.uint8(d) if p is None else p.repeat(pairs, 0) for p, d in zip(pictures, drawn, strict=True)]
     return pictures[0], pictures[1]  # type: ignore[return-value]
 
 
-def _known_ends(ends: tuple[str | None, str | None], files: Sequence[bool], categories: Sequence[str]) -> None:
+def _check_ends(ends: tuple[str | None, str | None], files: Sequence[bool], categories: Sequence[str]) -> None:
     for end, is_file in zip(ends, files, strict=True):
         if end is not None and not is_file and end not in categories:
-            raise unknown("category or picture file", end, categories)
+            raise unknown_name_error("category or picture file", end, categories)

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from vaelab.core.console import notice, progress
 from vaelab.core.errors import UserError
 
-__all__ = ["Panels", "kmeans", "panels", "pca", "tsne"]
+__all__ = ["Projection", "compute_projection", "kmeans", "pca", "tsne"]
 
 PERPLEXITY = 30.0
 
@@ -29,7 +29,7 @@ TSNE_REPORT = 50  # steps between two reports of progress
 JITTER = 1e-6  # keeps equal points from starting on top of each other, where they would stay for ever
 
 
-class Phase(NamedTuple):
+class OptimizerPhase(NamedTuple):
     """Some steps of t-SNE's optimiser; how the forces that push points apart are approximated."""
 
     steps: int
@@ -40,16 +40,20 @@ class Phase(NamedTuple):
 
 # The usual 750 steps; and of many points, for which each takes long, half as many with a higher momentum, which end at
 # a KL as low. (Of few points, momentum drives the map too far apart.)
-FEW = Phase(250, 12, 0.8, "bh"), Phase(500, 1, 0.8, "bh")
+SMALL_SCHEDULE = OptimizerPhase(250, 12, 0.8, "bh"), OptimizerPhase(500, 1, 0.8, "bh")
 
-MANY = Phase(200, 12, 0.8, "fft"), Phase(30, 1, 0.8, "bh"), Phase(150, 1, 0.97, "bh")
+LARGE_SCHEDULE = (
+    OptimizerPhase(200, 12, 0.8, "fft"),
+    OptimizerPhase(30, 1, 0.8, "bh"),
+    OptimizerPhase(150, 1, 0.97, "bh"),
+)
 
-MANY_POINTS = 5000
+LARGE_SCHEDULE_POINTS = 5000
 
-EXACT_POINTS = 50_000  # fewer find their neighbours sooner by comparing all pairs than by a search tree
+EXACT_NEIGHBOUR_POINTS = 50_000  # fewer find their neighbours sooner by comparing all pairs than by a search tree
 
 
-class Panels(NamedTuple):
+class Projection(NamedTuple):
     """Three views of one set of N points: one row of the six panels of raw pixels against codes.
 
     `pca` (N, 3) scores, `variance` (3,) their shares of the total variance, `clusters` (N,) k-means of these scores,
@@ -68,20 +72,20 @@ def pca(points: np.ndarray, components: int = 3) -> tuple[np.ndarray, np.ndarray
     An axis points to where its largest loading is positive, so signs are the data's and not the solver's. Where the
     points have fewer directions than asked for, the rest is zero; of constant points everything is.
     """
-    x = _points(points)
+    x = _check_points(points)
     x = x - x.mean(0)
     scores, ratio = np.zeros((len(x), components)), np.zeros(components)
     total = np.square(x).sum()
     if total <= (1e-12 * max(1.0, np.abs(points).max())) ** 2 * x.size:  # what rounding leaves of constant data
         return scores, ratio
     with threadpool_limits(1):
-        axes, variances = _axes(x, min(components, *x.shape))
+        axes, variances = _principal_axes(x, min(components, *x.shape))
         scores[:, : len(axes)] = x @ axes.T
     ratio[: len(axes)] = variances / total
     return scores, ratio
 
 
-def _axes(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _principal_axes(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The leading axes (count, D) of centred points and the sums of squares (count,) along them, largest first."""
     from scipy.linalg import eigh
 
@@ -104,7 +108,7 @@ def kmeans(points: np.ndarray, clusters: int, seed: int = 0) -> np.ndarray:
     """
     from sklearn.cluster import KMeans
 
-    x = _points(points)
+    x = _check_points(points)
     clusters = min(clusters, len(np.unique(x, axis=0)))
     with threadpool_limits(1):
         found = KMeans(clusters, n_init=10, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
@@ -118,7 +122,7 @@ def tsne(points: np.ndarray, seed: int = 0, label: str = "t-SNE") -> np.ndarray:
     Points of more than 50 dimensions are first reduced to their 50 leading principal components, and that is said.
     Fewer than four points and constant ones have no neighbourhoods to keep: they stay at their principal components.
     """
-    x = _points(points)
+    x = _check_points(points)
     dimensions = x.shape[1]
     x, _ = pca(x, max(2, min(dimensions, TSNE_DIMENSIONS)))  # for up to 50 dimensions a rotation: distances are kept
     start = x[:, :2].copy()
@@ -128,16 +132,19 @@ def tsne(points: np.ndarray, seed: int = 0, label: str = "t-SNE") -> np.ndarray:
         notice(f"{label}: {dimensions:,} dimensions reduced to {TSNE_DIMENSIONS} by PCA first")
     start *= 1e-4 / start[:, 0].std()
     start += JITTER * np.random.default_rng(seed).standard_normal(start.shape)
-    return _embed(x, start, seed, label)
+    return _optimise_tsne(x, start, seed, label)
 
 
-def _embed(x: np.ndarray, start: np.ndarray, seed: int, label: str) -> np.ndarray:
+def _optimise_tsne(x: np.ndarray, start: np.ndarray, seed: int, label: str) -> np.ndarray:
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
 
-    phases = FEW if len(x) < MANY_POINTS else MANY
+    phases = SMALL_SCHEDULE if len(x) < LARGE_SCHEDULE_POINTS else LARGE_SCHEDULE
     at: dict[str, Any] = {"n_jobs": 1, "random_state": seed}
-    near = {"perplexity": min(PERPLEXITY, (len(x) - 1) / 3), "method": "exact" if len(x) < EXACT_POINTS else "approx"}
+    near = {
+        "perplexity": min(PERPLEXITY, (len(x) - 1) / 3),
+        "method": "exact" if len(x) < EXACT_NEIGHBOUR_POINTS else "approx",
+    }
     with threadpool_limits(1):
         affinities = PerplexityBasedNN(x, **near, **at)
     embedding: Any = TSNEEmbedding(start, affinities, **at)
@@ -160,13 +167,13 @@ def _embed(x: np.ndarray, start: np.ndarray, seed: int, label: str) -> np.ndarra
     return np.array(embedding)
 
 
-def panels(points: np.ndarray, clusters: int, seed: int = 0, label: str = "t-SNE") -> Panels:
+def compute_projection(points: np.ndarray, clusters: int, seed: int = 0, label: str = "t-SNE") -> Projection:
     """PCA, k-means of its three components and t-SNE of one set of points (N, D)."""
     scores, ratio = pca(points)
-    return Panels(scores, ratio, kmeans(scores, clusters, seed), tsne(points, seed, label))
+    return Projection(scores, ratio, kmeans(scores, clusters, seed), tsne(points, seed, label))
 
 
-def _points(points: np.ndarray) -> np.ndarray:
+def _check_points(points: np.ndarray) -> np.ndarray:
     """The points as float64 (N, D), refused where they are not numbers to measure distances between."""
     x = np.asarray(points, dtype=np.float64)
     if x.ndim != 2 or not x.size:

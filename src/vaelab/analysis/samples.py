@@ -21,62 +21,62 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.analysis.baseline import beside, reference
+from vaelab.analysis.baseline import baseline_dir, open_baseline
 from vaelab.core.console import progress
 from vaelab.core.errors import UserError
-from vaelab.core.rng import stream
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
-from vaelab.evaluation.statistics import Metrics, jackknife
+from vaelab.evaluation.statistics import Metrics, jackknife_error
 from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
 
-__all__ = ["frechet", "has_prior", "load_inception", "prior_samples", "sample_quality"]
+__all__ = ["frechet_distance", "has_prior_term", "load_inception", "sample_prior", "sample_quality_metrics"]
 
-SAMPLED = 10_000  # images and samples that distances between distributions are measured with, at most
+DISTANCE_IMAGES = 10_000  # images and samples that distances between distributions are measured with, at most
 
 
-def sample_quality(run: Run, images: Images, network: Callable[[Tensor], Tensor] | None) -> Metrics:
+def sample_quality_metrics(run: Run, images: Images, network: Callable[[Tensor], Tensor] | None) -> Metrics:
     """How far prior samples are from images; none where the codes were not drawn to the prior."""
-    if not has_prior(run.spec, run.model.shape):
+    if not has_prior_term(run.spec, run.model.shape):
         return {}
-    against = reference(run.dataset, run.spec.seed, beside(run))
-    images = images.spread(SAMPLED)
-    train = against.dataset.splits["train"].spread(len(images))
+    against = open_baseline(run.dataset, run.spec.seed, baseline_dir(run))
+    images = images.evenly_spaced(DISTANCE_IMAGES)
+    train = against.dataset.splits["train"].evenly_spaced(len(images))
     real, seen = (torch.from_numpy(i.uint8()).float().div_(255) for i in (images, train))
-    made = prior_samples(run.model, len(images))
+    made = sample_prior(run.model, len(images))
     found: Metrics = {}
     if against.classifier is not None:
-        eyes = [_look(against.classifier.features, x) for x in (made, real, seen)]
-        found["classifier_frechet_distance"] = distance(frechet, eyes[0], eyes[1])
-        found["classifier_frechet_distance_of_train"] = distance(frechet, eyes[2], eyes[1])
+        eyes = [_extract_features(against.classifier.features, x) for x in (made, real, seen)]
+        found["classifier_frechet_distance"] = distance_metric(frechet_distance, eyes[0], eyes[1])
+        found["classifier_frechet_distance_of_train"] = distance_metric(frechet_distance, eyes[2], eyes[1])
         note = "in the features of a small classifier of these data: to compare runs of one data set, and no FID"
         found["classifier_frechet_distance"]["note"] = note
     if network is not None:
         with progress("Inception features", 2 * len(made)) as advance:
             eyes = [
-                _look(network, x, 50, lambda done, at=at: advance(at * len(made) + done))
+                _extract_features(network, x, 50, lambda done, at=at: advance(at * len(made) + done))
                 for at, x in enumerate((made, real))
             ]
-        found["frechet_inception_distance"] = distance(frechet, *eyes)
-        found["kernel_inception_distance"] = distance(kernel_distance, *eyes)
+        found["frechet_inception_distance"] = distance_metric(frechet_distance, *eyes)
+        found["kernel_inception_distance"] = distance_metric(polynomial_kernel_mmd, *eyes)
         note = f"{len(made):,} samples against {len(images):,} images: it falls with their number"
         found["frechet_inception_distance"]["note"] = note
     return found
 
 
-def distance(
-    between: Callable[[np.ndarray, np.ndarray], float], first: np.ndarray, second: np.ndarray
+def distance_metric(
+    distance_function: Callable[[np.ndarray, np.ndarray], float], first: np.ndarray, second: np.ndarray
 ) -> dict[str, Any]:
     count = min(len(first), len(second))
     return {
-        "value": between(first, second),
-        "stderr": jackknife(lambda rest: between(first[rest], second[rest]), count),
+        "value": distance_function(first, second),
+        "stderr": jackknife_error(lambda rest: distance_function(first[rest], second[rest]), count),
     }
 
 
-def _look(
+def _extract_features(
     network: Callable[[Tensor], Tensor], x: Tensor, size: int = 500, advance: Callable[[int], None] | None = None
 ) -> np.ndarray:
     parts = []
@@ -88,7 +88,7 @@ def _look(
     return np.concatenate(parts)
 
 
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+def polynomial_kernel_mmd(first: np.ndarray, second: np.ndarray) -> float:
     r"""The squared maximum mean discrepancy for the kernel (x . y / d + 1)^3, unbiased.
 
     Source: Demystifying MMD GANs, arXiv 1801.01401.
@@ -124,19 +124,19 @@ def load_inception(file: Path) -> Callable[[Tensor], Tensor]:
     return features
 
 
-def has_prior(spec: Spec, shape: Shape) -> bool:
+def has_prior_term(spec: Spec, shape: Shape) -> bool:
     """Whether the codes were drawn to the prior at all: with KL weight 0, samples of it mean nothing."""
     return spec.objective.effective_kl_weight(shape) != 0
 
 
 @torch.no_grad()
-def prior_samples(model: VAE, count: int, seed: int = 0) -> Tensor:
+def sample_prior(model: VAE, count: int, seed: int = 0) -> Tensor:
     """The mean images of codes drawn from the prior, (count, C, H, W)."""
-    codes = torch.randn(count, model.latent_dim, generator=stream(seed, "samples"))
-    return torch.cat([model.images(part) for part in codes.split(500)])
+    codes = torch.randn(count, model.latent_dim, generator=generator(seed, "samples"))
+    return torch.cat([model.decode_mean(part) for part in codes.split(500)])
 
 
-def frechet(first: np.ndarray, second: np.ndarray) -> float:
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     r"""|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) between the Gaussians fitted to two sets of features.
 
     Source: GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500, with the features of our own classifier:

@@ -16,7 +16,13 @@ from __future__ import annotations
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-__all__ = ["agreement", "canonical_correlations", "distance_ratio", "linear_probe", "nearest_neighbour"]
+__all__ = [
+    "canonical_correlations",
+    "cluster_agreement",
+    "distance_ratio",
+    "linear_probe_accuracy",
+    "nearest_neighbour_accuracy",
+]
 
 
 def canonical_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -26,7 +32,7 @@ def canonical_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).clip(0, 1)
 
 
-def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def cluster_agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Adjusted Rand index and normalised mutual information of clusters and labels."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -36,7 +42,7 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def nearest_neighbour(points: np.ndarray, labels: np.ndarray) -> float:
+def nearest_neighbour_accuracy(points: np.ndarray, labels: np.ndarray) -> float:
     """The share of points whose nearest other point has their label."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -47,15 +53,15 @@ def nearest_neighbour(points: np.ndarray, labels: np.ndarray) -> float:
     return float((labels[nearest] == labels).mean())
 
 
-def linear_probe(fitted: tuple[np.ndarray, np.ndarray], tested: tuple[np.ndarray, np.ndarray]) -> float:
+def linear_probe_accuracy(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> float:
     """The accuracy on tested (points, labels) of a ridge classifier of standardised points, fitted to others."""
     from sklearn.linear_model import RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     with threadpool_limits(1):
-        probe = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0, solver="cholesky")).fit(*fitted)
-        return float(probe.score(*tested))
+        probe = make_pipeline(StandardScaler(), RidgeClassifier(alpha=10.0, solver="cholesky")).fit(*train)
+        return float(probe.score(*test))
 
 
 def distance_ratio(points: np.ndarray, labels: np.ndarray) -> float:

@@ -6,60 +6,60 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vaelab.core.console import duration
+from vaelab.core.console import format_duration
 
 __all__ = [
-    "drawn",
-    "show_data",
-    "show_findings",
-    "show_layers",
-    "show_metrics",
-    "show_runs",
-    "show_study",
-    "show_train",
+    "data_lines",
+    "doctor_lines",
+    "evaluate_lines",
+    "list_lines",
+    "model_lines",
     "study_json",
-    "wrote",
+    "study_lines",
+    "train_lines",
+    "written_json",
+    "written_lines",
 ]
 
 
-def wrote(_: Any, given: dict[str, Any]) -> Iterable[str]:
-    return [f"wrote {given['out']}"] if given.get("out") else ["nothing written: give --out"]
+def written_lines(_: Any, arguments: dict[str, Any]) -> Iterable[str]:
+    return [f"wrote {arguments['out']}"] if arguments.get("out") else ["nothing written: give --out"]
 
 
-def drawn(images: Any, given: dict[str, Any]) -> dict[str, Any]:
-    return {"out": str(given["out"]) if given.get("out") else None, "images": list(images.shape)}
+def written_json(images: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"out": str(arguments["out"]) if arguments.get("out") else None, "images": list(images.shape)}
 
 
-def show_train(run: Any, _: dict[str, Any]) -> Iterable[str]:
+def train_lines(run: Any, _: dict[str, Any]) -> Iterable[str]:
     done = {"resumed": f"resumed after epoch {run.from_epoch} and trained", "existing": "found, already trained"}
     yield f"run {run.path}: {done.get(run.outcome, run.outcome)}"
-    yield from metrics_table(list(run.metrics.values()))
+    yield from metrics_lines(list(run.metrics.values()))
     files = sorted(file.name for file in (run.path / "figures").glob("*.p*"))
     if files:
         yield f"figures in {run.path / 'figures'}: {', '.join(files)}"
 
 
-def show_metrics(measured: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
-    return metrics_table([measured])
+def evaluate_lines(measured: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
+    return metrics_lines([measured])
 
 
-def show_findings(findings: list[Any], _: dict[str, Any]) -> Iterable[str]:
+def doctor_lines(diagnoses: list[Any], _: dict[str, Any]) -> Iterable[str]:
     for state in ("alarm", "note", "well", "open"):
-        for found in (f for f in findings if f.state == state):
+        for found in (f for f in diagnoses if f.state == state):
             yield f"{state:<6} {found.ailment}: {found.number}"
             yield from (f"{'':<6} {text}" for text in (found.meaning, found.remedy and f"try: {found.remedy}") if text)
-    if not any(f.state == "alarm" for f in findings):
+    if not any(f.state == "alarm" for f in diagnoses):
         yield "no alarm"
 
 
-def metrics_table(columns: list[dict[str, Any]]) -> Iterable[str]:
+def metrics_lines(columns: list[dict[str, Any]]) -> Iterable[str]:
     """Metrics as lines, a column for each split that was measured, with standard errors over images."""
     for column in columns:
         yield f"{column['split']}: {column['n']:,} images of {column['data']}"
     yield " " * 24 + "".join(f"{column['split']:>24}" for column in columns)
     for name in columns[0]["metrics"] if columns else ():
         metrics = [column["metrics"][name] for column in columns]
-        yield f"{name:<24}" + "".join(f"{value_and_error(m):>24}" for m in metrics) + note_beside(metrics[0])
+        yield f"{name:<24}" + "".join(f"{value_and_error(m):>24}" for m in metrics) + note_suffix(metrics[0])
 
 
 def value_and_error(metric: dict[str, Any]) -> str:
@@ -67,22 +67,22 @@ def value_and_error(metric: dict[str, Any]) -> str:
     return f"{metric['value']:.5g}" + (f" +- {error:<7.2g}" if error is not None else " " * 11)
 
 
-def note_beside(metric: dict[str, Any]) -> str:
+def note_suffix(metric: dict[str, Any]) -> str:
     return f"   ({metric['note']})" if "note" in metric else ""
 
 
-def show_layers(rows: Any, given: dict[str, Any]) -> Iterable[str]:
+def model_lines(rows: Any, arguments: dict[str, Any]) -> Iterable[str]:
     for layer in rows:
         yield f"{layer.part:<8} {layer.name:<34} {' x '.join(map(str, layer.shape)):>16} {layer.parameters:>12,}"
     yield f"{'in all':<60} {sum(layer.parameters for layer in rows):>12,}"
-    if given.get("out"):
-        yield f"wrote {given['out']}"
+    if arguments.get("out"):
+        yield f"wrote {arguments['out']}"
 
 
-def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str]:
+def list_lines(rows: list[dict[str, Any]], arguments: dict[str, Any]) -> Iterable[str]:
     if not rows:
-        return [f"no runs below {given.get('dir', '.')}; `vaelab train DATA` makes one"]
-    shown = list(dict.fromkeys(n for n in ("negative_elbo", "mse", "kl", "active_units", given.get("sort")) if n))
+        return [f"no runs below {arguments.get('dir', '.')}; `vaelab train DATA` makes one"]
+    shown = list(dict.fromkeys(n for n in ("negative_elbo", "mse", "kl", "active_units", arguments.get("sort")) if n))
     table = [["run", "data", "network", "latent", "loss", *shown, "MiB", ""]]
     for row in rows:
         spec, found = row["spec"], row["metrics"]
@@ -100,16 +100,17 @@ def show_runs(rows: list[dict[str, Any]], given: dict[str, Any]) -> Iterable[str
     return lines + [f"* {note}" for note in sorted(notes)]
 
 
-def show_study(done: Any, given: dict[str, Any]) -> Iterable[str]:
-    if given.get("list_"):
-        yield from (f"{name:<12} {title}" for name, title in done.items())
+def study_lines(result: Any, arguments: dict[str, Any]) -> Iterable[str]:
+    if arguments.get("list_"):
+        yield from (f"{name:<12} {title}" for name, title in result.items())
         return
-    if given.get("dry_run"):
-        yield f"study {done['study']}: {done['runs']} runs, {done['existing']} exist, {done['missing']} to train"
-        yield f"about {duration(done['seconds'])} with {done['workers']} workers"
+    if arguments.get("dry_run"):
+        counts = f"{result['runs']} runs, {result['existing']} exist, {result['missing']} to train"
+        yield f"study {result['study']}: {counts}"
+        yield f"about {format_duration(result['seconds'])} with {result['workers']} workers"
         return
-    results = done.results
-    for claim in done.claims:
+    results = result.results
+    for claim in result.claims:
         reading = f" [{claim['reading']}]" if claim["reading"] else ""
         yield f"{claim['verdict']:<11} {claim['id']:<22}{reading} {claim['sentence']}"
         if claim.get("note"):
@@ -118,27 +119,27 @@ def show_study(done: Any, given: dict[str, Any]) -> Iterable[str]:
         yield f"failed: run {name}: {error}"
     if results.missing:
         yield f"partial: {results.missing} of {len(results.study.trials)} trials have no finished run"
-    yield f"{done.images_trained:,} images trained on"
-    yield f"report: {done.report}"
+    yield f"{result.images_trained:,} images trained on"
+    yield f"report: {result.report}"
 
 
-def study_json(done: Any, given: dict[str, Any]) -> Any:
-    if given.get("list_") or given.get("dry_run"):
-        return done
+def study_json(result: Any, arguments: dict[str, Any]) -> Any:
+    if arguments.get("list_") or arguments.get("dry_run"):
+        return result
     return {
-        "study": str(done.folder),
-        "report": str(done.report),
-        "images_trained": done.images_trained,
-        "missing": done.results.missing,
-        "failed": done.results.failed,
-        "claims": done.claims,
+        "study": str(result.folder),
+        "report": str(result.report),
+        "images_trained": result.images_trained,
+        "missing": result.results.missing,
+        "failed": result.results.failed,
+        "claims": result.claims,
     }
 
 
-def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
+def data_lines(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
     def counts(table: dict[str, int]) -> str:
-        shown = [f"{name} ({n:,})" for name, n in list(table.items())[:COUNTED]]
-        return ", ".join(shown) + (f" and {len(table) - COUNTED} more" if len(table) > COUNTED else "")
+        shown = [f"{name} ({n:,})" for name, n in list(table.items())[:MAX_LISTED]]
+        return ", ".join(shown) + (f" and {len(table) - MAX_LISTED} more" if len(table) > MAX_LISTED else "")
 
     total = sum(split["n"] for split in facts["splits"].values())
     yield f"{facts['source']}: {facts['location']}"
@@ -158,4 +159,4 @@ def show_data(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
     yield from (f"note: {note}" for note in facts["notes"])
 
 
-COUNTED = 12  # categories, sizes and the like that are named one by one
+MAX_LISTED = 12  # categories, sizes and the like that are named one by one

@@ -10,75 +10,75 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from vaelab.core.constraints import Law
-from vaelab.core.errors import UserError, unknown
+from vaelab.core.constraints import Constraint
+from vaelab.core.errors import UserError, unknown_name_error
 
-__all__ = ["broken", "field_hints", "member_name", "parse", "to_plain", "to_text", "word"]
+__all__ = ["field_hints", "member_name", "parse_value", "to_plain", "to_text", "to_word", "violations"]
 
 
-def broken(member: Any) -> Iterator[str]:
+def violations(member: Any) -> Iterator[str]:
     """What breaks the law of its field, in a dataclass and the members that it holds."""
     for name, hint in field_hints(type(member)).items():
         value = getattr(member, name)
         if hasattr(value, "__dataclass_fields__"):
-            yield from broken(value)
+            yield from violations(value)
         values = value if isinstance(value, tuple) else (value,)
-        for law in _laws(hint):
+        for law in _constraints(hint):
             numbers = (v for v in values if isinstance(v, int | float))  # a word may stand in place of one
-            yield from (f"{name} must be {law.said}, got {v}" for v in numbers if not law.holds(v))
+            yield from (f"{name} must be {law.description}, got {v}" for v in numbers if not law.is_satisfied(v))
 
 
-def _laws(hint: Any) -> list[Law]:
+def _constraints(hint: Any) -> list[Constraint]:
     """The laws in a type such as `Positive | None` or `tuple[Count, ...]`."""
     if get_origin(hint) is Annotated:
-        return [law for law in hint.__metadata__ if isinstance(law, Law)]
-    return [law for inner in get_args(hint) for law in _laws(inner)]
+        return [law for law in hint.__metadata__ if isinstance(law, Constraint)]
+    return [law for inner in get_args(hint) for law in _constraints(inner)]
 
 
 # The codec: type hints say how a value is read.
 
 
-def parse(name: str, hint: Any, value: Any) -> Any:
+def parse_value(name: str, hint: Any, value: Any) -> Any:
     """Read `value`, a word or plain JSON, as what `hint` says; errors name the setting."""
     flag = name.replace("_", "-")
-    members = _members(hint)
+    members = _union_members(hint)
     if members:
-        return _member(flag, members, value)
+        return _parse_member(flag, members, value)
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _one_of(name, args, value)
+        return _parse_union(name, args, value)
     if origin is Literal:
         if value not in args:
-            raise unknown(flag, str(value), args)
+            raise unknown_name_error(flag, str(value), args)
         return value
     if origin is tuple:
         items = [v for v in value.split(",") if v.strip()] if isinstance(value, str) else value
         items = items if isinstance(items, list | tuple) else [items]
-        return tuple(parse(name, args[0], item) for item in items)
-    return _scalar(flag, hint, value)
+        return tuple(parse_value(name, args[0], item) for item in items)
+    return _parse_scalar(flag, hint, value)
 
 
-def _one_of(name: str, hints: tuple[Any, ...], value: Any) -> Any:
+def _parse_union(name: str, hints: tuple[Any, ...], value: Any) -> Any:
     """Read a value that may be none, one of some words, or of another kind."""
     if type(None) in hints and (value is None or value in ("none", "None")):
         return None
     words = [w for hint in hints if get_origin(hint) is Literal for w in get_args(hint)]
     others = [h for h in hints if h is not type(None) and get_origin(h) is not Literal]
     if value in words or not others:
-        return parse(name, Literal[*words], value)
+        return parse_value(name, Literal[*words], value)
     try:
-        return parse(name, others[0], value)
+        return parse_value(name, others[0], value)
     except UserError as error:
         raise UserError(f"{error} (or {', '.join(words)})" if words else str(error)) from None
 
 
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
-def _scalar(flag: str, kind: type, value: Any) -> Any:
-    wrong = UserError(f'{flag} must be {KINDS[kind]}, got "{value}"')
+def _parse_scalar(flag: str, kind: type, value: Any) -> Any:
+    wrong = UserError(f'{flag} must be {TYPE_NAMES[kind]}, got "{value}"')
     if kind is bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         if str(value).lower() not in words:
@@ -92,13 +92,13 @@ def _scalar(flag: str, kind: type, value: Any) -> Any:
         raise wrong from None
 
 
-def _members(hint: Any) -> tuple[type, ...]:
+def _union_members(hint: Any) -> tuple[type, ...]:
     """The dataclasses of a union of them (or the only one); none for other types."""
     members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return members if all(hasattr(m, "__dataclass_fields__") for m in members) else ()
 
 
-def _member(flag: str, members: tuple[type, ...], value: Any) -> Any:
+def _parse_member(flag: str, members: tuple[type, ...], value: Any) -> Any:
     if type(value) in members:
         return value
     if isinstance(value, Mapping):
@@ -106,14 +106,14 @@ def _member(flag: str, members: tuple[type, ...], value: Any) -> Any:
         word = str(settings.pop("name", ""))
     else:
         word, _, rest = str(value).strip().partition(":")
-        settings = _settings(flag, rest)
+        settings = _split_settings(flag, rest)
     known = {name: m for m in members for name in (member_name(m), *getattr(m, "short", ()))}
     if word not in known:
-        raise unknown(flag, word, dict.fromkeys(member_name(m) for m in members))
-    return _build(flag, known[word], settings)
+        raise unknown_name_error(flag, word, dict.fromkeys(member_name(m) for m in members))
+    return _build_member(flag, known[word], settings)
 
 
-def _settings(flag: str, text: str) -> dict[str, str]:
+def _split_settings(flag: str, text: str) -> dict[str, str]:
     """`hidden=400,200,bias=1` -> {"hidden": "400,200", "bias": "1"}: what has no = goes on with the value before."""
     settings: dict[str, str] = {}
     for piece in filter(None, text.split(",")):
@@ -128,12 +128,12 @@ def _settings(flag: str, text: str) -> dict[str, str]:
     return settings
 
 
-def _build(flag: str, member: type, settings: Mapping[str, Any]) -> Any:
+def _build_member(flag: str, member: type, settings: Mapping[str, Any]) -> Any:
     hints = field_hints(member)
     for name in settings:
         if name not in hints:
             raise UserError(f"{flag} {member_name(member)} has no field {name} (it has: {', '.join(hints) or 'none'})")
-    return member(**{n: parse(f"{flag}:{n}", hints[n], v) for n, v in settings.items()})
+    return member(**{n: parse_value(f"{flag}:{n}", hints[n], v) for n, v in settings.items()})
 
 
 def field_hints(member: type) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def to_plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def word(value: Any) -> str:
+def to_word(value: Any) -> str:
     """A member as the command line writes it, with the fields that differ from their defaults."""
     default = type(value)()
     shown = [

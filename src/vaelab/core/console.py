@@ -15,44 +15,52 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Advance", "command", "duration", "follows", "notice", "progress", "several"]
+__all__ = [
+    "ProgressCallback",
+    "command_line",
+    "format_duration",
+    "is_distributed",
+    "is_secondary_process",
+    "notice",
+    "progress",
+]
 
 PLAIN_INTERVAL = 10.0  # seconds between two lines of progress where there is no terminal
 
-QUIET = 2.0  # seconds before the first of them: what is shorter needs no progress
+QUIET_SECONDS = 2.0  # seconds before the first of them: what is shorter needs no progress
 
 
-class Advance(Protocol):
+class ProgressCallback(Protocol):
     """Reports progress: `done` units are finished, `text` says what else is worth knowing."""
 
     def __call__(self, done: int, text: str = "") -> None: ...
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether `torchrun` started this process as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
 
 
-def follows() -> bool:
+def is_secondary_process() -> bool:
     """Whether another process says for this one what there is to say."""
-    return several() and os.environ["RANK"] != "0"
+    return is_distributed() and os.environ["RANK"] != "0"
 
 
 def notice(text: str) -> None:
     """Say one thing to the user, beside the results."""
-    if follows():
+    if is_secondary_process():
         return
     print(text, file=sys.stderr, flush=True)
 
 
-def command() -> str | None:
+def command_line() -> str | None:
     """The command line as it was given, where this process is one of vaelab's."""
     program = Path(sys.argv[0])
     ours = program.name == "vaelab" or (program.name == "__main__.py" and program.parent.name == "vaelab")
     return shlex.join(["vaelab", *sys.argv[1:]]) if ours else None
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as a person writes them: 8 s, 3:05 min, 1:02 h."""
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -61,19 +69,19 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(label: str, total: int, before: int = 0) -> Iterator[Advance]:
+def progress(label: str, total: int, initial: int = 0) -> Iterator[ProgressCallback]:
     """Show how far `label` has come; yields the function to call with the units done, those done `before` included."""
-    if follows():
+    if is_secondary_process():
         yield lambda done, text="": None
     elif sys.stderr.isatty():
-        with _bar(label, total, before) as advance:
+        with _progress_bar(label, total, initial) as advance:
             yield advance
     else:
-        yield _lines(label, total, before)
+        yield _progress_lines(label, total, initial)
 
 
 @contextmanager
-def _bar(label: str, total: int, before: int) -> Iterator[Advance]:
+def _progress_bar(label: str, total: int, initial: int) -> Iterator[ProgressCallback]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -87,7 +95,7 @@ def _bar(label: str, total: int, before: int) -> Iterator[Advance]:
         TextColumn("{task.fields[text]}", table_column=rest),
     )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True, expand=True) as bar:
-        task = bar.add_task(label, total=total, completed=before, text="")
+        task = bar.add_task(label, total=total, completed=initial, text="")
 
         def advance(done: int, text: str = "") -> None:
             bar.update(task, completed=done, text=text)
@@ -95,15 +103,17 @@ def _bar(label: str, total: int, before: int) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(label: str, total: int, before: int) -> Advance:
+def _progress_lines(label: str, total: int, initial: int) -> ProgressCallback:
     start, out = time.monotonic(), sys.stderr  # as it is now: a job carried out meanwhile may redirect it
-    due = start + QUIET
+    due = start + QUIET_SECONDS
 
     def advance(done: int, text: str = "") -> None:
         nonlocal due
         now = time.monotonic()
-        if now >= due and before < done < total:
-            left = f", {duration((now - start) * (total - done) / (done - before))} left" * (done - before > total / 50)
+        if now >= due and initial < done < total:
+            left = f", {format_duration((now - start) * (total - done) / (done - initial))} left" * (
+                done - initial > total / 50
+            )
             print(f"{label}: {100 * done // total} %{left}" + (f", {text}" if text else ""), file=out, flush=True)
             due = now + PLAIN_INTERVAL
 

@@ -10,26 +10,26 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
-__all__ = ["Count", "Fraction", "Law", "Natural", "NonNegative", "Part", "Positive", "Side"]
+__all__ = ["Constraint", "Count", "Fraction", "Natural", "NonNegative", "Positive", "Side", "UnitInterval"]
 
 
-class Law(NamedTuple):
+class Constraint(NamedTuple):
     """What is allowed, in words, and whether a value holds to it. NaN holds to none: comparing with it is false."""
 
-    said: str
-    holds: Callable[[Any], bool]
+    description: str
+    is_satisfied: Callable[[Any], bool]
 
 
-Count = Annotated[int, Law("at least 1", lambda n: n >= 1)]
+Count = Annotated[int, Constraint("at least 1", lambda n: n >= 1)]
 
-Natural = Annotated[int, Law("at least 0", lambda n: n >= 0)]
+Natural = Annotated[int, Constraint("at least 0", lambda n: n >= 0)]
 
-Side = Annotated[int, Law("from 8 to 256 pixels", lambda n: 8 <= n <= 256)]
+Side = Annotated[int, Constraint("from 8 to 256 pixels", lambda n: 8 <= n <= 256)]
 
-Positive = Annotated[float, Law("a positive number", lambda v: 0 < v < math.inf)]
+Positive = Annotated[float, Constraint("a positive number", lambda v: 0 < v < math.inf)]
 
-NonNegative = Annotated[float, Law("a number of at least 0", lambda v: 0 <= v < math.inf)]
+NonNegative = Annotated[float, Constraint("a number of at least 0", lambda v: 0 <= v < math.inf)]
 
-Fraction = Annotated[float, Law("at least 0 and below 1", lambda v: 0 <= v < 1)]
+Fraction = Annotated[float, Constraint("at least 0 and below 1", lambda v: 0 <= v < 1)]
 
-Part = Annotated[float, Law("from 0 to 1, a part of the training", lambda v: 0 <= v <= 1)]
+UnitInterval = Annotated[float, Constraint("from 0 to 1, a part of the training", lambda v: 0 <= v <= 1)]

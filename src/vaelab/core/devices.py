@@ -7,15 +7,15 @@ import ctypes
 import os
 from collections.abc import Iterator
 
-import torch
-
 from vaelab.core.errors import UserError
 
-__all__ = ["choose_device", "has_bfloat16", "keep_freed_memory", "processors", "using"]
+__all__ = ["choose_device", "has_bfloat16", "num_processors", "num_threads", "tune_malloc"]
 
 
 def has_bfloat16(device: str) -> bool:
     """Whether the processor multiplies in bfloat16 itself: emulation would be slower than float32."""
+    import torch
+
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device)[0] >= 8
     told = getattr(torch.cpu, "get_capabilities", dict)  # not in every release that we admit
@@ -25,6 +25,8 @@ def has_bfloat16(device: str) -> bool:
 
 def choose_device(device: str | None) -> str:
     """The device asked for, or the fastest there is."""
+    import torch
+
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device is None:
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
@@ -36,8 +38,10 @@ def choose_device(device: str | None) -> str:
 
 
 @contextlib.contextmanager
-def using(threads: int) -> Iterator[None]:
+def num_threads(threads: int) -> Iterator[None]:
     """Compute with so many threads, and as before afterwards. Sums round differently with another number of them."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -46,7 +50,7 @@ def using(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Let the C library keep what a step frees for the next one: giving it back and faulting it in again costs a fifth.
 
     Known to glibc alone; it changes speed and never results.
@@ -58,6 +62,6 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**25)  # the largest that it takes
 
 
-def processors() -> int:
+def num_processors() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

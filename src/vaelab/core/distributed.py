@@ -18,32 +18,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelab.core.console import several
+from vaelab.core.console import is_distributed
 from vaelab.core.errors import UserError
 
-__all__ = ["Ranks", "ranks"]
+__all__ = ["DistributedContext", "distributed_context"]
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     """This process among `size` that train together."""
 
     rank: int = 0
-    size: int = 1
-    here: int = 1  # how many of them are on this machine
+    world_size: int = 1
+    local_world_size: int = 1  # how many of them are on this machine
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
         """The part of a batch of `count` images that is this process's; it may be empty."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        return slice(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The leader's value, everywhere."""
-        if self.size == 1:
+        if self.world_size == 1:
             return value
         held = [value]
         torch.distributed.broadcast_object_list(held)
@@ -56,22 +56,22 @@ class Ranks:
         return bool(found)
 
     @contextmanager
-    def first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """The leader goes through the block before the others do; what the user has to mend there, all of them say."""
-        if not self.leads and (error := self.agree(None)):
+        if not self.is_main and (error := self.broadcast(None)):
             raise UserError(error)
         try:
             yield
         except UserError as error:
-            if self.leads:
-                self.agree(str(error))
+            if self.is_main:
+                self.broadcast(str(error))
             raise
-        if self.leads:
-            self.agree(None)
+        if self.is_main:
+            self.broadcast(None)
 
-    def combine(self, weight: float, gradients: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
+    def all_reduce(self, weight: float, gradients: Sequence[Tensor], scalars: Sequence[Tensor]) -> list[Tensor]:
         """Sum gradients, in place, and scalars over the processes, each times its weight; gives the scalars."""
-        parts = [*gradients, *numbers]
+        parts = [*gradients, *scalars]
         flat = torch.cat([part.detach().float().reshape(-1) for part in parts]) * weight
         torch.distributed.all_reduce(flat)
         summed = flat.split([part.numel() for part in parts])
@@ -81,14 +81,14 @@ class Ranks:
 
 
 @cache
-def ranks() -> Ranks:
+def distributed_context() -> DistributedContext:
     """This process among those that `torchrun` started, once it has joined them; alone where it started none."""
-    if not several():
-        return Ranks()
+    if not is_distributed():
+        return DistributedContext()
     from torch import distributed
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
     size = distributed.get_world_size()
-    return Ranks(distributed.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+    return DistributedContext(distributed.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))

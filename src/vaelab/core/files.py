@@ -18,11 +18,20 @@ from typing import Any
 
 from vaelab.core.errors import UserError
 
-__all__ = ["MEND", "NO_ROOM", "cache_folder", "read_json", "remove_temporaries", "write_json", "write_text", "writing"]
+__all__ = [
+    "DISK_FULL",
+    "REPAIR_HINT",
+    "atomic_write",
+    "cache_folder",
+    "read_json",
+    "remove_stale_temp_files",
+    "write_json",
+    "write_text",
+]
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-MEND = "delete the run's folder and train it again, or restore the file from a copy"
+REPAIR_HINT = "delete the run's folder and train it again, or restore the file from a copy"
 
 
 def cache_folder() -> Path:
@@ -36,7 +45,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its place once the block has ended well."""
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
@@ -47,7 +56,7 @@ def writing(path: Path) -> Iterator[Path]:
         temporary.chmod(mode)  # as the user's umask has it, whoever wrote the file
         temporary.replace(path)
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FULL:
             raise UserError(f"cannot write {path}: {error.strerror or error}; give another place with --out") from None
         raise UserError(
             f"no room to write {path}: {error.strerror}; what was there is unharmed.\n"
@@ -58,7 +67,7 @@ def writing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path) -> None:
+def remove_stale_temp_files(folder: Path) -> None:
     """Remove what a process killed while it was writing has left in a folder."""
     for file in folder.glob(".*-????????.*"):
         file.unlink(missing_ok=True)
@@ -66,7 +75,7 @@ def remove_temporaries(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text in UTF-8."""
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -75,15 +84,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, *needed: str) -> dict[str, Any]:
+def read_json(path: Path, *required: str) -> dict[str, Any]:
     """Read a JSON object of a run, which has the `needed` names; a damaged file is the user's to mend."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: is {path.parent} the folder of a run?") from None
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{path} is damaged; {MEND}") from None
-    lacking = [name for name in needed if name not in value] if isinstance(value, dict) else ["an object"]
+        raise UserError(f"{path} is damaged; {REPAIR_HINT}") from None
+    lacking = [name for name in required if name not in value] if isinstance(value, dict) else ["an object"]
     if lacking:
-        raise UserError(f"{path} is damaged (it lacks {', '.join(lacking)}); {MEND}")
+        raise UserError(f"{path} is damaged (it lacks {', '.join(lacking)}); {REPAIR_HINT}")
     return value

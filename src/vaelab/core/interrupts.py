@@ -7,11 +7,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["interruption"]
+__all__ = ["deferred_interrupts"]
 
 
 @contextlib.contextmanager
-def interruption(pass_on: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
+def deferred_interrupts(on_first: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
     """Hold back the first Ctrl-C or SIGTERM, so that a step and its state are completed; the second one strikes.
 
     `pass_on` is called with the first, to tell others.
@@ -29,7 +29,7 @@ def interruption(pass_on: Callable[[], object] = lambda: None) -> Iterator[Calla
     def receive(number: int, _: object) -> None:
         received.append(number)
         put_back()
-        pass_on()
+        on_first()
 
     if threading.current_thread() is threading.main_thread():
         known = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}

@@ -21,34 +21,34 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaelab.core.errors import UserError
-from vaelab.core.interrupts import interruption
+from vaelab.core.interrupts import deferred_interrupts
 
-__all__ = ["Crew", "Job", "Result", "attempt", "busy", "carry_out"]
+__all__ = ["Executor", "JobFunction", "JobResult", "in_worker", "run_job", "run_jobs"]
 
-WATCH = 0.3  # seconds between two looks of a worker at its master
+WATCH_SECONDS = 0.3  # seconds between two looks of a worker at its master
 
-BUSY = threading.Event()  # set in a worker while it carries out a job
+IN_WORKER = threading.Event()  # set in a worker while it carries out a job
 
-Job = Callable[[], Any]
+JobFunction = Callable[[], Any]
 
 
-class Result(NamedTuple):
+class JobResult(NamedTuple):
     """What came of job number `job`: its value, or the error and what was said on the way to it."""
 
-    job: int
+    job_index: int
     value: Any
     error: str | None = None
     log: str = ""
-    stopped: bool = False
-    mendable: bool = False  # whether the error is the user's to mend
+    interrupted: bool = False
+    is_user_error: bool = False  # whether the error is the user's to mend
 
 
-def busy() -> bool:
+def in_worker() -> bool:
     """Whether this process is a worker, which asks no others for help."""
-    return BUSY.is_set()
+    return IN_WORKER.is_set()
 
 
-def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+def run_jobs(jobs: Sequence[JobFunction], workers: int) -> Iterator[JobResult]:
     """The results of jobs, as they come. The first interruption lets those under way stop and save, then passes on."""
     from joblib import Parallel, delayed, parallel_config
 
@@ -56,15 +56,15 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="vaelab-") as folder,
-        interruption((stop := Path(folder) / "stop").touch),
+        deferred_interrupts((stop := Path(folder) / "stop").touch),
         parallel_config("loky", inner_max_num_threads=1),
     ):
         here = os.getpid(), str(Path.cwd()), stop
-        left = (delayed(_carry_out)(i, job, *here) for i, job in enumerate(jobs) if not stop.exists())
+        left = (delayed(_run_job_in_worker)(i, job, *here) for i, job in enumerate(jobs) if not stop.exists())
         settings: dict[str, Any] = {"pre_dispatch": workers, "batch_size": 1, "return_as": "generator_unordered"}
         results: Any = Parallel(workers, **settings)(left)
         for result in results:
-            if result.stopped:
+            if result.interrupted:
                 stop.touch()
             else:
                 yield result
@@ -72,34 +72,34 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
             raise KeyboardInterrupt
 
 
-def _carry_out(index: int, job: Job, master: int, folder: str, stop: Path) -> Result:
+def _run_job_in_worker(index: int, job: JobFunction, parent: int, folder: str, stop_file: Path) -> JobResult:
     """In a worker: one job, from the master's folder, while the master lives and no stop is asked for."""
-    if os.getpid() != master:
-        _watch(master, stop)
-    BUSY.set()
+    if os.getpid() != parent:
+        _watch_parent(parent, stop_file)
+    IN_WORKER.set()
     try:
-        return attempt(index, job, folder)
+        return run_job(index, job, folder)
     finally:
-        BUSY.clear()
+        IN_WORKER.clear()
 
 
-def attempt(index: int, job: Job, folder: str) -> Result:
+def run_job(index: int, job: JobFunction, working_dir: str) -> JobResult:
     """Carry out one job, from the folder that relative paths are meant from, silently; its error is in the result."""
     said = io.StringIO()
     try:
-        os.chdir(folder)  # a worker may have been started elsewhere, and for another call
+        os.chdir(working_dir)  # a worker may have been started elsewhere, and for another call
         with contextlib.redirect_stderr(said):
-            return Result(index, job())
+            return JobResult(index, job())
     except KeyboardInterrupt:
-        return Result(index, None, stopped=True)
+        return JobResult(index, None, interrupted=True)
     except UserError as error:
-        return Result(index, None, str(error), said.getvalue(), mendable=True)
+        return JobResult(index, None, str(error), said.getvalue(), is_user_error=True)
     except Exception as error:
-        return Result(index, None, f"{type(error).__name__}: {error}", said.getvalue() + traceback.format_exc())
+        return JobResult(index, None, f"{type(error).__name__}: {error}", said.getvalue() + traceback.format_exc())
 
 
 @cache
-def _watch(master: int, stop: Path) -> None:
+def _watch_parent(parent: int, stop_file: Path) -> None:
     """Leave when the master has died; interrupt the job under way when a stop is asked for."""
 
     def interrupt(number: int, _: object) -> None:
@@ -107,9 +107,9 @@ def _watch(master: int, stop: Path) -> None:
 
     def watch() -> None:
         asked = False
-        while os.getppid() == master:
-            time.sleep(WATCH)
-            if stop.exists() and BUSY.is_set() and not asked:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+            if stop_file.exists() and IN_WORKER.is_set() and not asked:
                 asked = True
                 os.kill(os.getpid(), signal.SIGTERM)
         os._exit(1)
@@ -119,12 +119,12 @@ def _watch(master: int, stop: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class Crew(NamedTuple):
+class Executor(NamedTuple):
     """Who carries out jobs: how many of them at a time, and by what."""
 
-    workers: int
-    by: Callable[[Sequence[Job], int], Iterator[Result]] = carry_out
+    max_workers: int
+    submit: Callable[[Sequence[JobFunction], int], Iterator[JobResult]] = run_jobs
 
-    def __call__(self, jobs: Sequence[Job]) -> Iterator[Result]:
+    def __call__(self, jobs: Sequence[JobFunction]) -> Iterator[JobResult]:
         """The results of jobs, as they come."""
-        return self.by(jobs, self.workers)
+        return self.submit(jobs, self.max_workers)

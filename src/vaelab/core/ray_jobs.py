@@ -15,45 +15,53 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.core.errors import UserError
-from vaelab.core.interrupts import interruption
-from vaelab.core.jobs import Crew, Job, Result, attempt
+from vaelab.core.interrupts import deferred_interrupts
+from vaelab.core.jobs import Executor, JobFunction, JobResult, run_job
 
-__all__ = ["crew"]
+__all__ = ["ray_executor"]
 
-RETRIES = 5  # of a task whose machine or process died
+MAX_RETRIES = 5  # of a task whose machine or process died
 
-SAVING = 60  # seconds in which tasks that are stopped have saved their state
+STOP_SECONDS = 60  # seconds in which tasks that are stopped have saved their state
 
-POLL = 0.5  # seconds between two looks whether to stop
+POLL_SECONDS = 0.5  # seconds between two looks whether to stop
 
-HANDED_ON = ("VAELAB_DATA", "VAELAB_CACHE", "HF_HOME", "HF_ENDPOINT", "CXX")  # where things lie, wherever the task runs
+FORWARDED_VARIABLES = (
+    "VAELAB_DATA",
+    "VAELAB_CACHE",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "CXX",
+)  # where things lie, wherever the task runs
 
 
-def crew(workers: int | None) -> Crew:
+def ray_executor(workers: int | None) -> Executor:
     """The cluster as one that carries out jobs: one for each of its processors, unless it is told how many."""
-    return Crew(workers or max(1, int(connect().cluster_resources().get("CPU", 1))), carry_out)
+    return Executor(workers or max(1, int(connect_to_ray().cluster_resources().get("CPU", 1))), run_ray_jobs)
 
 
-def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+def run_ray_jobs(jobs: Sequence[JobFunction], workers: int) -> Iterator[JobResult]:
     """The results of jobs, as they come. The first interruption lets those under way stop and save, then passes on."""
     if not jobs:
         return
-    ray = connect()
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(attempt)
+    ray = connect_to_ray()
+    task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(run_job)
     left, stopped = list(enumerate(jobs))[::-1], Counter[int]()
     under_way: dict[Any, int] = {}
-    with interruption() as interrupted:
+    with deferred_interrupts() as interrupted:
         try:
             while left or under_way:
                 while left and len(under_way) < workers:
                     index, job = left.pop()
                     under_way[task.remote(index, job, str(Path.cwd()))] = index
-                done, _ = ray.wait(list(under_way), timeout=POLL)
+                done, _ = ray.wait(list(under_way), timeout=POLL_SECONDS)
                 for reference in done:
-                    result = outcome(ray, reference, under_way.pop(reference))
-                    if result.stopped and stopped[result.job] < RETRIES:  # as a machine does that is taken away
-                        stopped[result.job] += 1
-                        left.append((result.job, jobs[result.job]))
+                    result = ray_result(ray, reference, under_way.pop(reference))
+                    if (
+                        result.interrupted and stopped[result.job_index] < MAX_RETRIES
+                    ):  # as a machine does that is taken away
+                        stopped[result.job_index] += 1
+                        left.append((result.job_index, jobs[result.job_index]))
                     else:
                         yield result
                 if interrupted():
@@ -62,10 +70,10 @@ def carry_out(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
             for reference in under_way:
                 ray.cancel(reference, force=False)
             if under_way:
-                ray.wait(list(under_way), num_returns=len(under_way), timeout=SAVING)
+                ray.wait(list(under_way), num_returns=len(under_way), timeout=STOP_SECONDS)
 
 
-def connect() -> Any:
+def connect_to_ray() -> Any:
     """Ray, connected to its cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -76,7 +84,7 @@ def connect() -> Any:
     if not ray.is_initialized():
         environment = {
             name: str(Path(os.environ[name]).absolute()) if name.startswith("VAELAB") else os.environ[name]
-            for name in HANDED_ON
+            for name in FORWARDED_VARIABLES
             if name in os.environ
         }
         try:
@@ -95,9 +103,9 @@ def connect() -> Any:
     return ray
 
 
-def outcome(ray: Any, reference: Any, index: int) -> Result:
+def ray_result(ray: Any, reference: Any, index: int) -> JobResult:
     """What came of a task; that all of its tries died is an error of the job."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
-        return Result(index, None, f"Ray gave up: {' '.join(str(error).split())}")
+        return JobResult(index, None, f"Ray gave up: {' '.join(str(error).split())}")

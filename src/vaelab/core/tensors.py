@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaelab.core.errors import UserError
-from vaelab.core.files import MEND, NO_ROOM, writing
+from vaelab.core.files import DISK_FULL, REPAIR_HINT, atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,13 +23,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors.torch import save_file
 
     strings = {name: json.dumps(value, sort_keys=True) for name, value in (metadata or {}).items()}
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary, strings)
             with temporary.open("rb+") as file:  # weights must outlive a power cut, which a rename alone may not
                 os.fsync(file.fileno())
         except SafetensorError as error:  # it hides the system's error in its text
-            code = next((c for c in NO_ROOM if f"os error {c}" in str(error)), None)
+            code = next((c for c in DISK_FULL if f"os error {c}" in str(error)), None)
             raise (OSError(code, os.strerror(code)) if code else error) from error
 
 
@@ -44,4 +44,4 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path} is missing: the run has not been trained, or not to its end") from None
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); {MEND}") from None
+        raise UserError(f"{path} is damaged ({error}); {REPAIR_HINT}") from None

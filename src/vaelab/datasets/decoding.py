@@ -20,14 +20,14 @@ from vaelab.core.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["SUFFIXES", "Look", "decode", "inspect", "quiet", "read", "reason"]
+__all__ = ["SUFFIXES", "ImageHeader", "decode_image", "error_text", "read_header", "read_images", "suppress_warnings"]
 
 FORMATS = "png jpg jpeg jpe jfif gif bmp dib tif tiff webp avif jp2 j2k ppm pgm pbm pnm tga ico heic heif"
 
 SUFFIXES = frozenset(f".{name}" for name in FORMATS.split())
 
 
-class Look(NamedTuple):
+class ImageHeader(NamedTuple):
     """What a picture's header says: upright (width, height), mode, file format, and whether it is grey."""
 
     size: tuple[int, int]
@@ -36,33 +36,33 @@ class Look(NamedTuple):
     grey: bool
 
 
-def read(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> np.ndarray:
+def read_images(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> np.ndarray:
     """Picture files of any size and mode as uint8 (n, C, H, W) of the given shape (C, H, W), cropped to its aspect."""
     pixels = np.empty((len(paths), *shape), np.uint8)
-    with quiet():
+    with suppress_warnings():
         for row, path in zip(pixels, paths, strict=True):
             try:
-                row[:] = decode(Path(path), shape)
+                row[:] = decode_image(Path(path), shape)
             except Exception as error:  # a damaged file raises nearly anything in Pillow's decoders
-                raise UserError(f"{path} cannot be read as a picture: {reason(error)}") from error
+                raise UserError(f"{path} cannot be read as a picture: {error_text(error)}") from error
     return pixels
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def suppress_warnings() -> Iterator[None]:
     # Pillow warns of large pictures and of odd metadata, of which a user can mend neither.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def reason(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What an error says, on one line and without the path, which stands beside it."""
     text = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0] or type(error).__name__
     return "not a picture" if type(error).__name__ == "UnidentifiedImageError" else text
 
 
-def _open(picture: Any) -> Picture:
+def _open_image(picture: Any) -> Picture:
     """Open a path, encoded bytes, or an array (H, W) or (H, W, C) of uint8, truth values or floats in [0, 1]."""
     from PIL import Image
 
@@ -74,22 +74,22 @@ def _open(picture: Any) -> Picture:
     return Image.open(picture if isinstance(picture, Path) else io.BytesIO(picture))
 
 
-def _grey(image: Picture) -> bool:
+def _is_grey(image: Picture) -> bool:
     if image.mode in ("P", "PA"):
         palette = np.array(image.getpalette("RGB")).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
     return image.mode[0] in "1LIF" and image.mode != "LAB"
 
 
-def inspect(picture: Any) -> Look:
-    with _open(picture) as image:
+def read_header(picture: Any) -> ImageHeader:
+    with _open_image(picture) as image:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: these four swap the sides
         width, height = image.size
         size = (height, width) if turned else (width, height)
-        return Look(size, image.mode, image.format or "array", _grey(image))
+        return ImageHeader(size, image.mode, image.format or "array", _is_grey(image))
 
 
-def _plain(image: Picture) -> Picture:
+def _to_l_or_rgb(image: Picture) -> Picture:
     """The first frame of a picture of any mode, upright, flattened onto white, as mode L or RGB."""
     from PIL import Image, ImageOps
 
@@ -100,21 +100,21 @@ def _plain(image: Picture) -> Picture:
         if not (values.min() >= 0 and values.max() <= 255):
             raise ValueError(f"values of mode {image.mode} beyond the known range")
         return Image.fromarray(np.rint(values).astype(np.uint8))
-    grey = _grey(image)
+    grey = _is_grey(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("L" if grey else "RGB")
 
 
-def decode(picture: Any, shape: tuple[int, int, int]) -> np.ndarray:
+def decode_image(picture: Any, shape: tuple[int, int, int]) -> np.ndarray:
     """A picture as uint8 (C, H, W), cropped to the aspect about its centre and resized where its size differs."""
     from PIL import Image
 
     channels, height, width = shape
-    with _open(picture) as image:
+    with _open_image(picture) as image:
         enough = 2 * max(height, width)
         image.draft(image.mode, (enough, enough))  # a large JPEG need not be decoded in full
-        plain = _plain(image)
+        plain = _to_l_or_rgb(image)
     if plain.size != (width, height):
         # Cropped before, not while resizing, so that nothing beyond the edge leaks in.
         scale = min(plain.width / width, plain.height / height)

@@ -16,12 +16,12 @@ import numpy as np
 
 from vaelab.core.errors import UserError
 
-__all__ = ["SPLITS", "Dataset", "Images", "is_binary", "pick"]
+__all__ = ["SPLIT_ORDER", "Dataset", "Images", "is_binary", "select_split"]
 
-SPLITS = ("train", "validation", "test")
+SPLIT_ORDER = ("train", "validation", "test")
 
 # Bytes of pixels from which they may not all stay in memory: a quarter of it.
-LARGE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 if hasattr(os, "sysconf") else 2**32
+PREFETCH_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 if hasattr(os, "sysconf") else 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Images:
     categories: tuple[str, ...]
     split: str
     names: np.ndarray | None
-    origin: np.ndarray | None = None
+    source_pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,7 +53,7 @@ class Images:
         """The pictures at `index` (positions, a mask or a slice), in that order."""
         return replace(self, rows=self.rows[index])
 
-    def spread(self, count: int) -> Images:
+    def evenly_spaced(self, count: int) -> Images:
         """At most `count` of the pictures, evenly over all of them: sources are often sorted by category."""
         return self.select(np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64))
 
@@ -61,19 +61,19 @@ class Images:
         """The pixels of all pictures, or of those at `index`, as a contiguous array (n, C, H, W) of its own."""
         return self._gather(self.pixels, index)
 
-    def grey(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
+    def unbinarised(self, index: np.ndarray | Sequence[int] | slice | int | None = None) -> np.ndarray:
         """As `uint8`, before dynamic binarisation: what training draws its pixels from."""
-        return self._gather(self.pixels if self.origin is None else self.origin, index)
+        return self._gather(self.pixels if self.source_pixels is None else self.source_pixels, index)
 
-    def expect(self, index: np.ndarray) -> None:
+    def prefetch(self, index: np.ndarray) -> None:
         """Have the pictures at `index` read from disk ahead of their time, where not all may stay in memory.
 
         A picture that is not there when it is asked for costs a wait for the disk; asked for beforehand, together with
         others, next to nothing.
         """
-        pixels = self.pixels if self.origin is None else self.origin
+        pixels = self.pixels if self.source_pixels is None else self.source_pixels
         there = getattr(pixels, "base", None)
-        if not isinstance(pixels, np.memmap) or not isinstance(there, mmap.mmap) or pixels.nbytes < LARGE:
+        if not isinstance(pixels, np.memmap) or not isinstance(there, mmap.mmap) or pixels.nbytes < PREFETCH_BYTES:
             return
         if hasattr(there, "madvise"):
             size = pixels[0].nbytes
@@ -117,7 +117,7 @@ class Dataset:
     subset: int | None = None
     binarise: str | None = None
 
-    def unsplit(self) -> Images:
+    def evaluation_images(self) -> Images:
         """The stored test split, or all pictures where the source stores none."""
         train, test = self.splits["train"], self.splits.get("test")
         if test is not None and test.pixels is not train.pixels:
@@ -127,10 +127,10 @@ class Dataset:
 
 def is_binary(images: Images) -> bool:
     """Whether the pixels of the first thousand images are all black or white."""
-    return bool(np.isin(images.spread(1000).uint8(), (0, 255)).all())
+    return bool(np.isin(images.evenly_spaced(1000).uint8(), (0, 255)).all())
 
 
-def pick(dataset: Dataset, split: str) -> Images:
+def select_split(dataset: Dataset, split: str) -> Images:
     """A split of a data set, or the sentence that says which there are."""
     if split not in dataset.splits:
         raise UserError(f'{dataset.source} has no split "{split}" (have: {", ".join(dataset.splits)})')

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from vaelab.core.errors import UserError
-from vaelab.datasets.cache import SIDES, cached
+from vaelab.datasets.cache import SIDE_LIMITS, open_entry
 from vaelab.datasets.images import Dataset, Images
-from vaelab.datasets.sources.find import find
-from vaelab.datasets.splits import binarised, make_splits, reduce
+from vaelab.datasets.sources.find import find_source
+from vaelab.datasets.splits import binarise_splits, make_splits, subsample_splits
 
-__all__ = ["describe", "load"]
+__all__ = ["describe_dataset", "load_dataset"]
 
 
-def load(
+def load_dataset(
     data: str | Path,
     *,
     size: int | tuple[int, int] | None = None,
@@ -43,13 +43,13 @@ def load(
     `binarise` draws pixels to be black or white by a constant seed; "dynamic" keeps the grey ones for training besides.
     A dataset of the hub is fetched once and stays as it was.
     """
-    _check(size, channels, validation)
+    _check_settings(size, channels, validation)
     sides = (size, size) if isinstance(size, int) else size
-    source = find(str(data))
-    folder, meta, parts = cached(source, sides, channels)
+    source = find_source(str(data))
+    folder, meta, parts = open_entry(source, sides, channels)
     splits, made = make_splits(parts, validation)
-    splits = splits if subset is None else reduce(splits, subset)
-    splits = splits if binarise is None else binarised(splits, keep=binarise == "dynamic")
+    splits = splits if subset is None else subsample_splits(splits, subset)
+    splits = splits if binarise is None else binarise_splits(splits, keep_source=binarise == "dynamic")
     used = sum(entry.stat().st_size for entry in folder.iterdir())
     facts = {**meta["facts"], "splits": made, "bytes": used, "cache": str(folder)}
     skipped = tuple((file, reason) for file, reason in meta["skipped"])
@@ -68,11 +68,13 @@ def load(
     )
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """What is in a dataset, for JSON: counts, shape, sizes, modes, splits, skipped files, duplicates, disk use."""
     facts = dict(dataset.facts)
     made = facts.pop("splits")
-    splits = {name: {"n": len(part), "origin": made[name], **_counts(part)} for name, part in dataset.splits.items()}
+    splits = {
+        name: {"n": len(part), "origin": made[name], **_category_counts(part)} for name, part in dataset.splits.items()
+    }
     head = {"source": dataset.source, "location": dataset.location, "fingerprint": dataset.fingerprint}
     first = next(iter(dataset.splits.values()))
     skipped = [{"file": file, "reason": reason} for file, reason in dataset.skipped]
@@ -80,7 +82,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     return {**head, **body, **facts, "skipped": skipped, "notes": list(dataset.notes)}
 
 
-def _counts(images: Images) -> dict[str, Any]:
+def _category_counts(images: Images) -> dict[str, Any]:
     if images.labels is None:
         return {}
     labels = images.label()
@@ -89,10 +91,10 @@ def _counts(images: Images) -> dict[str, Any]:
     return {"categories": dict(zip(images.categories, counts, strict=True)), **unlabelled}
 
 
-def _check(size: int | tuple[int, int] | None, channels: int | None, validation: float | None) -> None:
+def _check_settings(size: int | tuple[int, int] | None, channels: int | None, validation: float | None) -> None:
     for side in (size,) if isinstance(size, int) else size or ():
-        if not SIDES[0] <= side <= SIDES[1]:
-            raise UserError(f"size must be between {SIDES[0]} and {SIDES[1]} pixels a side, got {side}")
+        if not SIDE_LIMITS[0] <= side <= SIDE_LIMITS[1]:
+            raise UserError(f"size must be between {SIDE_LIMITS[0]} and {SIDE_LIMITS[1]} pixels a side, got {side}")
     if channels not in (None, 1, 3):
         raise UserError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
     if validation is not None and not 0 <= validation < 1:

@@ -7,33 +7,33 @@ from dataclasses import replace
 import numpy as np
 
 from vaelab.core.errors import UserError
-from vaelab.datasets.images import SPLITS, Images
+from vaelab.datasets.images import SPLIT_ORDER, Images
 
-__all__ = ["binarised", "make_splits", "reduce"]
+__all__ = ["binarise_splits", "make_splits", "subsample_splits"]
 
-HELD_OUT = 0.2  # of a source without a test split
+TEST_FRACTION = 0.2  # of a source without a test split
 
 TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of the run
 
 BINARISE_SEED = 20150901  # a constant as well
 
 
-def make_splits(parts: dict[str, Images], validation: float | None) -> tuple[dict[str, Images], dict[str, str]]:
+def make_splits(stored_splits: dict[str, Images], validation: float | None) -> tuple[dict[str, Images], dict[str, str]]:
     """Train, validation if asked for, and test, and how each came about; with validation None, as stored."""
-    splits: dict[str, Images] = {"train": parts["train"]}
-    made: dict[str, str] = dict.fromkeys(SPLITS, "stored")
-    wanted = [("test", HELD_OUT, TEST_SEED), ("validation", validation, VALIDATION_SEED)]
+    splits: dict[str, Images] = {"train": stored_splits["train"]}
+    made: dict[str, str] = dict.fromkeys(SPLIT_ORDER, "stored")
+    wanted = [("test", TEST_FRACTION, TEST_SEED), ("validation", validation, VALIDATION_SEED)]
     for split, fraction, seed in wanted:
-        if fraction != 0 and split in parts:
-            splits[split] = parts[split]
+        if fraction != 0 and split in stored_splits:
+            splits[split] = stored_splits[split]
         elif fraction:
             _hold_out(splits, split, fraction, seed)
             made |= {split: f"{fraction:.6g} of train, stratified, by a fixed seed", "train": "the rest"}
-    splits = {split: splits[split] for split in SPLITS if split in splits}
+    splits = {split: splits[split] for split in SPLIT_ORDER if split in splits}
     return splits, {split: made[split] for split in splits}
 
 
-def reduce(splits: dict[str, Images], count: int) -> dict[str, Images]:
+def subsample_splits(splits: dict[str, Images], count: int) -> dict[str, Images]:
     """The splits with at most `count` pictures for training and validation together, in the proportion they had.
 
     Categories get equal shares as far as they have the pictures; a fixed seed draws them. The test split stays whole.
@@ -42,10 +42,12 @@ def reduce(splits: dict[str, Images], count: int) -> dict[str, Images]:
     shares = {split: round(count * len(images) / total) for split, images in splits.items() if split != "test"}
     if empty := [split for split, share in shares.items() if not share]:
         raise UserError(f"subset {count} leaves no picture for {' and '.join(empty)}; give more of them")
-    return splits | {split: splits[split].select(_balanced(splits[split].label(), n)) for split, n in shares.items()}
+    return splits | {
+        split: splits[split].select(_balanced_subset(splits[split].label(), n)) for split, n in shares.items()
+    }
 
 
-def binarised(splits: dict[str, Images], keep: bool) -> dict[str, Images]:
+def binarise_splits(splits: dict[str, Images], keep_source: bool) -> dict[str, Images]:
     """The splits with every pixel drawn to be 0 or 255, with its grey value as the probability: by a constant seed.
 
     The draw is a function of the stored picture's row. `keep` leaves the grey pixels at hand for training, so that it
@@ -55,23 +57,25 @@ def binarised(splits: dict[str, Images], keep: bool) -> dict[str, Images]:
     drawn: dict[int, np.ndarray] = {}
     for images in splits.values():  # splits may share their pixels
         if id(images.pixels) not in drawn:
-            drawn[id(images.pixels)] = _draw(images.pixels, len(drawn))
+            drawn[id(images.pixels)] = _draw_binary_pixels(images.pixels, len(drawn))
     return {
-        split: replace(images, pixels=drawn[id(images.pixels)], origin=images.pixels if keep else None)
+        split: replace(images, pixels=drawn[id(images.pixels)], source_pixels=images.pixels if keep_source else None)
         for split, images in splits.items()
     }
 
 
-def _draw(pixels: np.ndarray, part: int) -> np.ndarray:
+def _draw_binary_pixels(pixels: np.ndarray, split_index: int) -> np.ndarray:
     drawn = np.empty(pixels.shape, np.uint8)
     for block, start in enumerate(range(0, len(pixels), 1024)):
         some = pixels[start : start + 1024]
-        chance = np.random.default_rng([BINARISE_SEED, part, block]).integers(255, size=some.shape, dtype=np.uint8)
+        chance = np.random.default_rng([BINARISE_SEED, split_index, block]).integers(
+            255, size=some.shape, dtype=np.uint8
+        )
         drawn[start : start + 1024] = 255 * (chance < some)
     return drawn
 
 
-def _balanced(labels: np.ndarray, count: int) -> np.ndarray:
+def _balanced_subset(labels: np.ndarray, count: int) -> np.ndarray:
     """Positions, sorted, of at most `count` pictures: the first of each category, then the second, and so on."""
     order = np.random.default_rng(VALIDATION_SEED).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -83,15 +87,15 @@ def _balanced(labels: np.ndarray, count: int) -> np.ndarray:
 def _hold_out(splits: dict[str, Images], split: str, fraction: float, seed: int) -> None:
     """Move a fraction of the training pictures into another split; nothing happens where none can be spared."""
     train = splits["train"]
-    chosen = _chosen(train.label(), fraction, seed)
+    chosen = _stratified_mask(train.label(), fraction, seed)
     if not chosen.any() and split == "validation":  # each category has one picture: some of them are given up
-        chosen = _chosen(np.zeros(len(train), np.int64), fraction, seed)
+        chosen = _stratified_mask(np.zeros(len(train), np.int64), fraction, seed)
     if chosen.any():
         splits[split] = replace(train.select(chosen), split=split)
         splits["train"] = train.select(~chosen)
 
 
-def _chosen(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def _stratified_mask(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """A mask of the fraction, at least one, that is held out: evenly among the labels, never the last of its label.
 
     The pictures, shuffled and then sorted by label, are passed at even steps; the first of each label is left out.

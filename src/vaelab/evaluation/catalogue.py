@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-__all__ = ["CURVES", "METRICS", "NATS", "SUMMED", "TERMS"]
+__all__ = ["CURVE_NAMES", "METRIC_NAMES", "NATS_UNIT", "SUMMED_UNIT", "TERM_LABELS"]
 
-NATS = "nats per image"
+NATS_UNIT = "nats per image"
 
-SUMMED = "summed over pixel values"
+SUMMED_UNIT = "summed over pixel values"
 
-TERMS = {
+TERM_LABELS = {
     "loss": ("Loss", "as trained, per image"),
-    "cross_entropy": ("Cross entropy", NATS),
-    "kl": ("KL", NATS),
-    "squared_error": ("Squared error", SUMMED),
-    "negative_elbo": ("Negative ELBO", NATS),
+    "cross_entropy": ("Cross entropy", NATS_UNIT),
+    "kl": ("KL", NATS_UNIT),
+    "squared_error": ("Squared error", SUMMED_UNIT),
+    "negative_elbo": ("Negative ELBO", NATS_UNIT),
 }
 
-CURVES = ("loss", "cross_entropy", "squared_error", "kl", "negative_elbo")
+CURVE_NAMES = ("loss", "cross_entropy", "squared_error", "kl", "negative_elbo")
 
-BOUNDS = ("cross_entropy_of_mean", "squared_error_of_mean", "negative_elbo_of_mean")
+MEAN_DECODED_METRICS = ("cross_entropy_of_mean", "squared_error_of_mean", "negative_elbo_of_mean")
 
-PARTS = ("mutual_information", "marginal_kl", "total_correlation")
+RATE_PARTS = ("mutual_information", "marginal_kl", "total_correlation")
 
-METRICS = (*CURVES, *BOUNDS, *PARTS, "bits_per_dim", "mse", "psnr", "ssim", "sharpness", "active_units")
+METRIC_NAMES = (
+    *CURVE_NAMES,
+    *MEAN_DECODED_METRICS,
+    *RATE_PARTS,
+    "bits_per_dim",
+    "mse",
+    "psnr",
+    "ssim",
+    "sharpness",
+    "active_units",
+)

@@ -25,39 +25,39 @@ from vaelab.datasets.images import Images, is_binary
 from vaelab.evaluation.metrics import active_units, batches, likelihood_of
 from vaelab.models.densities import Normal, kl_normal, standard_normal
 from vaelab.models.likelihoods import CrossEntropy, Gaussian
-from vaelab.models.vae import LOGVAR, VAE
-from vaelab.runs.spec import Spec, change, flags
+from vaelab.models.vae import LOGVAR_BOUNDS, VAE
+from vaelab.runs.spec import Spec, to_argv, updated
 
-__all__ = ["CHECKS", "Case", "Codes", "Finding", "diagnose", "look", "watch"]
+__all__ = ["CHECKS", "Diagnosis", "LatentStats", "RunContext", "compute_latent_stats", "diagnose", "new_alarms"]
 
-LOOKED_AT = 2000  # images, at most
+MAX_IMAGES = 2000  # images, at most
 
-COLLAPSED = 0.5  # nats of KL below which codes tell nothing
+COLLAPSE_KL = 0.5  # nats of KL below which codes tell nothing
 
-FAST = 2e-3  # learning rate above which a collapse is first of all put down to it
+HIGH_LEARNING_RATE = 2e-3  # learning rate above which a collapse is first of all put down to it
 
-DEAD = 0.5  # share of latent dimensions that are not in use
+MAX_DEAD_SHARE = 0.5  # share of latent dimensions that are not in use
 
-OFF = 2.0  # ratio of sigma and residual, or its inverse
+MAX_SIGMA_RATIO = 2.0  # ratio of sigma and residual, or its inverse
 
-WIDE = 5.0  # log-variance of a posterior: sigma is 12 where the prior has 1
+MAX_LOGVAR = 5.0  # log-variance of a posterior: sigma is 12 where the prior has 1
 
-GROUPS = 10  # of images, for the error of a number
+IMAGE_GROUPS = 10  # of images, for the error of a number
 
-ENOUGH = 8  # images for each latent dimension, before their covariance is trusted
+IMAGES_PER_DIMENSION = 8  # images for each latent dimension, before their covariance is trusted
 
-HOLE = 0.2  # of the rate, lost between the codes and the prior
+MAX_GAP_SHARE = 0.2  # of the rate, lost between the codes and the prior
 
-RISEN = 0.05  # of the loss's fall, by which the validation loss rose again
+MAX_VALIDATION_RISE = 0.05  # of the loss's fall, by which the validation loss rose again
 
-ROUGH = 0.2  # of its fall, by which the training loss went up in the second half
+MAX_ROUGHNESS = 0.2  # of its fall, by which the training loss went up in the second half
 
-STEEP = 0.6  # of a steady fall: how steeply the training loss still falls at the end
+MAX_FINAL_SLOPE = 0.6  # of a steady fall: how steeply the training loss still falls at the end
 
-EPOCHS = 5  # of history that can be judged
+MIN_EPOCHS = 5  # of history that can be judged
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """What one check found: the ailment, how it stands, the number that shows it, what it means, and what to try."""
 
     ailment: str
@@ -67,55 +67,57 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-class Codes(NamedTuple):
+class LatentStats(NamedTuple):
     """What was seen of a model on images: of the KL, of the codes, of the residuals."""
 
     kl: float  # nats per image
-    active: int  # dimensions whose mean varies
-    logvar: tuple[float, float]  # the least and the greatest log-variance of a posterior
-    hole: tuple[float, float]  # nats, KL of the Gaussian with the moments of all codes from the prior, and its error
-    residual: float  # root mean square of x - x^, from posterior samples
-    binary: bool  # whether the pixels are black or white
+    active_units: int  # dimensions whose mean varies
+    logvar_range: tuple[float, float]  # the least and the greatest log-variance of a posterior
+    aggregate_gap: tuple[
+        float, float
+    ]  # nats, KL of the Gaussian with the moments of all codes from the prior, and its error
+    residual_rms: float  # root mean square of x - x^, from posterior samples
+    is_binary: bool  # whether the pixels are black or white
 
 
 @dataclass(frozen=True)
-class Case:
+class RunContext:
     """A run to be looked at: its spec and rows of history, the model and what was seen of it where there is a model."""
 
     spec: Spec
-    rows: Sequence[dict[str, Any]]
+    history: Sequence[dict[str, Any]]
     model: VAE | None = None
-    codes: Codes | None = None
+    latent_stats: LatentStats | None = None
 
     @property
     def collapsed(self) -> bool:
         """Whether the last row of history has no KL to speak of."""
-        return bool(self.kl_weight != 0 and self.rows and self.rows[-1]["train"]["kl"] < COLLAPSED)
+        return bool(self.kl_weight != 0 and self.history and self.history[-1]["train"]["kl"] < COLLAPSE_KL)
 
     @property
     def kl_weight(self) -> float | None:
         return self.spec.objective.effective_kl_weight(self.model.shape if self.model else (1, 1, 1))
 
-    def curve(self, split: str) -> np.ndarray:
+    def loss_curve(self, split: str) -> np.ndarray:
         """The loss of each epoch."""
-        return np.array([row[split]["loss"] for row in self.rows if row[split]])
+        return np.array([row[split]["loss"] for row in self.history if row[split]])
 
-    def again(self, **changes: object) -> str:
+    def retrain_command(self, **changes: object) -> str:
         """The command that trains as before but for some changes; for longer, where these change nothing."""
-        changed = change(self.spec, changes)
+        changed = updated(self.spec, changes)
         if changed == self.spec:
-            changed = change(self.spec, {"epochs": 3 * self.spec.epochs})
-        return shlex.join(["vaelab", "train", *flags(changed)])
+            changed = updated(self.spec, {"epochs": 3 * self.spec.epochs})
+        return shlex.join(["vaelab", "train", *to_argv(changed)])
 
-    def at_weight_one(self) -> str:
+    def unit_weight_command(self) -> str:
         """The command that trains with a learned sigma and, where there is such a weight, the KL at weight 1."""
-        return self.again(loss="gaussian", **({} if self.kl_weight in (1, None) else {"objective": "beta"}))
+        return self.retrain_command(loss="gaussian", **({} if self.kl_weight in (1, None) else {"objective": "beta"}))
 
 
 @torch.no_grad()
-def look(model: VAE, images: Images) -> Codes:
+def compute_latent_stats(model: VAE, images: Images) -> LatentStats:
     """What is to be seen of a model on some images."""
-    images = images.spread(LOOKED_AT)
+    images = images.evenly_spaced(MAX_IMAGES)
     means, logvars, square = [], [], 0.0
     for batch in batches(model, images):
         draw = model(batch.x, batch.noise)
@@ -125,18 +127,18 @@ def look(model: VAE, images: Images) -> Codes:
     mean, logvar = torch.cat(means), torch.cat(logvars)
     kl = kl_normal(Normal(mean, logvar), standard_normal(mean)).mean().item()
     extremes, residual = (logvar.min().item(), logvar.max().item()), math.sqrt(square / len(images))
-    hole = from_prior(mean, logvar)
-    return Codes(kl, active_units(mean), extremes, hole, residual, is_binary(images))
+    hole = moment_matched_kl(mean, logvar)
+    return LatentStats(kl, active_units(mean), extremes, hole, residual, is_binary(images))
 
 
-def from_prior(mean: torch.Tensor, logvar: torch.Tensor) -> tuple[float, float]:
+def moment_matched_kl(mean: torch.Tensor, logvar: torch.Tensor) -> tuple[float, float]:
     """KL(N(m, S) || N(0, 1)) for the moments of the mixture of posteriors (N, D), and its standard error.
 
     Roughly a lower bound of KL(q(z) || p(z)). Both by the jackknife over groups of images, which takes off what few
     images alone would show.
     """
     count, dim = mean.shape
-    if count < ENOUGH * max(dim, GROUPS):
+    if count < IMAGES_PER_DIMENSION * max(dim, IMAGE_GROUPS):
         return math.nan, math.nan
 
     def divergence(kept: torch.Tensor) -> float:
@@ -145,21 +147,22 @@ def from_prior(mean: torch.Tensor, logvar: torch.Tensor) -> tuple[float, float]:
         moments = covariance.trace() + some.mean(0).square().sum() - dim
         return 0.5 * (moments - torch.linalg.slogdet(covariance).logabsdet).item()
 
-    group = torch.arange(count) % GROUPS
-    whole, rest = divergence(group >= 0), np.array([divergence(group != g) for g in range(GROUPS)])
-    found = whole - (GROUPS - 1) * (rest.mean() - whole)
-    return max(float(found), 0.0), float(np.sqrt((GROUPS - 1) * rest.var()))
+    group = torch.arange(count) % IMAGE_GROUPS
+    whole, rest = divergence(group >= 0), np.array([divergence(group != g) for g in range(IMAGE_GROUPS)])
+    found = whole - (IMAGE_GROUPS - 1) * (rest.mean() - whole)
+    return max(float(found), 0.0), float(np.sqrt((IMAGE_GROUPS - 1) * rest.var()))
 
 
-def diagnose(case: Case) -> list[Finding]:
+def diagnose(context: RunContext) -> list[Diagnosis]:
     """Every check, in order."""
-    return [check(case) for check in CHECKS]
+    return [check(context) for check in CHECKS]
 
 
-def watch(spec: Spec, rows: Sequence[dict[str, Any]]) -> list[Finding]:
+def new_alarms(spec: Spec, history: Sequence[dict[str, Any]]) -> list[Diagnosis]:
     """The alarms that the last row of history brings, and that were not there before it."""
     alarms = [
-        [f for f in (check(Case(spec, part)) for check in WATCHED) if f.state == "alarm"] for part in (rows[:-1], rows)
+        [f for f in (check(RunContext(spec, part)) for check in TRAINING_CHECKS) if f.state == "alarm"]
+        for part in (history[:-1], history)
     ]
     before = {finding.ailment for finding in alarms[0]}
     return [finding for finding in alarms[1] if finding.ailment not in before]
@@ -168,191 +171,209 @@ def watch(spec: Spec, rows: Sequence[dict[str, Any]]) -> list[Finding]:
 # The checks.
 
 
-def collapse(case: Case) -> Finding:
+def check_collapse(context: RunContext) -> Diagnosis:
     name = "posterior collapse"
-    if case.kl_weight == 0:
-        return Finding(name, "open", "KL weight 0: nothing draws the posterior to the prior")
-    if case.codes is None and len(case.rows) < EPOCHS:
-        return Finding(name, "open", "too early to say")
-    kl = case.codes.kl if case.codes else case.rows[-1]["train"]["kl"]
-    active = f", {case.codes.active} of {case.spec.latent_dim} dimensions active" if case.codes else ""
+    if context.kl_weight == 0:
+        return Diagnosis(name, "open", "KL weight 0: nothing draws the posterior to the prior")
+    if context.latent_stats is None and len(context.history) < MIN_EPOCHS:
+        return Diagnosis(name, "open", "too early to say")
+    kl = context.latent_stats.kl if context.latent_stats else context.history[-1]["train"]["kl"]
+    active = (
+        f", {context.latent_stats.active_units} of {context.spec.latent_dim} dimensions active"
+        if context.latent_stats
+        else ""
+    )
     number = f"KL {kl:.3g} nats{active}"
-    if kl >= COLLAPSED and (case.codes is None or case.codes.active):
-        return Finding(name, "well", number)
-    if (case.kl_weight or 0) > 1:
-        remedy = case.again(objective="beta")
-    elif case.spec.lr > FAST:
-        remedy = case.again(lr=FAST / 2, lr_warmup=0.1)
+    if kl >= COLLAPSE_KL and (context.latent_stats is None or context.latent_stats.active_units):
+        return Diagnosis(name, "well", number)
+    if (context.kl_weight or 0) > 1:
+        remedy = context.retrain_command(objective="beta")
+    elif context.spec.lr > HIGH_LEARNING_RATE:
+        remedy = context.retrain_command(lr=HIGH_LEARNING_RATE / 2, lr_warmup=0.1)
     else:
-        remedy = case.again(loss="gaussian", objective="beta:warmup=0.3,free_bits=0.1")
-    return Finding(name, "alarm", number, "codes tell nothing of their images: each reconstruction is the mean", remedy)
+        remedy = context.retrain_command(loss="gaussian", objective="beta:warmup=0.3,free_bits=0.1")
+    return Diagnosis(
+        name, "alarm", number, "codes tell nothing of their images: each reconstruction is the mean", remedy
+    )
 
 
-def dead_dimensions(case: Case) -> Finding:
+def check_dead_dimensions(context: RunContext) -> Diagnosis:
     name = "dead dimensions"
-    if case.codes is None or case.kl_weight == 0:
-        return Finding(name, "open", "nothing draws unused dimensions to the prior")
-    active, all_of_them = case.codes.active, case.spec.latent_dim
+    if context.latent_stats is None or context.kl_weight == 0:
+        return Diagnosis(name, "open", "nothing draws unused dimensions to the prior")
+    active, all_of_them = context.latent_stats.active_units, context.spec.latent_dim
     number = f"{all_of_them - active} of {all_of_them} dimensions are not in use"
-    if all_of_them - active <= DEAD * all_of_them:
-        return Finding(name, "well", number)
-    return Finding(
+    if all_of_them - active <= MAX_DEAD_SHARE * all_of_them:
+        return Diagnosis(name, "well", number)
+    return Diagnosis(
         name,
         "note",
         number,
         "they cost time and nothing else; free bits or a warm-up may wake some",
-        case.again(latent_dim=max(2, 2 * active)),
+        context.retrain_command(latent_dim=max(2, 2 * active)),
     )
 
 
-def sigma(case: Case) -> Finding:
+def check_sigma(context: RunContext) -> Diagnosis:
     name = "sigma far from the residual"
-    likelihood = likelihood_of(case.model, case.spec.objective) if case.model else None
-    if case.model is None or case.codes is None or not isinstance(likelihood, Gaussian) or likelihood.sigma == "pixel":
-        return Finding(name, "open", "the loss has no such sigma")
-    found = likelihood.sigma if isinstance(likelihood.sigma, float) else case.model.shared[0].exp().item()
-    ratio = found / max(case.codes.residual, 1e-6)
-    number = f"sigma {found:.3g}, residual {case.codes.residual:.3g}, ratio {ratio:.3g}"
-    if 1 / OFF <= ratio <= OFF:
-        return Finding(name, "well", number)
+    likelihood = likelihood_of(context.model, context.spec.objective) if context.model else None
+    if (
+        context.model is None
+        or context.latent_stats is None
+        or not isinstance(likelihood, Gaussian)
+        or likelihood.sigma == "pixel"
+    ):
+        return Diagnosis(name, "open", "the loss has no such sigma")
+    found = likelihood.sigma if isinstance(likelihood.sigma, float) else context.model.shared[0].exp().item()
+    ratio = found / max(context.latent_stats.residual_rms, 1e-6)
+    number = f"sigma {found:.3g}, residual {context.latent_stats.residual_rms:.3g}, ratio {ratio:.3g}"
+    if 1 / MAX_SIGMA_RATIO <= ratio <= MAX_SIGMA_RATIO:
+        return Diagnosis(name, "well", number)
     blurred = "the KL is weighed too much, and reconstructions are blurred"
     meaning = blurred if ratio > 1 else "the KL hardly counts, and prior samples will be poor"
-    return Finding(name, "alarm", number, meaning, case.at_weight_one())
+    return Diagnosis(name, "alarm", number, meaning, context.unit_weight_command())
 
 
-def grey_cross_entropy(case: Case) -> Finding:
+def check_grey_cross_entropy(context: RunContext) -> Diagnosis:
     name = "cross entropy read as likelihood"
-    if case.codes is None or not isinstance(case.spec.loss, CrossEntropy):
-        return Finding(name, "open", "the loss is another")
-    if case.codes.binary:
-        return Finding(name, "well", "the pixels are black or white")
-    return Finding(
+    if context.latent_stats is None or not isinstance(context.spec.loss, CrossEntropy):
+        return Diagnosis(name, "open", "the loss is another")
+    if context.latent_stats.is_binary:
+        return Diagnosis(name, "well", "the pixels are black or white")
+    return Diagnosis(
         name,
         "note",
         "the pixels are grey or coloured",
         "negative_elbo is then the textbook's figure, to compare with itself on the same data and no other",
-        case.again(loss="discretised-logistic:components=5"),
+        context.retrain_command(loss="discretised-logistic:components=5"),
     )
 
 
-def log_variance(case: Case) -> Finding:
+def check_log_variance(context: RunContext) -> Diagnosis:
     name = "exploding log-variance"
-    if case.codes is None:
-        return Finding(name, "open", "not looked at")
-    least, most = case.codes.logvar
+    if context.latent_stats is None:
+        return Diagnosis(name, "open", "not looked at")
+    least, most = context.latent_stats.logvar_range
     number = f"from {least:.3g} to {most:.3g}"
-    if LOGVAR[0] + 1e-3 < least and most < WIDE:
-        return Finding(name, "well", number)
-    if most < WIDE and case.kl_weight == 0:
-        return Finding(
+    if LOGVAR_BOUNDS[0] + 1e-3 < least and most < MAX_LOGVAR:
+        return Diagnosis(name, "well", number)
+    if most < MAX_LOGVAR and context.kl_weight == 0:
+        return Diagnosis(
             name,
             "note",
             number,
             "with KL weight 0 the posterior shrinks to a point, as far as it is let",
-            case.again(objective="beta"),
+            context.retrain_command(objective="beta"),
         )
-    return Finding(
+    return Diagnosis(
         name,
         "alarm",
         number,
-        f"it should be far from {LOGVAR[0]:g} and {LOGVAR[1]:g}, where it is held",
-        case.again(lr=case.spec.lr / 5, clip=100, lr_warmup=0.1),
+        f"it should be far from {LOGVAR_BOUNDS[0]:g} and {LOGVAR_BOUNDS[1]:g}, where it is held",
+        context.retrain_command(lr=context.spec.lr / 5, clip=100, lr_warmup=0.1),
     )
 
 
-def prior_hole(case: Case) -> Finding:
+def check_prior_hole(context: RunContext) -> Diagnosis:
     name = "prior hole"
-    if case.codes is None or case.kl_weight == 0:
-        return Finding(name, "open", "KL weight 0: the prior was never meant")
-    if case.codes.kl < COLLAPSED:
-        return Finding(name, "open", "the posterior has collapsed")
-    hole, error = case.codes.hole
+    if context.latent_stats is None or context.kl_weight == 0:
+        return Diagnosis(name, "open", "KL weight 0: the prior was never meant")
+    if context.latent_stats.kl < COLLAPSE_KL:
+        return Diagnosis(name, "open", "the posterior has collapsed")
+    hole, error = context.latent_stats.aggregate_gap
     if math.isnan(hole):
-        return Finding(name, "open", "too few images for so many latent dimensions")
-    number = f"{hole:.3g} +- {error:.2g} of {case.codes.kl:.3g} nats of KL lie between all codes together and the prior"
-    if hole - 2 * error <= HOLE * case.codes.kl:
-        return Finding(name, "well", number)
-    return Finding(
-        name, "alarm", number, "prior samples come from where no code is: they will be poor", case.at_weight_one()
+        return Diagnosis(name, "open", "too few images for so many latent dimensions")
+    kl = context.latent_stats.kl
+    number = f"{hole:.3g} +- {error:.2g} of {kl:.3g} nats of KL lie between all codes together and the prior"
+    if hole - 2 * error <= MAX_GAP_SHARE * kl:
+        return Diagnosis(name, "well", number)
+    return Diagnosis(
+        name,
+        "alarm",
+        number,
+        "prior samples come from where no code is: they will be poor",
+        context.unit_weight_command(),
     )
 
 
-def fall(curve: np.ndarray) -> float:
+def loss_drop(curve: np.ndarray) -> float:
     """By how much a loss falls after the first tenth of the training, in which it is mostly the scales that settle."""
     return float(max(curve[max(1, len(curve) // 10)] - curve.min(), 1e-9))
 
 
-def overfitting(case: Case) -> Finding:
+def check_overfitting(context: RunContext) -> Diagnosis:
     name = "overfitting"
-    held, train = case.curve("validation"), case.curve("train")
-    if len(held) < EPOCHS or case.collapsed:
-        return Finding(
+    held, train = context.loss_curve("validation"), context.loss_curve("train")
+    if len(held) < MIN_EPOCHS or context.collapsed:
+        return Diagnosis(
             name,
             "open",
             "the posterior has collapsed"
-            if case.collapsed
+            if context.collapsed
             else f"{len(held)} epochs with a validation loss, which is too few to say",
         )
     best = int(held.argmin())
-    risen = (held[-1] - held[best]) / fall(held)
+    risen = (held[-1] - held[best]) / loss_drop(held)
     number = (
         f"validation loss {held[-1]:.4g}, after {held[best]:.4g} in epoch {best + 1}: up by {100 * risen:.2g} % "
         "of its fall"
     )
-    if risen <= RISEN or train[-1] >= train[best]:
-        return Finding(name, "well", number)
-    return Finding(name, "alarm", number, "it rises while the training loss falls", case.again(keep="best"))
-
-
-def rate_too_high(case: Case) -> Finding:
-    name = "learning rate too high"
-    train = case.curve("train")
-    if len(train) < EPOCHS:
-        return Finding(name, "open", f"{len(train)} epochs, which is too few to say")
-    rough = np.diff(train[len(train) // 2 :]).clip(0).sum() / fall(train)
-    number = f"in the second half the training loss rose by {100 * rough:.2g} % of its fall"
-    if case.collapsed and case.spec.lr > FAST and (case.kl_weight or 0) <= 1:
-        number = f"the posterior collapsed at a learning rate of {case.spec.lr:g}"
-    elif rough <= ROUGH or case.collapsed:
-        return Finding(name, "well", number)
-    return Finding(
-        name,
-        "alarm",
-        number,
-        f"steps at {case.spec.lr:g} jump over what they should fall into",
-        case.again(lr=case.spec.lr / 5),
+    if risen <= MAX_VALIDATION_RISE or train[-1] >= train[best]:
+        return Diagnosis(name, "well", number)
+    return Diagnosis(
+        name, "alarm", number, "it rises while the training loss falls", context.retrain_command(keep="best")
     )
 
 
-def rate_too_low(case: Case) -> Finding:
+def check_high_learning_rate(context: RunContext) -> Diagnosis:
+    name = "learning rate too high"
+    train = context.loss_curve("train")
+    if len(train) < MIN_EPOCHS:
+        return Diagnosis(name, "open", f"{len(train)} epochs, which is too few to say")
+    rough = np.diff(train[len(train) // 2 :]).clip(0).sum() / loss_drop(train)
+    number = f"in the second half the training loss rose by {100 * rough:.2g} % of its fall"
+    if context.collapsed and context.spec.lr > HIGH_LEARNING_RATE and (context.kl_weight or 0) <= 1:
+        number = f"the posterior collapsed at a learning rate of {context.spec.lr:g}"
+    elif rough <= MAX_ROUGHNESS or context.collapsed:
+        return Diagnosis(name, "well", number)
+    return Diagnosis(
+        name,
+        "alarm",
+        number,
+        f"steps at {context.spec.lr:g} jump over what they should fall into",
+        context.retrain_command(lr=context.spec.lr / 5),
+    )
+
+
+def check_low_learning_rate(context: RunContext) -> Diagnosis:
     name = "learning rate too low, or too few epochs"
-    train = case.curve("train")
-    if len(train) < EPOCHS:
-        return Finding(name, "open", f"{len(train)} epochs, which is too few to say")
+    train = context.loss_curve("train")
+    if len(train) < MIN_EPOCHS:
+        return Diagnosis(name, "open", f"{len(train)} epochs, which is too few to say")
     last = max(1, round(0.2 * (len(train) - 1)))
     steep = (train[-1 - last] - train[-1]) / last / max((train[0] - train[-1]) / (len(train) - 1), 1e-9)
     number = f"at the end the training loss falls at {100 * steep:.2g} % of its mean pace"
-    if steep <= STEEP:
-        return Finding(name, "well", number)
-    return Finding(
+    if steep <= MAX_FINAL_SLOPE:
+        return Diagnosis(name, "well", number)
+    return Diagnosis(
         name,
         "alarm",
         number,
         "it was far from its end",
-        case.again(lr=max(case.spec.lr, min(3 * case.spec.lr, 1e-3)), epochs=3 * len(train)),
+        context.retrain_command(lr=max(context.spec.lr, min(3 * context.spec.lr, 1e-3)), epochs=3 * len(train)),
     )
 
 
-CHECKS: tuple[Callable[[Case], Finding], ...] = (
-    collapse,
-    dead_dimensions,
-    sigma,
-    grey_cross_entropy,
-    log_variance,
-    prior_hole,
-    overfitting,
-    rate_too_high,
-    rate_too_low,
+CHECKS: tuple[Callable[[RunContext], Diagnosis], ...] = (
+    check_collapse,
+    check_dead_dimensions,
+    check_sigma,
+    check_grey_cross_entropy,
+    check_log_variance,
+    check_prior_hole,
+    check_overfitting,
+    check_high_learning_rate,
+    check_low_learning_rate,
 )
 
-WATCHED = collapse, overfitting, rate_too_high
+TRAINING_CHECKS = check_collapse, check_overfitting, check_high_learning_rate

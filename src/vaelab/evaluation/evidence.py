@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.core.console import Advance, progress
+from vaelab.core.console import ProgressCallback, progress
 from vaelab.core.devices import has_bfloat16
-from vaelab.core.rng import stream
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
 from vaelab.evaluation.metrics import Batch, batches, likelihood_of
 from vaelab.evaluation.statistics import Metrics, mean_and_error
@@ -34,13 +34,13 @@ from vaelab.models.likelihoods import Likelihood
 from vaelab.models.vae import VAE
 from vaelab.runs.run import Run
 
-__all__ = ["LogEvidence", "evidence", "log_evidence"]
+__all__ = ["LogEvidence", "evidence_metrics", "log_evidence"]
 
-VALUES = 2**19  # pixel values that are decoded at once: few enough to stay in a processor's cache
+VALUES_PER_BATCH = 2**19  # pixel values that are decoded at once: few enough to stay in a processor's cache
 
-BLOCK = 500  # samples of an image that share a stream of noise
+NOISE_BLOCK_SAMPLES = 500  # samples of an image that share a stream of noise
 
-COMPARED = 20  # samples by which the evidence in bfloat16 is held against that in float32
+CORRECTION_SAMPLES = 20  # samples by which the evidence in bfloat16 is held against that in float32
 
 
 class LogEvidence(NamedTuple):
@@ -52,30 +52,30 @@ class LogEvidence(NamedTuple):
     """
 
     value: Tensor
-    error: Tensor
-    effective: Tensor
+    standard_error: Tensor
+    effective_sample_size: Tensor
 
     @property
-    def error_of_mean(self) -> float:
+    def standard_error_of_mean(self) -> float:
         """The standard error, from sampling alone, of the mean over images."""
-        return self.error.square().sum().sqrt().item() / len(self.error)
+        return self.standard_error.square().sum().sqrt().item() / len(self.standard_error)
 
 
 @torch.no_grad()
 def log_evidence(
-    model: VAE, likelihood: Likelihood, images: Images, samples: int, advance: Advance | None = None
+    model: VAE, likelihood: Likelihood, images: Images, samples: int, advance: ProgressCallback | None = None
 ) -> LogEvidence:
     """The log evidence of images by so many samples each; progress counts images."""
     lower = likelihood.support == "binary" and has_bfloat16(str(model.shared.device))
-    exact, model = model if lower else None, model.lowered() if lower else model
-    together = max(1, at_once(model) // min(samples, BLOCK))
+    exact, model = model if lower else None, model.bfloat16_copy() if lower else model
+    together = max(1, codes_per_batch(model) // min(samples, NOISE_BLOCK_SAMPLES))
     found, done = torch.empty(3, len(images), dtype=torch.float64), 0
     for batch in batches(model, images):
         q = model.encode(batch.x)
         for start in range(0, len(batch.x), together):
             some = slice(start, start + together)
             part = Batch(start, batch.x[some], batch.noise[some], batch.rows[some])
-            estimate = _estimate((model, exact), likelihood, part, Normal(q.mean[some], q.logvar[some]), samples)
+            estimate = _estimate_batch((model, exact), likelihood, part, Normal(q.mean[some], q.logvar[some]), samples)
             # Copied: small tensors that are kept keep apart the memory between them, gigabytes of it in the end.
             found[:, done : done + len(part.x)] = torch.stack(estimate)
             done += len(part.x)
@@ -84,12 +84,12 @@ def log_evidence(
     return LogEvidence(*found)
 
 
-def at_once(model: VAE) -> int:
+def codes_per_batch(model: VAE) -> int:
     """How many codes are decoded together: a rule of the shape alone."""
-    return max(1, min(8192, VALUES // math.prod(model.shape)))
+    return max(1, min(8192, VALUES_PER_BATCH // math.prod(model.shape)))
 
 
-def _estimate(
+def _estimate_batch(
     models: tuple[VAE, VAE | None], likelihood: Likelihood, batch: Batch, q: Normal, samples: int
 ) -> LogEvidence:
     """The evidence of a few images, from running sums of w and w^2, both as logarithms.
@@ -99,15 +99,15 @@ def _estimate(
     (model, exact), x, rows = models, batch.x, batch.rows
     first = torch.full((len(x),), -math.inf, dtype=torch.float64)
     second, shift = first.clone(), torch.zeros_like(first)
-    for i, drawn in enumerate(_noise(rows, q.mean.shape[1], samples, max(1, at_once(model) // len(x)))):
+    for i, drawn in enumerate(_noise_chunks(rows, q.mean.shape[1], samples, max(1, codes_per_batch(model) // len(x)))):
         noise = drawn.to(x)
         z = q.sample(noise)  # (K, B, D)
         log_ratio = 0.5 * (noise.square() + q.logvar - z.square()).sum(-1)  # log p(z) - log q(z|x)
         weights = (likelihood.log_prob(model.decode(z), x) + log_ratio).cpu().double()
         if i == 0 and exact is not None:
-            few = z[:COMPARED]
-            meant = (likelihood.log_prob(exact.decode(few), x) + log_ratio[:COMPARED]).cpu().double()
-            shift = meant.logsumexp(0) - weights[:COMPARED].logsumexp(0)
+            few = z[:CORRECTION_SAMPLES]
+            meant = (likelihood.log_prob(exact.decode(few), x) + log_ratio[:CORRECTION_SAMPLES]).cpu().double()
+            shift = meant.logsumexp(0) - weights[:CORRECTION_SAMPLES].logsumexp(0)
         first = torch.logaddexp(first, weights.logsumexp(0))
         second = torch.logaddexp(second, (2 * weights).logsumexp(0))
     effective = (2 * first - second).exp()
@@ -115,45 +115,45 @@ def _estimate(
     return LogEvidence(first + shift - math.log(samples), variance.sqrt(), effective)
 
 
-def _noise(rows: np.ndarray, latent_dim: int, samples: int, most: int) -> Iterator[Tensor]:
+def _noise_chunks(rows: np.ndarray, latent_dim: int, samples: int, max_samples: int) -> Iterator[Tensor]:
     """The noise of images with these row numbers, (K, B, D), in parts of at most `most` samples, whatever they are."""
-    for start in range(0, samples, BLOCK):
-        shape = min(BLOCK, samples - start), latent_dim
-        drawn = [torch.randn(shape, generator=stream("evidence", row, start)) for row in rows]
-        yield from torch.stack(drawn, 1).split(most)
+    for start in range(0, samples, NOISE_BLOCK_SAMPLES):
+        shape = min(NOISE_BLOCK_SAMPLES, samples - start), latent_dim
+        drawn = [torch.randn(shape, generator=generator("evidence", row, start)) for row in rows]
+        yield from torch.stack(drawn, 1).split(max_samples)
 
 
-SOME = 500, 100  # images and samples of a quick evidence
+QUICK_EVIDENCE_BUDGET = 500, 100  # images and samples of a quick evidence
 
-FEW = 10  # effective samples, below which the estimate is biased by more than its error
+MIN_EFFECTIVE_SAMPLES = 10  # effective samples, below which the estimate is biased by more than its error
 
 
-def evidence(run: Run, images: Images, samples: int | None) -> Metrics:
+def evidence_metrics(run: Run, images: Images, samples: int | None) -> Metrics:
     """The negative log evidence of images, with the error of sampling, and the effective samples.
 
     With `samples` None, of some images by some samples; with 0, or without a likelihood, none.
     """
     if samples is None:
-        images, samples = images.spread(SOME[0]), SOME[1]
+        images, samples = images.evenly_spaced(QUICK_EVIDENCE_BUDGET[0]), QUICK_EVIDENCE_BUDGET[1]
     likelihood = likelihood_of(run.model, run.spec.objective)
     if likelihood is None or not samples:
         return {}
     with progress(f"log evidence, {samples} samples an image", len(images)) as advance:
         found = log_evidence(run.model, likelihood, images, samples, advance)
-    sampling = found.error_of_mean
-    effective = found.effective.median().item()
+    sampling = found.standard_error_of_mean
+    effective = found.effective_sample_size.median().item()
     note = (
         f"{len(images):,} images with {samples:,} samples each, {effective:.3g} of them effective in the median; "
         f"error of sampling {sampling:.2g}"
     )
-    if effective < FEW:
+    if effective < MIN_EFFECTIVE_SAMPLES:
         note += "; with so few the truth is lower"
     extra = {"n": len(images), "samples": samples, "sampling_error": sampling, "note": note}
     return {
-        "negative_log_evidence": mean(-found.value) | extra,
-        "effective_samples": mean(found.effective) | {"n": len(images)},
+        "negative_log_evidence": mean_metric(-found.value) | extra,
+        "effective_samples": mean_metric(found.effective_sample_size) | {"n": len(images)},
     }
 
 
-def mean(values: Tensor) -> dict[str, Any]:
+def mean_metric(values: Tensor) -> dict[str, Any]:
     return mean_and_error(len(values), values.sum().item(), values.square().sum().item())

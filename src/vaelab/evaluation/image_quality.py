@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["detail", "fidelity", "sharpness", "ssim"]
+__all__ = ["laplacian_energy", "reconstruction_metrics", "sharpness", "ssim"]
 
 
-def fidelity(reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
+def reconstruction_metrics(reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
     """How near reconstructions are to images, each (B,): mse per pixel value, psnr in dB, ssim, sharpness."""
     mse = (reconstruction - x).square().flatten(1).mean(1)
     psnr = -10 * mse.clamp(min=1e-10).log10()
@@ -22,10 +22,10 @@ def sharpness(reconstruction: Tensor, x: Tensor) -> Tensor:
     The root of the ratio of their squared Laplacians, summed over the image: how much of the amplitude of its finest
     detail is left. It tells nothing of whether the detail is right.
     """
-    return (detail(reconstruction) / detail(x).clamp(min=1e-12)).sqrt()
+    return (laplacian_energy(reconstruction) / laplacian_energy(x).clamp(min=1e-12)).sqrt()
 
 
-def detail(x: Tensor) -> Tensor:
+def laplacian_energy(x: Tensor) -> Tensor:
     """The squared Laplacian of images (B, C, H, W), summed over each, (B,)."""
     kernel = x.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(x, kernel, groups=x.shape[1]).square().flatten(1).sum(1)

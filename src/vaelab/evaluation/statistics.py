@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["Arrays", "Metrics", "Numbers", "Sums", "jackknife", "mean_and_error", "share"]
+__all__ = ["Arrays", "Metrics", "Numbers", "RunningMoments", "jackknife_error", "mean_and_error", "proportion_metric"]
 
-GROUPS = 10  # of images, each left out once
+JACKKNIFE_GROUPS = 10  # of images, each left out once
 
 
-def share(part: float, count: int) -> dict[str, Any]:
+def proportion_metric(proportion: float, count: int) -> dict[str, Any]:
     """A share of images with its binomial error."""
-    return {"value": part, "stderr": math.sqrt(part * (1 - part) / max(count - 1, 1))}
+    return {"value": proportion, "stderr": math.sqrt(proportion * (1 - proportion) / max(count - 1, 1))}
 
 
-def jackknife(statistic: Callable[[np.ndarray], float], count: int) -> float | None:
+def jackknife_error(statistic: Callable[[np.ndarray], float], count: int) -> float | None:
     """The standard error of a statistic of images, from leaving out one of ten groups of them at a time."""
-    if count < 2 * GROUPS:
+    if count < 2 * JACKKNIFE_GROUPS:
         return None
-    group = np.arange(count) % GROUPS
-    values = np.array([statistic(np.flatnonzero(group != g)) for g in range(GROUPS)])
-    return float(np.sqrt((GROUPS - 1) * values.var()))
+    group = np.arange(count) % JACKKNIFE_GROUPS
+    values = np.array([statistic(np.flatnonzero(group != g)) for g in range(JACKKNIFE_GROUPS)])
+    return float(np.sqrt((JACKKNIFE_GROUPS - 1) * values.var()))
 
 
 Numbers = dict[str, float]
@@ -35,7 +35,7 @@ Arrays = dict[str, np.ndarray]
 Metrics = dict[str, dict[str, Any]]  # name -> {"value", "stderr"}
 
 
-class Sums:
+class RunningMoments:
     """Running sums of per-image values in float64, from which mean and standard error follow."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Sums:
         return {name: mean_and_error(*sums) for name, sums in self.sums.items()}
 
 
-def mean_and_error(n: int, first: float, second: float) -> dict[str, Any]:
-    mean = first / n
-    variance = max(second / n - mean**2, 0) * n / max(n - 1, 1)
+def mean_and_error(n: int, total: float, total_of_squares: float) -> dict[str, Any]:
+    mean = total / n
+    variance = max(total_of_squares / n - mean**2, 0) * n / max(n - 1, 1)
     return {"value": mean, "stderr": math.sqrt(variance / n) if n > 1 else None}

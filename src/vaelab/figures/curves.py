@@ -14,36 +14,36 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from vaelab.core.errors import UserError
-from vaelab.evaluation.catalogue import TERMS
+from vaelab.evaluation.catalogue import TERM_LABELS
 from vaelab.figures.layout import (
     DPI,
-    EDGE,
-    GREY,
-    INK,
-    LINE,
-    NAME,
+    FONT_SIZE,
+    GRID_COLOR,
+    LABEL_HEIGHT,
+    LINE_HEIGHT,
+    MARGIN,
+    MAX_LABEL_WIDTH,
+    MUTED_COLOR,
     OKABE_ITO,
-    PAGE,
-    PALE,
-    ROW,
-    SIZE,
-    SMALL,
+    PAGE_WIDTH,
+    SMALL_FONT_SIZE,
+    TEXT_COLOR,
+    add_caption,
+    available_fonts,
     blank_figure,
-    captioned,
     column_count,
-    fonts,
-    headline,
-    place,
-    shortened,
+    draw_text,
+    draw_title,
+    place_panels,
+    shorten_text,
     text_width,
-    wrapped,
-    write,
+    wrap_title,
 )
 
-__all__ = ["Curve", "compare_curves", "curves", "panel", "paths"]
+__all__ = ["MeanCurve", "compare_curves", "plot_curves", "plot_path_probabilities", "style_panel"]
 
 
-class Curve(NamedTuple):
+class MeanCurve(NamedTuple):
     """The curve of a setting: x (T,), the mean over seeds (T,), and their standard deviation (T,) where it has one."""
 
     x: np.ndarray
@@ -55,43 +55,43 @@ class Curve(NamedTuple):
 
 
 def compare_curves(
-    panels: Mapping[tuple[str, str], Mapping[str, Curve]],
-    look: Mapping[str, str],
+    panels: Mapping[tuple[str, str], Mapping[str, MeanCurve]],
+    colors: Mapping[str, str],
     title: str = "",
     caption: str = "",
 ) -> Figure:
     """A panel for each (name, unit), with a line and its band for each setting, in its colour and named at its end."""
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    figure, cut, inner = blank_figure(title), [], float(np.clip(ROW * len(names), 1.2, 3.2))
+    figure, cut, inner = blank_figure(title), [], float(np.clip(LABEL_HEIGHT * len(names), 1.2, 3.2))
     for (name, unit), lines in panels.items():
         axes = figure.add_axes((0, 0, 1, 1))
-        panel(axes, name, unit)
+        style_panel(axes, name, unit)
         axes.set_axisbelow(True)
         for setting, line in lines.items():
-            _band(axes, line, look[setting])
-        if _limit(axes, list(lines.values())):
+            _plot_band(axes, line, colors[setting])
+        if _set_curve_limits(axes, list(lines.values())):
             cut.append(name)
-        _name_ends(axes, lines, look, inner)
-    widest = max(text_width(shortened(name, NAME, SMALL), SMALL) for name in names)
+        _label_curve_ends(axes, lines, colors, inner)
+    widest = max(text_width(shorten_text(name, MAX_LABEL_WIDTH, SMALL_FONT_SIZE), SMALL_FONT_SIZE) for name in names)
     columns = column_count(len(panels)) if widest < 0.8 else min(2, len(panels))
     for axes in figure.axes[-columns:]:
-        axes.set_xlabel("epoch", size=SMALL, color=GREY, labelpad=1)
+        axes.set_xlabel("epoch", size=SMALL_FONT_SIZE, color=MUTED_COLOR, labelpad=1)
     marks = [axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks())) for axes in figure.axes]
-    ticks = max(text_width(text, SMALL) for texts in marks for text in texts)
-    place(figure, columns, inner, (0, ticks + 0.15, widest + 0.3, 0.4))
-    return captioned(figure, caption + (f" Some early values lie beyond the axis: {', '.join(cut)}." if cut else ""))
+    ticks = max(text_width(text, SMALL_FONT_SIZE) for texts in marks for text in texts)
+    place_panels(figure, columns, inner, (0, ticks + 0.15, widest + 0.3, 0.4))
+    return add_caption(figure, caption + (f" Some early values lie beyond the axis: {', '.join(cut)}." if cut else ""))
 
 
-def _band(axes: Axes, curve: Curve, colour: str) -> None:
+def _plot_band(axes: Axes, curve: MeanCurve, color: str) -> None:
     """A line and what lies one standard deviation around it."""
     marker = "o" if len(curve.x) <= 8 else ""
-    axes.plot(curve.x, curve.mean, color=colour, linewidth=1.4, marker=marker, markersize=2.5)
+    axes.plot(curve.x, curve.mean, color=color, linewidth=1.4, marker=marker, markersize=2.5)
     if curve.sd is not None:
         low, high = curve.mean - curve.sd, curve.mean + curve.sd
-        axes.fill_between(curve.x, low, high, color=colour, alpha=0.22, linewidth=0)
+        axes.fill_between(curve.x, low, high, color=color, alpha=0.22, linewidth=0)
 
 
-def _limit(axes: Axes, lines: Sequence[Curve]) -> bool:
+def _set_curve_limits(axes: Axes, lines: Sequence[MeanCurve]) -> bool:
     """Set limits that show every line's end and what is not far off; says whether something lies beyond them.
 
     Far off is what lies further from the middle four fifths of all points than three times their extent.
@@ -110,7 +110,7 @@ def _limit(axes: Axes, lines: Sequence[Curve]) -> bool:
     return bool((points > shown.max()).any() or (points < shown.min()).any())
 
 
-def _name_ends(axes: Axes, lines: Mapping[str, Curve], look: Mapping[str, str], inner: float) -> None:
+def _label_curve_ends(axes: Axes, lines: Mapping[str, MeanCurve], colors: Mapping[str, str], inner: float) -> None:
     """Write each setting's name beside the end of its line, apart from the others, with a thin line to it.
 
     Where more of them end than there is room for, every so many-th is named.
@@ -123,7 +123,7 @@ def _name_ends(axes: Axes, lines: Mapping[str, Curve], look: Mapping[str, str], 
         return
     order = order[:: math.ceil(len(order) * 0.125 / inner)]
     heights = np.array([(lines[name].mean[-1] - low) / (high - low) for name in order])
-    steps = min(ROW / inner, 1 / len(order)) * np.arange(len(order))
+    steps = min(LABEL_HEIGHT / inner, 1 / len(order)) * np.arange(len(order))
     nearest = isotonic_regression(heights - steps).x  # the least displaced that are so far apart
     places = nearest.clip(0, max(0, 1 - steps[-1])) + steps
     for name, height, end in zip(order, heights, places, strict=True):
@@ -132,120 +132,128 @@ def _name_ends(axes: Axes, lines: Mapping[str, Curve], look: Mapping[str, str], 
             Line2D(
                 (start, max(start, 1), 1.05, 1.08),
                 (height, height, end, end),
-                color=look[name],
+                color=colors[name],
                 linewidth=0.6,
                 transform=axes.transAxes,
                 clip_on=False,
             )
         )
-        darker = [0.75 * part for part in to_rgb(look[name])]  # thin strokes look paler than areas
-        write(
+        darker = [0.75 * part for part in to_rgb(colors[name])]  # thin strokes look paler than areas
+        draw_text(
             axes,
             1.1,
             end,
-            shortened(name, NAME, SMALL),
-            size=SMALL,
+            shorten_text(name, MAX_LABEL_WIDTH, SMALL_FONT_SIZE),
+            size=SMALL_FONT_SIZE,
             color=darker,
             va="center_baseline",
             transform=axes.transAxes,
         )
 
 
-def paths(
-    panels: Mapping[str, tuple[Curve, np.ndarray, Curve | None]],
-    look: Mapping[str, str],
+def plot_path_probabilities(
+    panels: Mapping[str, tuple[MeanCurve, np.ndarray, MeanCurve | None]],
+    colors: Mapping[str, str],
     title: str = "",
     unit: str = "",
     caption: str = "",
 ) -> Figure:
     """A panel for each setting: the pairs (P, T) as pale lines, their mean with its band, and other means as dots."""
     figure, columns = blank_figure(title), column_count(len(panels))
-    room = (PAGE - 2 * EDGE) / columns - 0.4
+    room = (PAGE_WIDTH - 2 * MARGIN) / columns - 0.4
     for name, (mean, pairs, dotted) in panels.items():
         axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        panel(axes, shortened(name, room, SIZE, "bold"), shortened(unit, room, SMALL))
+        style_panel(axes, shorten_text(name, room, FONT_SIZE, "bold"), shorten_text(unit, room, SMALL_FONT_SIZE))
         axes.set_axisbelow(True)
-        axes.plot(mean.x, pairs.T, color=look[name], linewidth=0.6, alpha=0.35)
-        _band(axes, mean, look[name])
+        axes.plot(mean.x, pairs.T, color=colors[name], linewidth=0.6, alpha=0.35)
+        _plot_band(axes, mean, colors[name])
         if dotted is not None:
             axes.plot(dotted.x, dotted.mean, "o", color="white", markeredgecolor="black", markersize=3.2, zorder=4)
         axes.set_xticks((0, 0.2, 0.4, 0.6, 0.8, 1), ("0", "0.2", "0.4", "0.6", "0.8", "1"))
         axes.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
     for axes in figure.axes[-columns:]:
-        axes.set_xlabel("α", size=SMALL, color=GREY, labelpad=1)
-    place(figure, columns, 1.5, (0, 0.3, 0.1, 0.4))
-    return captioned(figure, caption)
+        axes.set_xlabel("α", size=SMALL_FONT_SIZE, color=MUTED_COLOR, labelpad=1)
+    place_panels(figure, columns, 1.5, (0, 0.3, 0.1, 0.4))
+    return add_caption(figure, caption)
 
 
-SPLITS = {"train": OKABE_ITO[0], "validation": OKABE_ITO[1]}
+SPLIT_COLORS = {"train": OKABE_ITO[0], "validation": OKABE_ITO[1]}
 
 
 # Training curves
 
 
-def curves(history: Sequence[dict[str, Any]], title: str = "") -> Figure:
+def plot_curves(history: Sequence[dict[str, Any]], title: str = "") -> Figure:
     """One panel for each term of a run's history, with a line for each split."""
-    seen = {name for row in history for split in SPLITS for name in row.get(split, {}) if not name.endswith("_of_mean")}
-    names = [name for name in TERMS if name in seen] + sorted(seen - set(TERMS))
+    seen = {
+        name
+        for row in history
+        for split in SPLIT_COLORS
+        for name in row.get(split, {})
+        if not name.endswith("_of_mean")
+    }
+    names = [name for name in TERM_LABELS if name in seen] + sorted(seen - set(TERM_LABELS))
     if not names:
         raise UserError("there are no training curves to draw: the history holds no epochs")
     columns = 2 if len(names) == 4 else min(3, len(names))
-    width = max(3.2, PAGE / 3 * columns)
-    lines = wrapped(title, width - 2 * EDGE)
-    height = 1.75 * math.ceil(len(names) / columns) + LINE * len(lines) + EDGE
+    width = max(3.2, PAGE_WIDTH / 3 * columns)
+    lines = wrap_title(title, width - 2 * MARGIN)
+    height = 1.75 * math.ceil(len(names) / columns) + LINE_HEIGHT * len(lines) + MARGIN
     figure = Figure((width, height), DPI, facecolor="white")
-    headline(figure, lines)
+    draw_title(figure, lines)
     for name in names:
         axes = figure.add_axes((0, 0, 1, 1))
-        panel(axes, *TERMS.get(name, (name.replace("_", " ").capitalize(), "")))
-        _lines(
+        style_panel(axes, *TERM_LABELS.get(name, (name.replace("_", " ").capitalize(), "")))
+        _plot_splits(
             axes,
             {
                 split: [(row["epoch"], row[split][name]) for row in history if name in row.get(split, {})]
-                for split in SPLITS
+                for split in SPLIT_COLORS
             },
         )
-    _arrange(figure, columns, height - LINE * len(lines) - EDGE)
+    _arrange_panels(figure, columns, height - LINE_HEIGHT * len(lines) - MARGIN)
     return figure
 
 
-def _arrange(figure: Figure, columns: int, top: float) -> None:
+def _arrange_panels(figure: Figure, columns: int, top: float) -> None:
     """Put panels into rows below `top` inches, with the margins of the widest texts: drawing twice moves nothing."""
     width, height = figure.get_size_inches()
     marks = [axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks())) for axes in figure.axes]
-    left = max(text_width(text, SMALL) for texts in marks for text in texts) + 0.15
-    named = {text.get_text() for axes in figure.axes for text in axes.texts} & set(SPLITS)
-    right = max((text_width(split, SMALL) for split in named), default=0) + 0.1
+    left = max(text_width(text, SMALL_FONT_SIZE) for texts in marks for text in texts) + 0.15
+    named = {text.get_text() for axes in figure.axes for text in axes.texts} & set(SPLIT_COLORS)
+    right = max((text_width(split, SMALL_FONT_SIZE) for split in named), default=0) + 0.1
     cell = width / columns
     for i, axes in enumerate(figure.axes):
         row, column = divmod(i, columns)
         corner = ((column * cell + left) / width, (top - 1.75 * row - 1.35) / height)
         axes.set_position((*corner, (cell - left - right) / width, 0.95 / height))
         if i >= len(figure.axes) - columns:
-            axes.set_xlabel("epoch", size=SMALL, color=GREY)
+            axes.set_xlabel("epoch", size=SMALL_FONT_SIZE, color=MUTED_COLOR)
 
 
-def panel(axes: Axes, name: str, unit: str) -> None:
+def style_panel(axes: Axes, name: str, unit: str) -> None:
     """Clean axes with a statement of what is drawn in place of a y label."""
-    axes.set_title(name, loc="left", size=SIZE, color=INK, pad=15, weight="bold", family=fonts()[0])
-    axes.annotate(unit, (0, 1), (0, 5), "axes fraction", "offset points", size=SMALL, color=GREY)
+    axes.set_title(
+        name, loc="left", size=FONT_SIZE, color=TEXT_COLOR, pad=15, weight="bold", family=available_fonts()[0]
+    )
+    axes.annotate(unit, (0, 1), (0, 5), "axes fraction", "offset points", size=SMALL_FONT_SIZE, color=MUTED_COLOR)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(labelsize=SMALL, colors=GREY, length=3)
-    axes.grid(axis="y", color=PALE, linewidth=0.6)
+    axes.spines[["left", "bottom"]].set_color(MUTED_COLOR)
+    axes.tick_params(labelsize=SMALL_FONT_SIZE, colors=MUTED_COLOR, length=3)
+    axes.grid(axis="y", color=GRID_COLOR, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}".replace("-", "−")))
 
 
-def _lines(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
+def _plot_splits(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
     """Lines (x, y) of several splits, each with its name at its end."""
     ends: dict[str, float] = {}
     for split, points in series.items():
         finite = [(x, y) for x, y in points if math.isfinite(y)]
         if finite:
             marker = "o" if len(finite) <= 12 else ""
-            axes.plot(*zip(*finite, strict=True), color=SPLITS[split], linewidth=1.4, marker=marker, markersize=3)
+            axes.plot(*zip(*finite, strict=True), color=SPLIT_COLORS[split], linewidth=1.4, marker=marker, markersize=3)
             ends[split] = finite[-1][1]
     first, last = axes.get_xlim()
     if last - first < 1:  # a single epoch
@@ -257,4 +265,13 @@ def _lines(axes: Axes, series: dict[str, list[tuple[float, float]]]) -> None:
         middle = min(max(sum(heights) / 2, 0.06), 0.94)
         heights = [middle - 0.06, middle + 0.06]
     for split, height in zip(order, heights, strict=True):
-        write(axes, 1.02, height, split, size=SMALL, color=SPLITS[split], va="center", transform=axes.transAxes)
+        draw_text(
+            axes,
+            1.02,
+            height,
+            split,
+            size=SMALL_FONT_SIZE,
+            color=SPLIT_COLORS[split],
+            va="center",
+            transform=axes.transAxes,
+        )

@@ -13,52 +13,52 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vaelab.core.errors import UserError
-from vaelab.core.files import writing
+from vaelab.core.files import atomic_write
 from vaelab.figures.layout import (
     DPI,
-    EDGE,
-    GREY,
-    LINE,
-    PAGE,
-    SIZE,
-    SMALL,
-    TILE,
+    FONT_SIZE,
+    LINE_HEIGHT,
+    MARGIN,
+    MAX_TILE,
+    MUTED_COLOR,
+    PAGE_WIDTH,
+    SMALL_FONT_SIZE,
+    add_caption,
     blank_figure,
-    captioned,
-    distinct,
-    extend,
-    headline,
-    shortened,
+    distinct_labels,
+    draw_text,
+    draw_title,
+    extend_below,
+    shorten_text,
     text_width,
-    wrapped,
-    write,
+    wrap_title,
 )
 
 __all__ = [
-    "Block",
-    "animation",
+    "TileTable",
     "as_rgb",
-    "compose",
-    "epochs",
-    "grid",
-    "heads",
-    "in_rows",
-    "interpolations",
-    "reconstructions",
-    "scale",
-    "sheet",
-    "tiles",
-    "traversals",
+    "column_headers",
+    "compose_tiles",
+    "image_grid",
+    "plot_epochs",
+    "plot_grid",
+    "plot_interpolations",
+    "plot_reconstructions",
+    "plot_tile_tables",
+    "plot_traversals",
+    "save_animation",
+    "tile_scale",
+    "to_rows",
 ]
 
 
-class Block(NamedTuple):
+class TileTable(NamedTuple):
     """A table of image tiles uint8 (R, T, H, W, 3): names before rows, heads over columns and notes under them."""
 
     tiles: np.ndarray
-    names: Sequence[str] = ()
-    heads: Sequence[str] = ()
-    notes: Sequence[str] = ()
+    row_labels: Sequence[str] = ()
+    column_headers: Sequence[str] = ()
+    column_notes: Sequence[str] = ()
     row_breaks: Sequence[int] = ()
     column_breaks: Sequence[int] = ()
 
@@ -66,58 +66,67 @@ class Block(NamedTuple):
 # Tables of images
 
 
-def tiles(blocks: Sequence[Block], title: str = "", caption: str = "") -> Figure:
+def plot_tile_tables(tables: Sequence[TileTable], title: str = "", caption: str = "") -> Figure:
     """Blocks of image tiles, one under the other; a pixel of an image is a square of whole pixels in each."""
-    names = [shortened(name, 1.6) for block in blocks for name in block.names]
-    left = EDGE + max((text_width(name, SIZE) + 0.08 for name in names), default=0)
-    scales = [scale(block.tiles, PAGE - left - EDGE) for block in blocks]
+    names = [shorten_text(name, 1.6) for block in tables for name in block.row_labels]
+    left = MARGIN + max((text_width(name, FONT_SIZE) + 0.08 for name in names), default=0)
+    scales = [tile_scale(block.tiles, PAGE_WIDTH - left - MARGIN) for block in tables]
     dpi = max(dpi for _, dpi in scales)
     figure = blank_figure(title)
     figure.set_dpi(dpi)
-    extend(figure, 0)
-    for block, (factor, own) in zip(blocks, scales, strict=True):
-        _add_block(figure, block, left, max(1, factor * dpi // own))
-    return captioned(figure, caption)
+    extend_below(figure, 0)
+    for block, (factor, own) in zip(tables, scales, strict=True):
+        _add_tile_table(figure, block, left, max(1, factor * dpi // own))
+    return add_caption(figure, caption)
 
 
-def _add_block(figure: Figure, block: Block, left: float, factor: int) -> None:
+def _add_tile_table(figure: Figure, table: TileTable, left: float, factor: int) -> None:
     """Put a block under what a figure shows, its images `left` inches from the edge and grown by a whole factor."""
     dpi = figure.dpi
-    tall, wide = factor * np.array(block.tiles.shape[2:4])
-    grown = block.tiles.repeat(factor, 2).repeat(factor, 3)
-    canvas, rows, columns = compose(grown, round(0.03 * dpi), block.row_breaks, block.column_breaks)
-    under = round((0.15 if block.notes else 0.03) * dpi)
-    over = 0.19 if block.heads else 0.3 if block.names and figure.axes else 0.07
-    extend(figure, over + (canvas.shape[0] + under) / dpi)
+    tall, wide = factor * np.array(table.tiles.shape[2:4])
+    grown = table.tiles.repeat(factor, 2).repeat(factor, 3)
+    canvas, rows, columns = compose_tiles(grown, round(0.03 * dpi), table.row_breaks, table.column_breaks)
+    under = round((0.15 if table.column_notes else 0.03) * dpi)
+    over = 0.19 if table.column_headers else 0.3 if table.row_labels and figure.axes else 0.07
+    extend_below(figure, over + (canvas.shape[0] + under) / dpi)
     width, height = np.rint(figure.get_size_inches() * dpi)
     place = round(left * dpi) / width, under / height, canvas.shape[1] / width, canvas.shape[0] / height
     axes = figure.add_axes(place)
     axes.imshow(canvas, interpolation="none", aspect="auto", extent=(0, canvas.shape[1], canvas.shape[0], 0))
     axes.set_axis_off()
-    for y, name in zip(rows + tall / 2, block.names, strict=False):
-        write(axes, -0.08 * dpi, y, shortened(name, 1.6), ha="right", va="center")
-    for x, head in zip(columns + wide / 2, block.heads, strict=False):
-        write(axes, x, -0.05 * dpi, shortened(head, max(0.3, wide / dpi) + 0.02, SMALL), size=SMALL, ha="center")
-    for x, note in zip(columns + wide / 2, block.notes, strict=False):
-        write(axes, x, len(canvas) + 0.025 * dpi, note, size=SMALL - 1, color=GREY, ha="center", va="top")
+    for y, name in zip(rows + tall / 2, table.row_labels, strict=False):
+        draw_text(axes, -0.08 * dpi, y, shorten_text(name, 1.6), ha="right", va="center")
+    for x, head in zip(columns + wide / 2, table.column_headers, strict=False):
+        draw_text(
+            axes,
+            x,
+            -0.05 * dpi,
+            shorten_text(head, max(0.3, wide / dpi) + 0.02, SMALL_FONT_SIZE),
+            size=SMALL_FONT_SIZE,
+            ha="center",
+        )
+    for x, note in zip(columns + wide / 2, table.column_notes, strict=False):
+        draw_text(
+            axes, x, len(canvas) + 0.025 * dpi, note, size=SMALL_FONT_SIZE - 1, color=MUTED_COLOR, ha="center", va="top"
+        )
 
 
-def reconstructions(originals: np.ndarray, reconstructions: np.ndarray, title: str = "") -> Figure:
+def plot_reconstructions(originals: np.ndarray, reconstructions: np.ndarray, title: str = "") -> Figure:
     """Originals (N, C, H, W) above their reconstructions, in pairs of rows of at most ten."""
     widest = min(10, max(1, 2600 // originals.shape[-1]))
     rows = max(1, math.ceil(len(originals) / widest))
     columns = max(1, math.ceil(len(originals) / rows))
-    pairs = np.stack([in_rows(as_rgb(images), columns) for images in (originals, reconstructions)], 1)
+    pairs = np.stack([to_rows(as_rgb(images), columns) for images in (originals, reconstructions)], 1)
     labels = ["original", "reconstruction"] * rows
-    return sheet(pairs.reshape(-1, *pairs.shape[2:]), title, labels=labels, row_breaks=range(2, 2 * rows, 2))
+    return image_grid(pairs.reshape(-1, *pairs.shape[2:]), title, labels=labels, row_breaks=range(2, 2 * rows, 2))
 
 
-def grid(images: np.ndarray, title: str = "", columns: int = 8) -> Figure:
+def plot_grid(images: np.ndarray, title: str = "", columns: int = 8) -> Figure:
     """Images (N, C, H, W), row by row."""
-    return sheet(in_rows(as_rgb(images), max(1, min(columns, len(images)))), title)
+    return image_grid(to_rows(as_rgb(images), max(1, min(columns, len(images)))), title)
 
 
-def interpolations(
+def plot_interpolations(
     originals: np.ndarray,
     paths: np.ndarray,
     alphas: Sequence[float] | np.ndarray,
@@ -126,20 +135,20 @@ def interpolations(
 ) -> Figure:
     """Pairs of originals (P, 2, C, H, W), that of alpha = 0 first, and the images (P, T, C, H, W) on the way."""
     tiles = np.concatenate([as_rgb(originals), as_rgb(paths)], 1)
-    return sheet(tiles, title, heads=[*distinct(names), *heads(alphas, "α")], column_breaks=(2,))
+    return image_grid(tiles, title, headers=[*distinct_labels(names), *column_headers(alphas, "α")], column_breaks=(2,))
 
 
-def traversals(
+def plot_traversals(
     images: np.ndarray, labels: Sequence[str], values: Sequence[float] | np.ndarray, title: str = ""
 ) -> Figure:
     """Images (D, T, C, H, W): in each row one latent dimension takes the values (T,)."""
-    return sheet(as_rgb(images), title, heads=heads(values), labels=labels)
+    return image_grid(as_rgb(images), title, headers=column_headers(values), labels=labels)
 
 
-def epochs(originals: np.ndarray, by_epoch: Sequence[tuple[int, np.ndarray]], title: str = "") -> Figure:
+def plot_epochs(originals: np.ndarray, by_epoch: Sequence[tuple[int, np.ndarray]], title: str = "") -> Figure:
     """The originals (N, C, H, W), and below them their reconstructions after chosen epochs."""
     rows = np.stack([as_rgb(originals), *(as_rgb(images) for _, images in by_epoch)])
-    return sheet(rows, title, labels=["original", *(f"epoch {epoch}" for epoch, _ in by_epoch)], row_breaks=(1,))
+    return image_grid(rows, title, labels=["original", *(f"epoch {epoch}" for epoch, _ in by_epoch)], row_breaks=(1,))
 
 
 # Sheets: tables of image tiles
@@ -153,33 +162,33 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
     return np.broadcast_to(images, (*images.shape[:-1], 3))
 
 
-def in_rows(tiles: np.ndarray, columns: int) -> np.ndarray:
+def to_rows(tiles: np.ndarray, columns: int) -> np.ndarray:
     """Tiles (N, H, W, 3) in rows (R, columns, H, W, 3), the last one filled up with white."""
     white = np.full((-len(tiles) % columns, *tiles.shape[1:]), 255, np.uint8)
     return np.concatenate([tiles, white]).reshape(-1, columns, *tiles.shape[1:])
 
 
-def _starts(count: int, size: int, gap: int, breaks: Sequence[int]) -> np.ndarray:
+def _tile_offsets(count: int, size: int, gap: int, breaks: Sequence[int]) -> np.ndarray:
     """Where each of `count` tiles starts, with a wider gap before those in `breaks`."""
     order = np.arange(count)
     return order * (size + gap) + 4 * gap * (order[:, None] >= np.asarray(breaks, int)).sum(1)
 
 
-def scale(tiles: np.ndarray, room: float) -> tuple[int, int]:
+def tile_scale(tiles: np.ndarray, max_width: float) -> tuple[int, int]:
     """The whole factor by which tiles grow, and the dots per inch at which a row of them fits into `room` inches."""
     _, columns, height, width, _ = tiles.shape
-    room -= 0.035 * columns + 0.15  # for the gaps
-    factor = max(1, min(round(room * DPI / (columns * width)), int(TILE * DPI / max(height, width))))
-    return factor, max(DPI, math.ceil(columns * width * factor / room))
+    max_width -= 0.035 * columns + 0.15  # for the gaps
+    factor = max(1, min(round(max_width * DPI / (columns * width)), int(MAX_TILE * DPI / max(height, width))))
+    return factor, max(DPI, math.ceil(columns * width * factor / max_width))
 
 
-def compose(
+def compose_tiles(
     tiles: np.ndarray, gap: int, row_breaks: Sequence[int] = (), column_breaks: Sequence[int] = ()
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One picture of all tiles (R, T, H, W, 3) on white, and where its rows and columns start."""
     height, width = tiles.shape[2:4]
-    rows = _starts(len(tiles), height, gap, row_breaks)
-    columns = _starts(tiles.shape[1], width, gap, column_breaks)
+    rows = _tile_offsets(len(tiles), height, gap, row_breaks)
+    columns = _tile_offsets(tiles.shape[1], width, gap, column_breaks)
     canvas = np.full((rows[-1] + height, columns[-1] + width, 3), 255, np.uint8)
     for y, line in zip(rows, tiles, strict=True):
         for x, tile in zip(columns, line, strict=True):
@@ -187,11 +196,11 @@ def compose(
     return canvas, rows, columns
 
 
-def sheet(
+def image_grid(
     tiles: np.ndarray,
     title: str,
     *,
-    heads: Sequence[str] = (),
+    headers: Sequence[str] = (),
     labels: Sequence[str] = (),
     row_breaks: Sequence[int] = (),
     column_breaks: Sequence[int] = (),
@@ -199,53 +208,53 @@ def sheet(
     """Tiles (R, T, H, W, 3) as a table with heads over its columns, labels before its rows and wider gaps at breaks."""
     if not tiles.size:
         raise UserError("there are no images to draw")
-    labels = [shortened(label, 1.6) for label in labels]
-    margin = EDGE + max((text_width(label, SIZE) + 0.08 for label in labels), default=0)
-    factor, dpi = scale(tiles, PAGE - margin - EDGE)
+    labels = [shorten_text(label, 1.6) for label in labels]
+    margin = MARGIN + max((text_width(label, FONT_SIZE) + 0.08 for label in labels), default=0)
+    factor, dpi = tile_scale(tiles, PAGE_WIDTH - margin - MARGIN)
     tiles = tiles.repeat(factor, 2).repeat(factor, 3)
-    canvas, rows, columns = compose(tiles, round(0.03 * dpi), row_breaks, column_breaks)
-    wide = margin + canvas.shape[1] / dpi + EDGE
-    lines = wrapped(title, max(wide, 4.0) - 2 * EDGE)
-    wide = max(wide, *(text_width(line, SIZE, "bold") + 2 * EDGE for line in lines), 0)
-    over = EDGE + LINE * len(lines) + 0.06 * bool(lines) + 0.19 * bool(heads)
+    canvas, rows, columns = compose_tiles(tiles, round(0.03 * dpi), row_breaks, column_breaks)
+    wide = margin + canvas.shape[1] / dpi + MARGIN
+    lines = wrap_title(title, max(wide, 4.0) - 2 * MARGIN)
+    wide = max(wide, *(text_width(line, FONT_SIZE, "bold") + 2 * MARGIN for line in lines), 0)
+    over = MARGIN + LINE_HEIGHT * len(lines) + 0.06 * bool(lines) + 0.19 * bool(headers)
     left, top = round(margin * dpi), round(over * dpi)  # the pixel at which the canvas starts
-    width, height = round(wide * dpi), top + canvas.shape[0] + round(EDGE * dpi)
+    width, height = round(wide * dpi), top + canvas.shape[0] + round(MARGIN * dpi)
     figure = Figure((width / dpi, height / dpi), dpi, facecolor="white")
     axes = figure.add_axes(
         (left / width, 1 - (top + canvas.shape[0]) / height, canvas.shape[1] / width, canvas.shape[0] / height)
     )
     axes.imshow(canvas, interpolation="none", aspect="auto", extent=(0, canvas.shape[1], canvas.shape[0], 0))
     axes.set_axis_off()
-    headline(figure, lines)
+    draw_title(figure, lines)
     for y, label in zip(rows + tiles.shape[2] / 2, labels, strict=False):
-        write(axes, -0.08 * dpi, y, label, ha="right", va="center")
-    for x, head in zip(columns + tiles.shape[3] / 2, heads, strict=False):
-        fitted = shortened(head, max(0.3, tiles.shape[3] / dpi) + 0.02, SMALL)
-        write(axes, x, -0.05 * dpi, fitted, size=SMALL, ha="center")
+        draw_text(axes, -0.08 * dpi, y, label, ha="right", va="center")
+    for x, head in zip(columns + tiles.shape[3] / 2, headers, strict=False):
+        fitted = shorten_text(head, max(0.3, tiles.shape[3] / dpi) + 0.02, SMALL_FONT_SIZE)
+        draw_text(axes, x, -0.05 * dpi, fitted, size=SMALL_FONT_SIZE, ha="center")
     return figure
 
 
-def heads(values: Sequence[float] | np.ndarray, name: str = "") -> list[str]:
+def column_headers(values: Sequence[float] | np.ndarray, name: str = "") -> list[str]:
     """Column heads for values: the first one named, and only some where they would run into each other."""
     step = math.ceil(len(values) / 12)
     texts = [f"{value:.3g}".replace("-", "−") if i % step == 0 else "" for i, value in enumerate(values)]
     return [f"{name} = {texts[0]}" if name else texts[0], *texts[1:]]
 
 
-def animation(frames: Sequence[np.ndarray], path: Path, milliseconds: int = 80) -> Path:
+def save_animation(frames: Sequence[np.ndarray], path: Path, milliseconds: int = 80) -> Path:
     """Frames (C, H, W), or grids of them (R, T, C, H, W), as a GIF that runs forth and back for ever."""
     if not len(frames):
         raise UserError("there are no frames to animate")
     tiles = [as_rgb(frame.reshape(-1, 1, *frame.shape[-3:]) if frame.ndim < 5 else frame) for frame in frames]
-    factor, _ = scale(tiles[0], PAGE)
+    factor, _ = tile_scale(tiles[0], PAGE_WIDTH)
     pictures = []
     for frame in tiles:
-        canvas, _, _ = compose(frame, 1 if factor > 1 else 2)
+        canvas, _, _ = compose_tiles(frame, 1 if factor > 1 else 2)
         small = Image.fromarray(canvas).quantize(256, dither=Image.Dither.NONE)  # before growing: dots would show
         pictures.append(small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST))
     pictures += pictures[-2:0:-1]
     drawn = io.BytesIO()
     pictures[0].save(drawn, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(drawn.getvalue())
     return path

@@ -19,27 +19,30 @@ from torch import Tensor
 
 from vaelab.models.densities import Normal, standard_normal
 
-__all__ = ["log_aggregate", "rate_parts", "total_correlation"]
+__all__ = ["decompose_rate", "log_aggregate_posterior", "total_correlation"]
 
-ROWS = 250  # codes whose distances to all posteriors are held at once
+CODES_PER_CHUNK = 250  # codes whose distances to all posteriors are held at once
 
 
-def log_aggregate(q: Normal, z: Tensor) -> Tensor:
+def log_aggregate_posterior(q: Normal, z: Tensor) -> Tensor:
     """log q(z) of codes (M, D) under the equal mixture of posteriors (N, D), in float64; shape (M,)."""
     mean, precision, z = q.mean.double(), (-q.logvar.double()).exp(), z.double()
     own = (mean.square() * precision + q.logvar.double() + math.log(2 * math.pi)).sum(-1)
     parts = []
-    for some in z.split(ROWS):
+    for some in z.split(CODES_PER_CHUNK):
         square = some.square() @ precision.T - 2 * some @ (mean * precision).T + own  # |z - mean|^2 / sigma^2, expanded
         parts.append((-0.5 * square).logsumexp(1))
     return torch.cat(parts) - math.log(len(mean))
 
 
-def rate_parts(own: Normal, z: Tensor, q: Normal) -> dict[str, Tensor]:
+def decompose_rate(code_posteriors: Normal, z: Tensor, q: Normal) -> dict[str, Tensor]:
     """The two parts of the rate at codes z (M, D) drawn from posteriors `own` (M, D), with q(z) from all `q` (N, D)."""
-    log_q = log_aggregate(q, z)
+    log_q = log_aggregate_posterior(q, z)
     return {
-        "mutual_information": Normal(own.mean.double(), own.logvar.double()).log_prob(z.double()) - log_q,
+        "mutual_information": Normal(code_posteriors.mean.double(), code_posteriors.logvar.double()).log_prob(
+            z.double()
+        )
+        - log_q,
         "marginal_kl": log_q - standard_normal(z.double()).log_prob(z.double()),
     }
 

@@ -29,119 +29,119 @@ from vaelab.core.constraints import Count, NonNegative, Positive
 __all__ = [
     "ContinuousBernoulli",
     "CrossEntropy",
+    "CrossEntropyPlusSquaredError",
     "DiscretisedLogistic",
     "Distortion",
     "Gaussian",
     "Laplace",
     "Likelihood",
-    "Params",
+    "LikelihoodParams",
     "SquaredError",
-    "Sum",
 ]
 
 Support = Literal["binary", "levels", "continuum"]
 
-LEVELS = 256  # of a stored pixel value
+PIXEL_LEVELS = 256  # of a stored pixel value
 
 
-class Params(NamedTuple):
+class LikelihoodParams(NamedTuple):
     """The decoder's output: `pixels` (*, channels * C, H, W), and `shared` (n,), learned with the weights."""
 
     pixels: Tensor
-    shared: Tensor
+    global_params: Tensor
 
 
-def total(values: Tensor) -> Tensor:
+def sum_over_pixels(values: Tensor) -> Tensor:
     """Sum over the pixels of each image, with shape (*, C, H, W) -> (*)."""
     return values.flatten(-3).sum(-1)
 
 
-def uniform(noise: Tensor) -> Tensor:
+def to_uniform(noise: Tensor) -> Tensor:
     """Uniform noise in (0, 1) from standard normal noise."""
     tiny = torch.finfo(noise.dtype).eps
     return torch.special.ndtr(noise).clamp(tiny, 1 - tiny)
 
 
-def floored(raw: Tensor, start: float, floor: float) -> Tensor:
+def lower_bounded(raw: Tensor, start: float, floor: float) -> Tensor:
     """A log scale that begins at `start` where the network gives 0, grows with it and never falls to `floor`."""
     return floor + F.softplus(raw + start - floor)
 
 
 @dataclass(frozen=True)
-class Output:
+class DistortionBase:
     """What all distortions have: one number a value, none shared, and a reconstruction."""
 
     @property
-    def channels(self) -> int:
+    def channels_per_value(self) -> int:
         """How many numbers the decoder gives for each value of a pixel."""
         return 1
 
     @property
-    def shared(self) -> tuple[float, ...]:
+    def initial_global_params(self) -> tuple[float, ...]:
         """Where the numbers that all pixels share start."""
         return ()
 
     @property
-    def learned(self) -> bool:
+    def trains_global_params(self) -> bool:
         """Whether the shared numbers are trained with the weights, or found by `fit`."""
         return True
 
-    def mean(self, params: Params) -> Tensor:
+    def mean(self, params: LikelihoodParams) -> Tensor:
         """The reconstruction x^ in [0, 1]: the mean image."""
         return params.pixels.sigmoid()
 
-    def logits(self, params: Params) -> Tensor:
+    def logits(self, params: LikelihoodParams) -> Tensor:
         """log x^ / (1 - x^): what cross entropy is measured with."""
         return torch.logit(self.mean(params), eps=1e-6)
 
-    def fit(self, params: Params, x: Tensor) -> Tensor | None:
+    def fit(self, params: LikelihoodParams, x: Tensor) -> Tensor | None:
         """The shared numbers that suit these images best, where they are found and not learned."""
         del params, x
         return None
 
-    def settled(self, shared: Tensor, kl_weight: float | None) -> str | None:
+    def describe_fit(self, global_params: Tensor, kl_weight: float | None) -> str | None:
         """What the shared numbers came to, said when training ends."""
-        del shared
+        del global_params
         return None
 
 
 @dataclass(frozen=True)
-class Sigmoid(Output):
+class LogitOutput(DistortionBase):
     """The decoder's output read as one logit a value: x^ = sigmoid(logit)."""
 
-    def logits(self, params: Params) -> Tensor:
+    def logits(self, params: LikelihoodParams) -> Tensor:
         return params.pixels  # exact, since the network itself gives logits
 
 
 @dataclass(frozen=True)
-class Density(Output):
+class LikelihoodBase(DistortionBase):
     """What likelihoods have: as a distortion each is -log p(x|z), whatever the KL weight."""
 
     support: ClassVar[Support] = "continuum"
 
-    def log_prob(self, params: Params, x: Tensor) -> Tensor:
+    def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         """log p(x|z), with parameters for images x (*, C, H, W) -> (*), in nats per image."""
         raise NotImplementedError
 
-    def __call__(self, params: Params, x: Tensor) -> Tensor:
+    def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         return -self.log_prob(params, x)
 
     def as_likelihood(self, kl_weight: float | None) -> Self:
         del kl_weight
         return self
 
-    def meaning(self, kl_weight: float | None, binary: bool) -> str:
+    def explain(self, kl_weight: float | None, binary: bool) -> str:
         """What this loss stands for, said when training starts."""
         del binary
         weight = "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
-        return f"{self.said()}{weight}"
+        return f"{self.describe()}{weight}"
 
-    def said(self) -> str:
+    def describe(self) -> str:
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Sigmoid):
+class CrossEntropy(LogitOutput):
     r"""-sum_i x_i log x^_i + (1 - x_i) log(1 - x^_i), in nats per image.
 
     The likelihood of binary pixels (Bernoulli). On grey pixels it is the textbook's loss and no likelihood:
@@ -153,11 +153,11 @@ class CrossEntropy(Sigmoid):
     short: ClassVar[tuple[str, ...]] = ("ce", "bernoulli")
     support: ClassVar[Support] = "binary"
 
-    def __call__(self, params: Params, x: Tensor) -> Tensor:
+    def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         logits = params.pixels  # softplus(l) - x l is the formula above, without its overflow
-        return total(F.softplus(logits) - x * logits)
+        return sum_over_pixels(F.softplus(logits) - x * logits)
 
-    def log_prob(self, params: Params, x: Tensor) -> Tensor:
+    def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         """The same, sooner: softplus(l) - x l = |l| / 2 + (1/2 - x) l - log sigmoid(|l|), one logarithm for eight l."""
         logits = params.pixels.flatten(-3)
         sizes = logits.abs()
@@ -171,10 +171,10 @@ class CrossEntropy(Sigmoid):
         del kl_weight  # the textbook figure is defined at weight 1
         return self
 
-    def sample(self, params: Params, noise: Tensor) -> Tensor:
+    def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
         return (torch.special.ndtr(noise) < self.mean(params)).to(noise.dtype)
 
-    def meaning(self, kl_weight: float | None, binary: bool) -> str:
+    def explain(self, kl_weight: float | None, binary: bool) -> str:
         """What this loss stands for, said when training starts."""
         weight = "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
         if binary:
@@ -183,7 +183,7 @@ class CrossEntropy(Sigmoid):
 
 
 @dataclass(frozen=True)
-class SquaredError(Sigmoid):
+class SquaredError(LogitOutput):
     r"""sum_i (x_i - x^_i)^2, summed over the pixels of an image.
 
     With KL weight w > 0 it is, up to constants, w times the bound of the Gaussian likelihood of variance w / 2.
@@ -192,13 +192,13 @@ class SquaredError(Sigmoid):
     name: ClassVar[str] = "squared-error"
     short: ClassVar[tuple[str, ...]] = ("se",)
 
-    def __call__(self, params: Params, x: Tensor) -> Tensor:
-        return total((self.mean(params) - x).square())
+    def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
+        return sum_over_pixels((self.mean(params) - x).square())
 
     def as_likelihood(self, kl_weight: float | None) -> Gaussian | None:
         return Gaussian(sigma=math.sqrt(kl_weight / 2)) if kl_weight else None
 
-    def meaning(self, kl_weight: float | None, binary: bool) -> str:
+    def explain(self, kl_weight: float | None, binary: bool) -> str:
         del binary
         if kl_weight == 0:
             return "squared error with KL weight 0 is an autoencoder: no likelihood, no bound, no prior samples"
@@ -209,7 +209,7 @@ class SquaredError(Sigmoid):
 
 
 @dataclass(frozen=True)
-class Sum(Sigmoid):
+class CrossEntropyPlusSquaredError(LogitOutput):
     r"""A weighted sum of cross entropy and squared error: a distortion and no likelihood, so without any bound."""
 
     name: ClassVar[str] = "cross-entropy+squared-error"
@@ -217,19 +217,19 @@ class Sum(Sigmoid):
     cross_entropy: NonNegative = 1.0
     squared_error: NonNegative = 1.0
 
-    def __call__(self, params: Params, x: Tensor) -> Tensor:
+    def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         return self.cross_entropy * CrossEntropy()(params, x) + self.squared_error * SquaredError()(params, x)
 
     def as_likelihood(self, kl_weight: float | None) -> None:
         del kl_weight
 
-    def meaning(self, kl_weight: float | None, binary: bool) -> str:
+    def explain(self, kl_weight: float | None, binary: bool) -> str:
         del kl_weight, binary
         return "a sum of cross entropy and squared error is no likelihood: no bound is computed for it"
 
 
 @dataclass(frozen=True)
-class ContinuousBernoulli(Density, Sigmoid):
+class ContinuousBernoulli(LikelihoodBase, LogitOutput):
     r"""The Bernoulli's formula as a density on [0, 1]: p(x|l) = l e^(l x) / (e^l - 1), for the logit l of each value.
 
     log p = sum_i l_i x_i - l_i / 2 - log(sinh(l_i / 2) / (l_i / 2)). Its mean is 1 / (1 - e^-l) - 1 / l, and not
@@ -240,59 +240,61 @@ class ContinuousBernoulli(Density, Sigmoid):
     name: ClassVar[str] = "continuous-bernoulli"
     short: ClassVar[tuple[str, ...]] = ("cb",)
 
-    def mean(self, params: Params) -> Tensor:
-        logits, large = split_small(params.pixels)
+    def mean(self, params: LikelihoodParams) -> Tensor:
+        logits, large = where_not_near_zero(params.pixels)
         return torch.where(large, -1 / torch.expm1(-logits) - 1 / logits, 0.5 + params.pixels / 12)
 
-    def logits(self, params: Params) -> Tensor:
-        return Output.logits(self, params)
+    def logits(self, params: LikelihoodParams) -> Tensor:
+        return DistortionBase.logits(self, params)
 
-    def log_prob(self, params: Params, x: Tensor) -> Tensor:
-        half, large = split_small(params.pixels / 2)
+    def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
+        half, large = where_not_near_zero(params.pixels / 2)
         size = half.abs()
         log_sinh = size + torch.log1p(-torch.exp(-2 * size)) - math.log(2)
         log_ratio = torch.where(large, log_sinh - size.log(), (params.pixels / 2).square() / 6)
-        return total(params.pixels * (x - 0.5) - log_ratio)
+        return sum_over_pixels(params.pixels * (x - 0.5) - log_ratio)
 
-    def sample(self, params: Params, noise: Tensor) -> Tensor:
-        u = uniform(noise)
-        logits, large = split_small(params.pixels)
+    def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
+        u = to_uniform(noise)
+        logits, large = where_not_near_zero(params.pixels)
         return torch.where(large, torch.logaddexp(torch.log1p(-u), u.log() + logits) / logits, u)
 
-    def said(self) -> str:
+    def describe(self) -> str:
         return "a continuous Bernoulli likelihood, a density of grey or coloured pixels"
 
 
-def split_small(values: Tensor) -> tuple[Tensor, Tensor]:
+def where_not_near_zero(values: Tensor) -> tuple[Tensor, Tensor]:
     """Values with those near 0 replaced by 1, and where they are not near 0: series stand in for 0 / 0 there."""
     large = values.abs() > 1e-2
     return torch.where(large, values, 1), large
 
 
-class Located(Density):
+class LocationScale(LikelihoodBase):
     """A density around a location, which is the first of the decoder's numbers, through a `link`."""
 
     link: Literal["sigmoid", "identity"]  # a field of those that are dataclasses below
 
-    def location(self, params: Params) -> Tensor:
-        raw = params.pixels.chunk(self.channels, dim=-3)[0]
+    def location(self, params: LikelihoodParams) -> Tensor:
+        raw = params.pixels.chunk(self.channels_per_value, dim=-3)[0]
         return raw.sigmoid() if self.link == "sigmoid" else raw
 
-    def mean(self, params: Params) -> Tensor:
+    def mean(self, params: LikelihoodParams) -> Tensor:
         return self.location(params)
 
-    def logits(self, params: Params) -> Tensor:
-        raw = params.pixels.chunk(self.channels, dim=-3)[0]
+    def logits(self, params: LikelihoodParams) -> Tensor:
+        raw = params.pixels.chunk(self.channels_per_value, dim=-3)[0]
         return raw if self.link == "sigmoid" else torch.logit(raw, eps=1e-6)
 
 
-START = math.log(0.3)  # of a log scale: near the spread of raw pixels, so that the first steps are calm
+INITIAL_LOG_SCALE = math.log(0.3)  # of a log scale: near the spread of raw pixels, so that the first steps are calm
 
-FLOOR = math.log(1 / 512)  # half a level: a pixel is not known better, and a constant one would have infinite density
+MIN_LOG_SCALE = math.log(
+    1 / 512
+)  # half a level: a pixel is not known better, and a constant one would have infinite density
 
 
 @dataclass(frozen=True)
-class Gaussian(Located):
+class Gaussian(LocationScale):
     r"""The Gaussian likelihood around the reconstruction.
 
     -log p(x|z) = sum_i (x_i - x^_i)^2 / (2 sigma_i^2) + log sigma_i + 1/2 log 2 pi, in nats per image.
@@ -309,56 +311,56 @@ class Gaussian(Located):
     link: Literal["sigmoid", "identity"] = "sigmoid"
 
     @property
-    def channels(self) -> int:
+    def channels_per_value(self) -> int:
         return 2 if self.sigma == "pixel" else 1
 
     @property
-    def shared(self) -> tuple[float, ...]:
-        return (START,) if self.sigma in (None, "optimal") else ()
+    def initial_global_params(self) -> tuple[float, ...]:
+        return (INITIAL_LOG_SCALE,) if self.sigma in (None, "optimal") else ()
 
     @property
-    def learned(self) -> bool:
+    def trains_global_params(self) -> bool:
         return self.sigma is None
 
-    def log_sigma(self, params: Params) -> Tensor:
+    def log_sigma(self, params: LikelihoodParams) -> Tensor:
         """The log standard deviation: one number, or one for each value."""
         if self.sigma == "pixel":
-            return floored(params.pixels.chunk(2, dim=-3)[1], START, FLOOR)
+            return lower_bounded(params.pixels.chunk(2, dim=-3)[1], INITIAL_LOG_SCALE, MIN_LOG_SCALE)
         if self.sigma is None or self.sigma == "optimal":
-            return params.shared[0]
+            return params.global_params[0]
         return torch.full((), math.log(self.sigma), device=params.pixels.device)
 
-    def log_prob(self, params: Params, x: Tensor) -> Tensor:
+    def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         log_sigma, square = self.log_sigma(params), (self.location(params) - x).square()
         if log_sigma.ndim:
-            return -total(0.5 * square * (-2 * log_sigma).exp() + log_sigma + 0.5 * math.log(2 * math.pi))
+            return -sum_over_pixels(0.5 * square * (-2 * log_sigma).exp() + log_sigma + 0.5 * math.log(2 * math.pi))
         constant = math.prod(x.shape[-3:]) * (log_sigma + 0.5 * math.log(2 * math.pi))
-        return -0.5 * total(square) * (-2 * log_sigma).exp() - constant
+        return -0.5 * sum_over_pixels(square) * (-2 * log_sigma).exp() - constant
 
-    def sample(self, params: Params, noise: Tensor) -> Tensor:
+    def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
         return self.location(params) + self.log_sigma(params).exp() * noise
 
-    def fit(self, params: Params, x: Tensor) -> Tensor | None:
+    def fit(self, params: LikelihoodParams, x: Tensor) -> Tensor | None:
         if self.sigma != "optimal":
             return None
         return 0.5 * (self.location(params) - x).square().mean().clamp(min=1e-12).log().view(1)
 
-    def said(self) -> str:
+    def describe(self) -> str:
         if self.sigma == "pixel":
             return "a Gaussian likelihood, a standard deviation for each pixel value from the decoder"
         sigma = f"{self.sigma:g}" if isinstance(self.sigma, float) else "fitted" if self.sigma else "learned"
         return f"a Gaussian likelihood, one standard deviation for all pixels, {sigma}"
 
-    def settled(self, shared: Tensor, kl_weight: float | None) -> str | None:
-        if not len(shared):
+    def describe_fit(self, global_params: Tensor, kl_weight: float | None) -> str | None:
+        if not len(global_params):
             return None
-        sigma = shared[0].exp().item()
+        sigma = global_params[0].exp().item()
         meant = f", as squared error with KL weight {2 * kl_weight * sigma**2:.3g} would mean" if kl_weight else ""
         return f"sigma settled at {sigma:.3g}{meant}; squared error with KL weight 1 means 0.707"
 
 
 @dataclass(frozen=True)
-class Laplace(Located):
+class Laplace(LocationScale):
     r"""The Laplace likelihood: -log p(x|z) = sum_i |x_i - x^_i| / b + log 2 b, for one scale b: learned, or fixed.
 
     The reconstruction is its median and mean; it forgives single pixels that are far off.
@@ -369,33 +371,33 @@ class Laplace(Located):
     link: Literal["sigmoid", "identity"] = "sigmoid"
 
     @property
-    def shared(self) -> tuple[float, ...]:
-        return (START,) if self.scale is None else ()
+    def initial_global_params(self) -> tuple[float, ...]:
+        return (INITIAL_LOG_SCALE,) if self.scale is None else ()
 
-    def log_scale(self, params: Params) -> Tensor:
+    def log_scale(self, params: LikelihoodParams) -> Tensor:
         if self.scale is None:
-            return params.shared[0]
+            return params.global_params[0]
         return torch.full((), math.log(self.scale), device=params.pixels.device)
 
-    def log_prob(self, params: Params, x: Tensor) -> Tensor:
+    def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         log_scale = self.log_scale(params)
-        distance = total((self.location(params) - x).abs())
+        distance = sum_over_pixels((self.location(params) - x).abs())
         return -distance * (-log_scale).exp() - math.prod(x.shape[-3:]) * (log_scale + math.log(2))
 
-    def sample(self, params: Params, noise: Tensor) -> Tensor:
-        u = uniform(noise) - 0.5
+    def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
+        u = to_uniform(noise) - 0.5
         return self.location(params) - self.log_scale(params).exp() * u.sign() * torch.log1p(-2 * u.abs())
 
-    def said(self) -> str:
+    def describe(self) -> str:
         scale = "learned" if self.scale is None else f"{self.scale:g}"
         return f"a Laplace likelihood, one scale for all pixels, {scale}"
 
-    def settled(self, shared: Tensor, kl_weight: float | None) -> str | None:
-        return f"the Laplace scale settled at {shared[0].exp().item():.3g}" if len(shared) else None
+    def describe_fit(self, global_params: Tensor, kl_weight: float | None) -> str | None:
+        return f"the Laplace scale settled at {global_params[0].exp().item():.3g}" if len(global_params) else None
 
 
 @dataclass(frozen=True)
-class DiscretisedLogistic(Density):
+class DiscretisedLogistic(LikelihoodBase):
     r"""A mixture of logistics over the 256 levels of a stored pixel value: a probability, so that bits are bits.
 
     P(k|z) = sum_c w_c [F((k + 1/2) / 255; m_c, s_c) - F((k - 1/2) / 255; m_c, s_c)], F the logistic distribution
@@ -411,46 +413,56 @@ class DiscretisedLogistic(Density):
     components: Count = 1
 
     @property
-    def channels(self) -> int:
+    def channels_per_value(self) -> int:
         return 2 if self.components == 1 else 3 * self.components
 
-    def mixture(self, params: Params) -> tuple[Tensor, Tensor, Tensor]:
+    def mixture(self, params: LikelihoodParams) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights, locations and log scales, each (components, *, C, H, W)."""
-        numbers = torch.stack(params.pixels.chunk(self.channels, dim=-3)).unflatten(0, (-1, self.components))
+        numbers = torch.stack(params.pixels.chunk(self.channels_per_value, dim=-3)).unflatten(0, (-1, self.components))
         places = torch.linspace(0, 1, self.components + 2, device=numbers.device, dtype=numbers.dtype)[1:-1]
         locations = 0.5 * numbers[0] + places.view(-1, *[1] * (numbers.ndim - 2))  # they start apart
         weights = numbers[2] if self.components > 1 else torch.zeros_like(locations)
-        return weights.log_softmax(0), locations, floored(numbers[1], math.log(0.1), FLOOR)
+        return weights.log_softmax(0), locations, lower_bounded(numbers[1], math.log(0.1), MIN_LOG_SCALE)
 
-    def mean(self, params: Params) -> Tensor:
+    def mean(self, params: LikelihoodParams) -> Tensor:
         weights, locations, log_scales = self.mixture(params)  # the integral of 1 - F from 0 to 1
         scales = log_scales.exp()
         inner = scales * (F.softplus(locations / scales) - F.softplus((locations - 1) / scales))
         return (weights.exp() * inner).sum(0)
 
-    def log_prob(self, params: Params, x: Tensor) -> Tensor:
+    def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         weights, locations, log_scales = self.mixture(params)
-        half, precision = 0.5 / (LEVELS - 1), (-log_scales).exp()
+        half, precision = 0.5 / (PIXEL_LEVELS - 1), (-log_scales).exp()
         above, below = (x + half - locations) * precision, (x - half - locations) * precision
         # F(a) - F(b) = F(a) F(-b) (1 - e^(b - a)): exact where a difference of the two would be all rounding
         inside = F.logsigmoid(above) + F.logsigmoid(-below) + torch.log(-torch.expm1(-2 * half * precision))
         lowest, highest = x < half, x > 1 - half
         log_probs = torch.where(lowest, F.logsigmoid(above), torch.where(highest, F.logsigmoid(-below), inside))
-        return total((weights + log_probs).logsumexp(0))
+        return sum_over_pixels((weights + log_probs).logsumexp(0))
 
-    def sample(self, params: Params, noise: Tensor) -> Tensor:
+    def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
         weights, locations, log_scales = self.mixture(params)
-        below, u = torch.zeros_like(noise), uniform(noise)
-        for level in range(LEVELS - 1):  # the level is the number of levels whose distribution function is below u
-            edge = ((level + 0.5) / (LEVELS - 1) - locations) * (-log_scales).exp()
+        below, u = torch.zeros_like(noise), to_uniform(noise)
+        for level in range(
+            PIXEL_LEVELS - 1
+        ):  # the level is the number of levels whose distribution function is below u
+            edge = ((level + 0.5) / (PIXEL_LEVELS - 1) - locations) * (-log_scales).exp()
             below += (weights.exp() * edge.sigmoid()).sum(0) < u
-        return below / (LEVELS - 1)
+        return below / (PIXEL_LEVELS - 1)
 
-    def said(self) -> str:
+    def describe(self) -> str:
         kind = "a logistic" if self.components == 1 else f"a mixture of {self.components} logistics"
         return f"{kind} over the 256 levels of each pixel value"
 
 
-Distortion = CrossEntropy | SquaredError | Sum | ContinuousBernoulli | Gaussian | Laplace | DiscretisedLogistic
+Distortion = (
+    CrossEntropy
+    | SquaredError
+    | CrossEntropyPlusSquaredError
+    | ContinuousBernoulli
+    | Gaussian
+    | Laplace
+    | DiscretisedLogistic
+)
 
 Likelihood = CrossEntropy | ContinuousBernoulli | Gaussian | Laplace | DiscretisedLogistic

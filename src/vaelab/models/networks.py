@@ -20,12 +20,12 @@ from torch import nn
 from vaelab.core.constraints import Count, Natural
 from vaelab.core.errors import UserError
 
-__all__ = ["Conv", "Mlp", "Network", "ReportA", "Shape", "dense"]
+__all__ = ["Conv", "Mlp", "Network", "Shape", "ValidConv", "linear_layers"]
 
 Shape = tuple[int, int, int]  # channels, height, width
 
 
-def dense(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
+def linear_layers(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
     """Linear layers through `widths`, with activations between them but not after the last."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
@@ -34,7 +34,7 @@ def dense(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[
 
 
 @torch.no_grad()
-def he(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
+def kaiming_init(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
     """Weights from N(0, 2 / n) for n inputs of a unit, 1 / n in the last layer, after which no ReLU follows; biases 0.
 
     Source: Delving Deep into Rectifiers, arXiv 1502.01852.
@@ -65,7 +65,7 @@ class Mlp:
         return nn.Sequential(*self._dense(widths), nn.Unflatten(1, shape))
 
     def _dense(self, widths: Sequence[int]) -> list[nn.Module]:
-        return dense(widths, {"relu": nn.ReLU, "tanh": nn.Tanh}[self.activation])
+        return linear_layers(widths, {"relu": nn.ReLU, "tanh": nn.Tanh}[self.activation])
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Conv:
     widths: tuple[Count, ...] = ()
     init: Literal["he", "torch"] = field(default="he", metadata={"legacy": "torch"})
 
-    def stages(self, shape: Shape) -> list[Shape]:
+    def feature_shapes(self, shape: Shape) -> list[Shape]:
         """The image's shape, then the shape after each layer."""
         side = min(shape[1:])
         depth = max(2, math.ceil(math.log2(side / 4)))
@@ -94,24 +94,24 @@ class Conv:
         return [shape, *((w, shape[1] >> i, shape[2] >> i) for i, w in enumerate(widths, start=1))]
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.stages(shape)
+        stages = self.feature_shapes(shape)
         layers: list[nn.Module] = []
         for before, after in pairwise(stages):
             layers += [nn.Conv2d(before[0], after[0], 4, stride=2, padding=1), nn.ReLU()]
         layers += [nn.Flatten(), nn.Linear(math.prod(stages[-1]), 2 * latent_dim)]
-        return nn.Sequential(*(he(layers) if self.init == "he" else layers))
+        return nn.Sequential(*(kaiming_init(layers) if self.init == "he" else layers))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.stages(shape)[::-1]
+        stages = self.feature_shapes(shape)[::-1]
         layers: list[nn.Module] = [nn.Linear(latent_dim, math.prod(stages[0])), nn.Unflatten(1, stages[0])]
         for before, after in pairwise(stages):
             odd = (after[1] - 2 * before[1], after[2] - 2 * before[2])  # the row or column that halving dropped
             layers += [nn.ReLU(), nn.ConvTranspose2d(before[0], after[0], 4, stride=2, padding=1, output_padding=odd)]
-        return nn.Sequential(*(he(layers) if self.init == "he" else layers))
+        return nn.Sequential(*(kaiming_init(layers) if self.init == "he" else layers))
 
 
 @dataclass(frozen=True)
-class ReportA:
+class ValidConv:
     """The face network of report A (rows A1, A2): two 3x3 convolutions without padding, then fully connected.
 
     At 32x32 RGB: 3 -> `channels` (30x30) -> 32 (28x28), flattened 25,088 -> `hidden` -> mean and log-variance. The
@@ -123,24 +123,24 @@ class ReportA:
     channels: Count = 16
     hidden: Natural = 512
 
-    def stages(self, shape: Shape) -> list[Shape]:
+    def feature_shapes(self, shape: Shape) -> list[Shape]:
         return [shape, (self.channels, shape[1] - 2, shape[2] - 2), (32, shape[1] - 4, shape[2] - 4)]
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.stages(shape)
+        stages = self.feature_shapes(shape)
         layers: list[nn.Module] = []
         for before, after in pairwise(stages):
             layers += [nn.Conv2d(before[0], after[0], 3), nn.ReLU()]
         widths = [math.prod(stages[-1]), self.hidden, 2 * latent_dim]
-        return nn.Sequential(*layers, nn.Flatten(), *dense([w for w in widths if w]))
+        return nn.Sequential(*layers, nn.Flatten(), *linear_layers([w for w in widths if w]))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.stages(shape)[::-1]
+        stages = self.feature_shapes(shape)[::-1]
         widths = [latent_dim, self.hidden, math.prod(stages[0])]
-        layers: list[nn.Module] = [*dense([w for w in widths if w]), nn.Unflatten(1, stages[0])]
+        layers: list[nn.Module] = [*linear_layers([w for w in widths if w]), nn.Unflatten(1, stages[0])]
         for before, after in pairwise(stages):
             layers += [nn.ReLU(), nn.ConvTranspose2d(before[0], after[0], 3)]
         return nn.Sequential(*layers)
 
 
-Network = Mlp | Conv | ReportA
+Network = Mlp | Conv | ValidConv

@@ -29,14 +29,14 @@ def layers(model: VAE) -> list[Layer]:
     def walk(part: str, modules: nn.Module, x: Tensor) -> Iterator[Layer]:
         for module in modules.children():
             x = module(x)
-            yield Layer(part, label(module), tuple(x.shape[1:]), sum(p.numel() for p in module.parameters()))
+            yield Layer(part, layer_label(module), tuple(x.shape[1:]), sum(p.numel() for p in module.parameters()))
 
     x = model.shared.new_zeros(1, *model.shape)
     z = model.shared.new_zeros(1, model.latent_dim)
     return [*walk("encoder", model.encoder, x), *walk("decoder", model.decoder, z)]
 
 
-def label(module: nn.Module) -> str:
+def layer_label(module: nn.Module) -> str:
     """A layer in the words of the field."""
     match module:
         case nn.Conv2d() | nn.ConvTranspose2d():

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 from vaelab.core.constraints import Count, NonNegative
 from vaelab.models.aggregate import total_correlation
-from vaelab.models.networks import dense
+from vaelab.models.networks import linear_layers
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import Terms, Weighing, halves
+from vaelab.objectives.terms import LossTerms, ObjectiveBase, distortion_and_rate
 
-__all__ = ["BetaTC", "Dip", "Factor"]
+__all__ = ["DIPVAE", "BetaTCVAE", "FactorVAE"]
 
 
 @dataclass(frozen=True)
-class BetaTC(Weighing):
+class BetaTCVAE(ObjectiveBase):
     r"""distortion + KL + (w - 1) TC: of the three parts of the KL only the total correlation is weighed, by w.
 
     TC = KL(q(z) || prod_d q(z_d)), with q(z) the mixture of the batch's posteriors (the paper's minibatch-weighted
@@ -31,16 +31,16 @@ class BetaTC(Weighing):
     name: ClassVar[str] = "beta-tc"
     tc_weight: NonNegative = 6.0
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = halves(model, x, noise)
+        draw, distortion, kl = distortion_and_rate(model, x, noise)
         correlation = total_correlation(draw.q, draw.z).mean()
         loss = distortion + kl.sum() + (self.tc_weight - 1) * correlation
-        return Terms(loss, distortion, kl.sum(), {"total_correlation": correlation}, draw)
+        return LossTerms(loss, distortion, kl.sum(), {"total_correlation": correlation}, draw)
 
 
 @dataclass(frozen=True)
-class Factor(Weighing):
+class FactorVAE(ObjectiveBase):
     r"""distortion + KL + gamma TC, with the total correlation as a critic sees it.
 
     The critic learns log q(z) / prod_d q(z_d) by telling codes from codes whose dimensions were exchanged between the
@@ -53,22 +53,22 @@ class Factor(Weighing):
     hidden: tuple[Count, ...] = (256, 256, 256)
 
     def critic(self, latent_dim: int) -> nn.Module:
-        return nn.Sequential(*dense([latent_dim, *self.hidden, 1]))
+        return nn.Sequential(*linear_layers([latent_dim, *self.hidden, 1]))
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = halves(model, x, noise)
+        draw, distortion, kl = distortion_and_rate(model, x, noise)
         critic = model.critic
         assert critic is not None
         z = draw.z.float()
         still = {name: p.detach() for name, p in critic.named_parameters()}  # the model does not train the critic
         correlation = functional_call(critic, still, z).mean()
-        own = F.softplus(-critic(z.detach())).mean() + F.softplus(critic(exchanged(z.detach()))).mean()
+        own = F.softplus(-critic(z.detach())).mean() + F.softplus(critic(permute_dims(z.detach()))).mean()
         loss = distortion + kl.sum() + self.gamma * correlation + 0.5 * own
-        return Terms(loss, distortion, kl.sum(), {"total_correlation": correlation, "critic": 0.5 * own}, draw)
+        return LossTerms(loss, distortion, kl.sum(), {"total_correlation": correlation, "critic": 0.5 * own}, draw)
 
 
-def exchanged(z: Tensor) -> Tensor:
+def permute_dims(z: Tensor) -> Tensor:
     """Codes (B, D) whose dimension d comes from an image some places further: batches are in random order."""
     places = torch.arange(len(z), device=z.device)[:, None]
     shifts = 1 + torch.arange(z.shape[1], device=z.device) % max(len(z) - 1, 1)
@@ -76,7 +76,7 @@ def exchanged(z: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Dip(Weighing):
+class DIPVAE(ObjectiveBase):
     r"""distortion + KL + off sum_{c != d} C_cd^2 + diagonal sum_d (C_dd - 1)^2: the covariance of codes is drawn to 1.
 
     C is the covariance over the batch of the posterior means (`of` "means", DIP-VAE-I) or of the codes themselves,
@@ -89,9 +89,9 @@ class Dip(Weighing):
     diagonal: NonNegative = 10.0
     of: Literal["means", "codes"] = "codes"
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = halves(model, x, noise)
+        draw, distortion, kl = distortion_and_rate(model, x, noise)
         centred = draw.q.mean - draw.q.mean.mean(0)
         covariance = centred.T @ centred / len(x)
         if self.of == "codes":
@@ -99,4 +99,4 @@ class Dip(Weighing):
         excess = covariance - torch.eye(len(covariance), device=covariance.device, dtype=covariance.dtype)
         on_diagonal = excess.diagonal().square().sum()
         penalty = self.off * (excess.square().sum() - on_diagonal) + self.diagonal * on_diagonal
-        return Terms(distortion + kl.sum() + penalty, distortion, kl.sum(), {"covariance": penalty}, draw)
+        return LossTerms(distortion + kl.sum() + penalty, distortion, kl.sum(), {"covariance": penalty}, draw)

@@ -10,13 +10,13 @@ from torch import Tensor
 from vaelab.core.constraints import NonNegative
 from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import Terms, Weighing, halves
+from vaelab.objectives.terms import LossTerms, ObjectiveBase, distortion_and_rate
 
-__all__ = ["InfoMmd", "mmd_to_prior"]
+__all__ = ["InfoVAE", "mmd_to_prior"]
 
 
 @dataclass(frozen=True)
-class InfoMmd(Weighing):
+class InfoVAE(ObjectiveBase):
     r"""distortion + w KL + lambda MMD^2(q(z), p(z)): the aggregate posterior is drawn to the prior, not each posterior.
 
     With w = 0 codes keep all that they know of their images. Source: InfoVAE: Balancing Learning and Inference in
@@ -32,12 +32,12 @@ class InfoMmd(Weighing):
         del shape
         return self.kl_weight or None
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = halves(model, x, noise)
+        draw, distortion, kl = distortion_and_rate(model, x, noise)
         discrepancy = mmd_to_prior(draw.z)
         loss = distortion + self.kl_weight * kl.sum() + self.mmd_weight * discrepancy
-        return Terms(loss, distortion, kl.sum(), {"mmd": discrepancy}, draw)
+        return LossTerms(loss, distortion, kl.sum(), {"mmd": discrepancy}, draw)
 
 
 def mmd_to_prior(z: Tensor) -> Tensor:

@@ -8,16 +8,16 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from vaelab.core.constraints import Count, NonNegative, Part
+from vaelab.core.constraints import Count, NonNegative, UnitInterval
 from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import TINY, Terms, Weighing, halves
+from vaelab.objectives.terms import TINY, LossTerms, ObjectiveBase, distortion_and_rate
 
-__all__ = ["Beta", "Capacity"]
+__all__ = ["BetaVAE", "Capacity"]
 
 
 @dataclass(frozen=True)
-class Beta(Weighing):
+class BetaVAE(ObjectiveBase):
     r"""distortion + w KL, with a constant or warmed-up KL weight w.  beta-VAE, Higgins et al. 2017.
 
     `kl_weight`: w, in nats per image. With `reduction` "mean" it is the weight that goes with a distortion averaged
@@ -31,37 +31,37 @@ class Beta(Weighing):
 
     name: ClassVar[str] = "beta"
     kl_weight: NonNegative = 1.0
-    warmup: Part = 0.0
+    warmup: UnitInterval = 0.0
     free_bits: NonNegative = 0.0
     reduction: Literal["sum", "mean"] = "sum"
     k: Count = field(default=1, metadata={"legacy": 1})
 
     @property
-    def samples(self) -> int:
+    def num_samples(self) -> int:
         return self.k
 
     @property
-    def separable(self) -> bool:
+    def decomposes_over_batch(self) -> bool:
         return self.free_bits == 0  # which is of the mean over the batch
 
     def effective_kl_weight(self, shape: Shape) -> float:
         return self.kl_weight * (math.prod(shape) if self.reduction == "mean" else 1)
 
-    def meaning(self, shape: Shape) -> str | None:
+    def explain(self, shape: Shape) -> str | None:
         if self.reduction == "sum":
             return None
         effective = self.effective_kl_weight(shape)
         return f"KL weight {self.kl_weight:g} beside a mean over pixel values is {effective:g} in nats per image"
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
-        draw, distortion, kl = halves(model, x, noise)
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
+        draw, distortion, kl = distortion_and_rate(model, x, noise)
         ramp = ((progress + TINY) / (self.warmup + TINY)).clamp(max=1)  # 1 throughout where there is no warm-up
         loss = distortion + self.effective_kl_weight(model.shape) * ramp * kl.clamp(min=self.free_bits).sum()
-        return Terms(loss, distortion, kl.sum(), {}, draw)
+        return LossTerms(loss, distortion, kl.sum(), {}, draw)
 
 
 @dataclass(frozen=True)
-class Capacity(Weighing):
+class Capacity(ObjectiveBase):
     r"""distortion + gamma |KL - C|, where the capacity C rises linearly from 0 to `capacity` nats over `rise`.
 
     The KL is held at what it may cost, so that the code takes in one factor after the other.
@@ -71,12 +71,12 @@ class Capacity(Weighing):
     name: ClassVar[str] = "capacity"
     gamma: NonNegative = 100.0
     capacity: NonNegative = 25.0
-    rise: Part = 1.0
+    rise: UnitInterval = 1.0
 
     def effective_kl_weight(self, shape: Shape) -> None:
         del shape
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
-        draw, distortion, kl = halves(model, x, noise)
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
+        draw, distortion, kl = distortion_and_rate(model, x, noise)
         allowed = self.capacity * ((progress + TINY) / (self.rise + TINY)).clamp(max=1)
-        return Terms(distortion + self.gamma * (kl.sum() - allowed).abs(), distortion, kl.sum(), {}, draw)
+        return LossTerms(distortion + self.gamma * (kl.sum() - allowed).abs(), distortion, kl.sum(), {}, draw)

@@ -11,13 +11,13 @@ from torch import Tensor
 from vaelab.core.constraints import Count
 from vaelab.models.densities import Normal, kl_per_dimension, standard_normal
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import Terms, Weighing, first
+from vaelab.objectives.terms import LossTerms, ObjectiveBase, first_sample
 
 __all__ = ["ImportanceWeighted"]
 
 
 @dataclass(frozen=True)
-class ImportanceWeighted(Weighing):
+class ImportanceWeighted(ObjectiveBase):
     r"""-log (1/K) sum_k w_k, w_k = p(x|z_k) p(z_k) / q(z_k|x): a bound that rises to the evidence with the `samples` K.
 
     Source: Importance Weighted Autoencoders, arXiv 1509.00519. `gradient` "dreg" is the doubly reparametrised gradient
@@ -31,18 +31,18 @@ class ImportanceWeighted(Weighing):
     gradient: Literal["plain", "dreg"] = "plain"
 
     @property
-    def samples(self) -> int:
+    def num_samples(self) -> int:
         return self.k
 
     @property
-    def separable(self) -> bool:
+    def decomposes_over_batch(self) -> bool:
         return True
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
         draw = model(x, noise.view(self.k, len(x), -1))
         q, z = draw.q, draw.z
-        distortion = model.distort(draw.params, x)
+        distortion = model.compute_distortion(draw.params, x)
         density = Normal(*(p.detach() for p in q)) if self.gradient == "dreg" else q
         log_weights = standard_normal(z).log_prob(z) - distortion - density.log_prob(z)
         if self.gradient == "dreg" and z.requires_grad:
@@ -50,4 +50,4 @@ class ImportanceWeighted(Weighing):
             z.register_hook(lambda slope: slope * shares)  # on its way to the encoder
         bound = log_weights.logsumexp(0) - math.log(self.k)
         kl = kl_per_dimension(q, standard_normal(q.mean)).sum(-1).mean()
-        return Terms(-bound.mean(), distortion.mean(), kl, {}, first(draw))
+        return LossTerms(-bound.mean(), distortion.mean(), kl, {}, first_sample(draw))

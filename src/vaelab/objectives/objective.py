@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vaelab.core.codec import union_in_package
-from vaelab.objectives.terms import Weighing
+from vaelab.objectives.terms import ObjectiveBase
 
 __all__ = ["Objective"]
 
 if TYPE_CHECKING:
-    Objective = Weighing
+    Objective = ObjectiveBase
 else:
-    Objective = union_in_package("vaelab.objectives", Weighing)
+    Objective = union_in_package("vaelab.objectives", ObjectiveBase)

@@ -18,16 +18,16 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from vaelab.models.densities import kl_per_dimension, standard_normal
-from vaelab.models.likelihoods import Params
+from vaelab.models.likelihoods import LikelihoodParams
 from vaelab.models.networks import Shape
-from vaelab.models.vae import VAE, Draw
+from vaelab.models.vae import VAE, VAEOutput
 
-__all__ = ["TINY", "Terms", "Weighing", "first", "halves"]
+__all__ = ["TINY", "LossTerms", "ObjectiveBase", "distortion_and_rate", "first_sample"]
 
 TINY = 1e-12
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """A loss and its two halves, scalars in nats per image, averaged over the batch.
 
     `parts` are further terms of the loss under their names; `draw` is the pass through the model that was weighed.
@@ -36,12 +36,12 @@ class Terms(NamedTuple):
     loss: Tensor
     distortion: Tensor
     rate: Tensor
-    parts: dict[str, Tensor]
-    draw: Draw
+    extra_terms: dict[str, Tensor]
+    output: VAEOutput
 
 
 @dataclass(frozen=True)
-class Weighing:
+class ObjectiveBase:
     """What all objectives have: frozen dataclasses with a `name`.
 
     Called with noise (B, D), or (K, B, D) where `samples` K is more than 1.
@@ -50,16 +50,16 @@ class Weighing:
     name: ClassVar[str]
 
     @property
-    def samples(self) -> int:
+    def num_samples(self) -> int:
         """How many codes are drawn for each image."""
         return 1
 
     @property
-    def separable(self) -> bool:
+    def decomposes_over_batch(self) -> bool:
         """Whether the loss of a batch is the mean of its images' losses, so that parts of a batch may be apart."""
         return False
 
-    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> Terms:
+    def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         """The loss of images x (B, C, H, W) in [0, 1], at the part `progress` of the training."""
         raise NotImplementedError
 
@@ -73,19 +73,23 @@ class Weighing:
         del shape
         return 1.0
 
-    def meaning(self, shape: Shape) -> str | None:
+    def explain(self, shape: Shape) -> str | None:
         """What the settings amount to in nats per image, where that is not what they say."""
         del shape
         return None
 
 
-def first(draw: Draw) -> Draw:
+def first_sample(output: VAEOutput) -> VAEOutput:
     """Of several codes of each image the first."""
-    return Draw(draw.q, draw.z[0], Params(draw.params.pixels[0], draw.params.shared)) if draw.z.dim() > 2 else draw
+    return (
+        VAEOutput(output.q, output.z[0], LikelihoodParams(output.params.pixels[0], output.params.global_params))
+        if output.z.dim() > 2
+        else output
+    )
 
 
-def halves(model: VAE, x: Tensor, noise: Tensor) -> tuple[Draw, Tensor, Tensor]:
+def distortion_and_rate(model: VAE, x: Tensor, noise: Tensor) -> tuple[VAEOutput, Tensor, Tensor]:
     """A pass through the model, its distortion, a scalar, and its KL of each latent dimension, (D,)."""
     draw = model(x, noise)
     kl = kl_per_dimension(draw.q, standard_normal(draw.q.mean)).mean(0)
-    return first(draw), model.distort(draw.params, x).mean(), kl
+    return first_sample(draw), model.compute_distortion(draw.params, x).mean(), kl

@@ -22,21 +22,21 @@ import numpy as np
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from vaelab.analysis.baseline import shown
-from vaelab.analysis.registry import arrays
+from vaelab.analysis.baseline import display_split
+from vaelab.analysis.registry import read_analysis_arrays
 from vaelab.core.errors import UserError
 from vaelab.figures import layout
-from vaelab.figures.layout import palette
+from vaelab.figures.layout import color_palette
 from vaelab.figures.tiles import as_rgb
 from vaelab.runs.run import Run
 from vaelab.studies.quantities import Curve
-from vaelab.studies.results import Outcome
+from vaelab.studies.results import SettingResult
 
-__all__ = ["Shared", "curves", "features", "fitted", "paths"]
+__all__ = ["ReportAssets", "curves_payload", "features_payload", "interpolations_payload", "shrink_to_budget"]
 
-SPACES = {"raw": "raw pixels", "codes": "encoder means", "classifier": "classifier"}
+PAYLOAD_SPACES = {"raw": "raw pixels", "codes": "encoder means", "classifier": "classifier"}
 
-TERMS = {
+PAYLOAD_TERMS = {
     "cross_entropy": ("Cross entropy", "nats per image"),
     "squared_error": ("Squared error", "sum over an image"),
     "kl": ("KL", "nats per image"),
@@ -44,73 +44,75 @@ TERMS = {
     "loss": ("Loss", "as trained, per image"),
 }
 
-POINTS = 2000  # of a cloud, in the document
+CLOUD_POINTS = 2000  # of a cloud, in the document
 
-THUMB, TILE = 32, 96  # pixels: the side of a thumbnail and of a picture on a path at most
+THUMBNAIL_SIDE, TILE_SIDE = 32, 96  # pixels: the side of a thumbnail and of a picture on a path at most
 
-LADDER = ((85, 1.0), (60, 0.5), (40, 0.25))  # quality and scale of pictures for which there is no room
+QUALITY_STEPS = ((85, 1.0), (60, 0.5), (40, 0.25))  # quality and scale of pictures for which there is no room
 
 
-class Shared(NamedTuple):
+class ReportAssets(NamedTuple):
     """What several figures show and the page holds once, by name: files of pictures, and clouds of points."""
 
-    pictures: dict[str, bytes]
-    clouds: dict[str, dict[str, Any]]
+    images: dict[str, bytes]
+    point_clouds: dict[str, dict[str, Any]]
 
 
 # Curves
 
 
-def curves(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+def curves_payload(outcomes: Sequence[SettingResult]) -> dict[str, Any] | None:
     """The curves of the settings of an experiment under a reading; None where there are none."""
     settings = [o for o in outcomes if o.records]
     if not settings:
         return None
-    terms = {term: found for term in TERMS if (found := _term(settings, term))}
-    if not _same_loss(settings) or len(terms) == 1:
+    terms = {term: found for term in PAYLOAD_TERMS if (found := _term_curves(settings, term))}
+    if not _have_same_loss(settings) or len(terms) == 1:
         terms.pop("loss", None)
     if not terms:
         return None
     rows = [row for o in settings for r in o.records.values() for row in r.history]
-    colours = layout.colours([o.name for o in outcomes])  # of all settings: as they are in other figures
+    colours = layout.assign_colors([o.name for o in outcomes])  # of all settings: as they are in other figures
     return {
         "seeds": max(len(o.records) for o in settings),
         "split": "validation" if any(row["validation"] for row in rows) else "training",
         "names": [o.name or "base" for o in settings],
         "colours": [colours.get(o.name, "#000000") for o in settings],
-        "terms": {t: {"name": TERMS[t][0], "unit": TERMS[t][1], "lines": lines} for t, lines in terms.items()},
+        "terms": {
+            t: {"name": PAYLOAD_TERMS[t][0], "unit": PAYLOAD_TERMS[t][1], "lines": lines} for t, lines in terms.items()
+        },
     }
 
 
-def _same_loss(outcomes: Sequence[Outcome]) -> bool:
+def _have_same_loss(outcomes: Sequence[SettingResult]) -> bool:
     """Whether all settings are trained on the same quantity, so that their losses can be compared."""
     specs = [next(iter(o.runs.values())).spec for o in outcomes]
     return len({(spec.loss, spec.objective) for spec in specs}) == 1
 
 
-def _term(outcomes: Sequence[Outcome], term: str) -> list[list[list[float | None]] | None] | None:
+def _term_curves(outcomes: Sequence[SettingResult], term: str) -> list[list[list[float | None]] | None] | None:
     """For each setting [epochs, means, deviations, seeds] of a term, None for those without; None if all are."""
     lines = []
     for o in outcomes:
         try:
-            lines.append(_line([record.curve(term) for record in o.records.values()]))
+            lines.append(_mean_and_deviation_curve([record.curve(term) for record in o.records.values()]))
         except UserError:  # an objective of which there is no bound, say
             lines.append(None)
     return lines if any(lines) else None
 
 
-def _line(seeds: Sequence[Curve]) -> list[list[float | None]]:
+def _mean_and_deviation_curve(seeds: Sequence[Curve]) -> list[list[float | None]]:
     by_epoch: dict[float, list[float]] = {}
     for curve in seeds:
         for epoch, value in curve:
             by_epoch.setdefault(epoch, []).append(value)
     epochs = sorted(by_epoch)
-    means = [_short(float(np.mean(by_epoch[e]))) for e in epochs]
-    deviations = [_short(float(np.std(by_epoch[e], ddof=1))) if len(by_epoch[e]) > 1 else None for e in epochs]
-    return [[_short(e) for e in epochs], means, deviations, [len(by_epoch[e]) for e in epochs]]
+    means = [_round_finite(float(np.mean(by_epoch[e]))) for e in epochs]
+    deviations = [_round_finite(float(np.std(by_epoch[e], ddof=1))) if len(by_epoch[e]) > 1 else None for e in epochs]
+    return [[_round_finite(e) for e in epochs], means, deviations, [len(by_epoch[e]) for e in epochs]]
 
 
-def _short(value: float) -> float | None:
+def _round_finite(value: float) -> float | None:
     """Five digits, or none where a run diverged: JSON has no NaN."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
@@ -118,17 +120,17 @@ def _short(value: float) -> float | None:
 # Features
 
 
-def features(outcome: Outcome, shared: Shared) -> dict[str, Any] | None:
+def features_payload(outcome: SettingResult, assets: ReportAssets) -> dict[str, Any] | None:
     """Clouds of the images of the first run that was examined, at most `POINTS` of them; None where none was."""
-    run, found = _first(outcome, "features")
-    spaces = [space for space in SPACES if f"{space}_pca" in found and f"{space}_tsne" in found]
+    run, found = _first_analysed(outcome, "features")
+    spaces = [space for space in PAYLOAD_SPACES if f"{space}_pca" in found and f"{space}_tsne" in found]
     if run is None or not spaces:
         return None
     total = len(found[f"{spaces[0]}_pca"])
-    kept = np.linspace(0, total - 1, min(total, POINTS)).astype(np.int64)
+    kept = np.linspace(0, total - 1, min(total, CLOUD_POINTS)).astype(np.int64)
     labels = found.get("labels", np.full(total, -1))[kept].astype(int)
     names = [str(name) for name in run.origin["data"].get("categories", ())]
-    colours = _colours(len(names))
+    colours = _hex_palette(len(names))
     if (labels < 0).any():
         labels, names, colours = np.where(labels < 0, len(names), labels), [*names, "unlabelled"], [*colours, "#8c8c8c"]
     return {
@@ -138,43 +140,46 @@ def features(outcome: Outcome, shared: Shared) -> dict[str, Any] | None:
         "labels": labels.tolist(),
         "names": names if names != ["unlabelled"] else [],
         "colours": colours,
-        "spaces": {space: {"name": SPACES[space], "cloud": _cloud(found, space, kept, shared)} for space in spaces},
-        "thumbs": _thumbnails(run, found["rows"][kept], shared.pictures) if "rows" in found else None,
+        "spaces": {
+            space: {"name": PAYLOAD_SPACES[space], "cloud": _point_cloud(found, space, kept, assets)}
+            for space in spaces
+        },
+        "thumbs": _thumbnails(run, found["rows"][kept], assets.images) if "rows" in found else None,
     }
 
 
-def _first(outcome: Outcome, examination: str) -> tuple[Run | None, dict[str, np.ndarray]]:
+def _first_analysed(outcome: SettingResult, analysis: str) -> tuple[Run | None, dict[str, np.ndarray]]:
     """The first run of an outcome that went through an examination, and what it left."""
     for run in outcome.runs.values():
-        found = arrays(run, examination)
+        found = read_analysis_arrays(run, analysis)
         if found:
             return run, found
     return None, {}
 
 
-def _cloud(found: Mapping[str, np.ndarray], space: str, kept: np.ndarray, shared: Shared) -> str:
+def _point_cloud(arrays: Mapping[str, np.ndarray], space: str, kept: np.ndarray, assets: ReportAssets) -> str:
     """The name of a cloud, which is the same for all settings of raw pixels and of a classifier."""
-    clusters = found.get(f"{space}_clusters", np.zeros(0, np.int64))
+    clusters = arrays.get(f"{space}_clusters", np.zeros(0, np.int64))
     count = int(clusters.max()) + 1 if len(clusters) else 0
     letters = [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(count)]
     cloud = {
-        "variance": [round(100 * float(v), 1) for v in found.get(f"{space}_variance", ())],
-        "pca": _coordinates(found[f"{space}_pca"], kept),
-        "tsne": _coordinates(found[f"{space}_tsne"], kept),
+        "variance": [round(100 * float(v), 1) for v in arrays.get(f"{space}_variance", ())],
+        "pca": _scaled_coordinates(arrays[f"{space}_pca"], kept),
+        "tsne": _scaled_coordinates(arrays[f"{space}_tsne"], kept),
         "clusters": clusters[kept].tolist() if count else [],
         "letters": letters,
-        "colours": _colours(count),
+        "colours": _hex_palette(count),
     }
     name = hashlib.blake2b(json.dumps(cloud).encode(), digest_size=6).hexdigest()
-    shared.clouds[name] = cloud
+    assets.point_clouds[name] = cloud
     return name
 
 
-def _colours(count: int) -> list[str]:
-    return [to_hex(colour) for colour in palette(count)[:count]]  # type: ignore[arg-type]
+def _hex_palette(count: int) -> list[str]:
+    return [to_hex(colour) for colour in color_palette(count)[:count]]  # type: ignore[arg-type]
 
 
-def _coordinates(points: np.ndarray, kept: np.ndarray) -> list[list[int]]:
+def _scaled_coordinates(points: np.ndarray, kept: np.ndarray) -> list[list[int]]:
     """Columns of whole numbers within 1,000 of 0, equally scaled: the axes bear no numbers, and digits cost room."""
     centred = np.nan_to_num(points.astype(np.float64))
     centred -= (centred.max(0) + centred.min(0)) / 2
@@ -193,30 +198,32 @@ def _thumbnails(run: Run, rows: np.ndarray, pictures: dict[str, bytes]) -> dict[
     columns = math.ceil(math.sqrt(len(rows)))
     if name not in pictures:
         try:
-            images = shown(run.dataset).uint8(rows)
+            images = display_split(run.dataset).uint8(rows)
         except (UserError, IndexError):
             return None
-        tiles = [_tile(image, THUMB) for image in as_rgb(images)]
-        lines = [np.concatenate(_filled(tiles[i : i + columns], columns), 1) for i in range(0, len(tiles), columns)]
-        pictures[name] = _encoded(np.concatenate(lines))
+        tiles = [_shrink_image(image, THUMBNAIL_SIDE) for image in as_rgb(images)]
+        lines = [np.concatenate(_pad_tiles(tiles[i : i + columns], columns), 1) for i in range(0, len(tiles), columns)]
+        pictures[name] = _encode_image(np.concatenate(lines))
     return {"name": name, "columns": columns, "rows": math.ceil(len(rows) / columns)}
 
 
-def _filled(tiles: list[np.ndarray], count: int) -> list[np.ndarray]:
+def _pad_tiles(tiles: list[np.ndarray], count: int) -> list[np.ndarray]:
     return tiles + [np.full_like(tiles[0], 255)] * (count - len(tiles))
 
 
 # Paths between pictures
 
 
-def paths(outcome: Outcome, name: str, shared: Shared) -> dict[str, Any] | None:
+def interpolations_payload(outcome: SettingResult, name: str, assets: ReportAssets) -> dict[str, Any] | None:
     """A strip for each pair, the original of alpha 0 first and that of alpha 1 last; None where none was made."""
-    run, found = _first(outcome, "interpolations")
+    run, found = _first_analysed(outcome, "interpolations")
     if run is None or "images" not in found or "originals" not in found:
         return None
     strips = np.concatenate([found["originals"][:, :1], found["images"], found["originals"][:, 1:]], 1)
     for i, strip in enumerate(as_rgb(strips)):
-        shared.pictures[f"{name}-{i}"] = _encoded(np.concatenate([_tile(tile, TILE) for tile in strip], 1))
+        assets.images[f"{name}-{i}"] = _encode_image(
+            np.concatenate([_shrink_image(tile, TILE_SIDE) for tile in strip], 1)
+        )
     categories = run.origin["data"].get("categories", ())
     ends = [str(categories[e]) if 0 <= e < len(categories) else "" for e in found.get("ends", np.full(2, -1)).tolist()]
     chances = found.get("probability", np.zeros((len(strips), 0))).astype(float)
@@ -234,7 +241,7 @@ def paths(outcome: Outcome, name: str, shared: Shared) -> dict[str, Any] | None:
 # Pictures: encoded, and small enough
 
 
-def _tile(image: np.ndarray, side: int) -> np.ndarray:
+def _shrink_image(image: np.ndarray, side: int) -> np.ndarray:
     """An image (H, W, 3), reduced where it is larger than `side`."""
     height, width = image.shape[:2]
     factor = side / max(height, width)
@@ -244,16 +251,16 @@ def _tile(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS))
 
 
-def _encoded(image: np.ndarray) -> bytes:
+def _encode_image(image: np.ndarray) -> bytes:
     """PNG, which shows pixels as they are, or WebP where that would be large; grey where all channels are the same."""
     grey = bool((image == image[..., :1]).all())
     picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image))
     written = io.BytesIO()
     picture.save(written, "PNG", optimize=True)
-    return written.getvalue() if written.tell() < 2**18 else _webp(picture, 85)
+    return written.getvalue() if written.tell() < 2**18 else _encode_webp(picture, 85)
 
 
-def _webp(picture: Image.Image, quality: int, scale: float = 1.0) -> bytes:
+def _encode_webp(picture: Image.Image, quality: int, scale: float = 1.0) -> bytes:
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     if picture.mode == "RGBA" and picture.getextrema()[3] == (255, 255):  # type: ignore[comparison-overlap]
         picture = picture.convert("RGB")
@@ -262,22 +269,22 @@ def _webp(picture: Image.Image, quality: int, scale: float = 1.0) -> bytes:
     return written.getvalue()
 
 
-def fitted(pictures: Mapping[str, bytes], room: int) -> dict[str, str]:
+def shrink_to_budget(pictures: Mapping[str, bytes], budget: int) -> dict[str, str]:
     """data: URIs of pictures, `room` characters together: the largest are encoded anew until that holds."""
     kept = dict(pictures)
-    for quality, scale in LADDER:
+    for quality, scale in QUALITY_STEPS:
         for name in sorted(kept, key=lambda n: (-len(kept[n]), n)):
-            if _characters(kept.values()) <= room:
+            if _data_uri_length(kept.values()) <= budget:
                 break
             with Image.open(io.BytesIO(pictures[name])) as picture:
-                kept[name] = min(kept[name], _webp(picture, quality, scale), key=len)
-    return {name: _uri(file) for name, file in kept.items()}
+                kept[name] = min(kept[name], _encode_webp(picture, quality, scale), key=len)
+    return {name: _data_uri(file) for name, file in kept.items()}
 
 
-def _characters(files: Iterable[bytes]) -> int:
+def _data_uri_length(files: Iterable[bytes]) -> int:
     return sum(len(file) * 4 // 3 + 40 for file in files)
 
 
-def _uri(file: bytes) -> str:
+def _data_uri(file: bytes) -> str:
     kind = "png" if file.startswith(b"\x89PNG") else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"

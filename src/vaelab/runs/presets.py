@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import PurePath
 
-from vaelab.core.errors import unknown
+from vaelab.core.errors import unknown_name_error
 from vaelab.models.likelihoods import CrossEntropy, SquaredError
-from vaelab.models.networks import Conv, Mlp, ReportA
-from vaelab.objectives.elbo import Beta
+from vaelab.models.networks import Conv, Mlp, ValidConv
+from vaelab.objectives.elbo import BetaVAE
 from vaelab.runs.spec import Spec
 
-__all__ = ["PRESETS", "preset"]
+__all__ = ["PRESETS", "get_preset"]
 
 PRESETS: dict[str, Spec] = {
     # The VAE of the PyTorch examples.
@@ -31,7 +31,7 @@ PRESETS: dict[str, Spec] = {
     ),
     # Report A, row A5 read as the sum over pixels; learning rate and batch size are open there.
     "report-a": Spec(
-        size=32, network=ReportA(), latent_dim=64, loss=SquaredError(), objective=Beta(kl_weight=0.5), epochs=80
+        size=32, network=ValidConv(), latent_dim=64, loss=SquaredError(), objective=BetaVAE(kl_weight=0.5), epochs=80
     ),
     # Report B: architecture, epochs and batch size are open there; initial weights as PyTorch draws them.
     "report-b": Spec(
@@ -42,11 +42,11 @@ PRESETS: dict[str, Spec] = {
 PRESETS["report-b on cifar10"] = replace(PRESETS["report-b"], epochs=20)
 
 
-def preset(name: str | None, data: str) -> Spec:
+def get_preset(name: str | None, data: str) -> Spec:
     """The preset called `name` for `data`, or the default spec."""
     if name is None:
         return Spec(data=data)
     named = f"{name} on {PurePath(data).name}"
     if named not in PRESETS and name not in PRESETS:
-        raise unknown("preset", name, (n for n in PRESETS if " on " not in n))
+        raise unknown_name_error("preset", name, (n for n in PRESETS if " on " not in n))
     return replace(PRESETS.get(named) or PRESETS[name], data=data)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaelab.core.errors import UserError
-from vaelab.core.files import MEND, read_json, remove_temporaries, write_text
+from vaelab.core.files import REPAIR_HINT, read_json, remove_stale_temp_files, write_text
 from vaelab.core.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vaelab.models.vae import VAE
     from vaelab.runs.spec import Spec
 
-__all__ = ["Run", "alone", "find", "load", "summary", "write_history"]
+__all__ = ["Run", "find_runs", "load", "lock_run", "summarise_run", "write_history"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Run:
 
     @cached_property
     def spec(self) -> Spec:
-        from vaelab.runs.spec import decode
+        from vaelab.runs.spec import spec_from_dict
 
         table = read_json(self.path / "spec.json")
         try:
-            return decode(table)
+            return spec_from_dict(table)
         except UserError as error:
             raise UserError(f"{self.path / 'spec.json'}: {error}") from None
 
@@ -76,7 +76,7 @@ class Run:
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
             return sorted(rows, key=lambda row: row["step"])
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{file} is damaged; {MEND}") from None
+            raise UserError(f"{file} is damaged; {REPAIR_HINT}") from None
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -96,26 +96,26 @@ class Run:
     @cached_property
     def model(self) -> VAE:
         """The trained model, on the CPU, ready for evaluation."""
-        from vaelab.runs.spec import build
+        from vaelab.runs.spec import build_model
 
         file = self.path / "weights.safetensors"
         tensors, metadata = read_tensors(file)
-        model = build(self.spec, tuple(metadata.get("shape") or self.origin["data"]["shape"]))
+        model = build_model(self.spec, tuple(metadata.get("shape") or self.origin["data"]["shape"]))
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
             last = str(error).splitlines()[-1].strip()
-            raise UserError(f"{file} does not fit the run's spec.json ({last}); {MEND}") from None
+            raise UserError(f"{file} does not fit the run's spec.json ({last}); {REPAIR_HINT}") from None
         return model.eval().requires_grad_(False)
 
     @cached_property
     def dataset(self) -> Dataset:
         """The data that the run was trained on, with its validation split."""
-        from vaelab.datasets.loading import load as load_images
+        from vaelab.datasets.loading import load_dataset as load_images
 
         there = Path(self.origin["data"]["location"])  # found again from any working directory
         source = str(there) if there.exists() else self.spec.data
-        dataset = load_images(source, **self.spec.loaded)
+        dataset = load_images(source, **self.spec.data_settings)
         trained = self.origin["data"]["fingerprint"]
         if dataset.fingerprint != trained:
             raise UserError(
@@ -126,9 +126,9 @@ class Run:
 
     def images(self, split: str = "test") -> Images:
         """The images of a split of the run's data: train, validation or test."""
-        from vaelab.datasets.images import pick
+        from vaelab.datasets.images import select_split
 
-        return pick(self.dataset, split)
+        return select_split(self.dataset, split)
 
 
 def write_history(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -137,7 +137,7 @@ def write_history(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def alone(run: Run) -> Iterator[None]:
+def lock_run(run: Run) -> Iterator[None]:
     """Hold the run's folder for training, so that no two processes do; afterwards a finished run has no state left."""
     from filelock import FileLock, Timeout
 
@@ -151,8 +151,8 @@ def alone(run: Run) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write in {run.path}: {error.strerror}; give another folder with --out") from None
     try:  # a failure in here is not the lock's to explain
-        remove_temporaries(run.path)
-        remove_temporaries(state)
+        remove_stale_temp_files(run.path)
+        remove_stale_temp_files(state)
         yield
     finally:
         lock.release()
@@ -165,7 +165,7 @@ def load(path: str | Path) -> Run:
     folder = Path(path)
     if (folder / "spec.json").is_file():
         return Run(folder)
-    below = find(folder) if folder.is_dir() else []
+    below = find_runs(folder) if folder.is_dir() else []
     if len(below) == 1:
         return below[0]
     if not folder.exists():
@@ -175,25 +175,25 @@ def load(path: str | Path) -> Run:
     raise UserError(f"{folder} holds no run (no spec.json); see `vaelab list` for those there are")
 
 
-def find(folder: Path) -> list[Run]:
+def find_runs(folder: Path) -> list[Run]:
     """The runs below a folder, at most two levels down, sorted by path."""
     patterns = ("spec.json", "*/spec.json", "*/*/spec.json")
     files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
     return [Run(file.parent) for file in files if (file.parent / "origin.json").exists()]
 
 
-def disk_use(file: Path) -> int:
+def file_size(file: Path) -> int:
     try:
         return file.stat().st_size
     except FileNotFoundError:  # a training renames its files while we look
         return 0
 
 
-def summary(run: Run) -> dict[str, Any]:
+def summarise_run(run: Run) -> dict[str, Any]:
     """What a list of runs says of one, read without building anything: settings, state, test metrics, disk use."""
     spec = read_json(run.path / "spec.json", "data", "network", "latent_dim", "loss")
     metrics = run.metrics.get("test", {}).get("metrics", {})
-    size = sum(disk_use(file) for file in run.path.rglob("*"))
+    size = sum(file_size(file) for file in run.path.rglob("*"))
     return {
         "path": str(run.path),
         "spec": spec,

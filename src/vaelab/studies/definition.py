@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from vaelab.core.errors import UserError
-from vaelab.runs.presets import preset
-from vaelab.runs.spec import Spec, change
+from vaelab.runs.presets import get_preset
+from vaelab.runs.spec import Spec, updated
 from vaelab.studies.hypotheses import Expectation
-from vaelab.studies.quantities import Measure
+from vaelab.studies.quantities import Quantity
 
 __all__ = ["Changes", "Claim", "Experiment", "Setting", "Study", "Trial"]
 
@@ -30,7 +30,7 @@ class Trial(NamedTuple):
     """A run that a study asks for, and what for."""
 
     experiment: str
-    reading: str
+    condition: str
     setting: Setting
     spec: Spec
 
@@ -45,19 +45,19 @@ class Claim:
     id: str
     sentence: str
     source: str
-    measure: tuple[Measure, ...]
-    expect: tuple[Expectation, ...]
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    readings: tuple[str, ...] = ()
+    quantities: tuple[Quantity, ...]
+    expectations: tuple[Expectation, ...]
+    fixed_factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
 
     @property
-    def expected(self) -> str:
-        quantity = ", ".join(m.text for m in self.measure)
-        return f"{quantity}: {' and '.join(e.said for e in self.expect)}"
+    def expectation_text(self) -> str:
+        quantity = ", ".join(m.text for m in self.quantities)
+        return f"{quantity}: {' and '.join(e.description for e in self.expectations)}"
 
     def settings(self, experiment: Experiment) -> list[Setting]:
         """The settings that it compares."""
-        return [s for s in experiment.settings if all(s.values[f] in v for f, v in self.where.items())]
+        return [s for s in experiment.settings if all(s.values[f] in v for f, v in self.fixed_factors.items())]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Experiment:
     rows: tuple[str, ...] = ()
     base: Changes = field(default_factory=dict)
     settings: tuple[Setting, ...] = ()
-    readings: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
 
@@ -88,7 +88,7 @@ class Study:
     text: str
     data: str
     base: Changes
-    readings: Mapping[str, Changes]
+    conditions: Mapping[str, Changes]
     seeds: tuple[int, ...]
     experiments: tuple[Experiment, ...]
     about: str = ""
@@ -98,7 +98,7 @@ class Study:
     @cached_property
     def trials(self) -> list[Trial]:
         """Every run asked for: all settings of the first seed, then of the next, so that a part is a smaller study."""
-        cells = [(e, reading, setting) for e in self.experiments for reading in e.readings for setting in e.settings]
+        cells = [(e, reading, setting) for e in self.experiments for reading in e.conditions for setting in e.settings]
         return [
             Trial(e.id, reading, setting, self.spec(e, reading, setting, seed))
             for seed in self.seeds
@@ -108,12 +108,12 @@ class Study:
     def experiment(self, name: str) -> Experiment:
         return next(e for e in self.experiments if e.id == name)
 
-    def spec(self, experiment: Experiment, reading: str, setting: Setting, seed: int) -> Spec:
+    def spec(self, experiment: Experiment, condition: str, setting: Setting, seed: int) -> Spec:
         changes = dict(self.base)
-        spec = preset(changes.pop("preset", None), self.data)
-        for changed in (changes, experiment.base, self.readings[reading], setting.changes):
+        spec = get_preset(changes.pop("preset", None), self.data)
+        for changed in (changes, experiment.base, self.conditions[condition], setting.changes):
             try:
-                spec = change(spec, changed)
+                spec = updated(spec, changed)
             except UserError as error:
                 raise UserError(f"experiment {experiment.id}, {setting.name or 'base'}: {error}") from None
         return replace(spec, seed=seed, epochs=self.epochs or spec.epochs)

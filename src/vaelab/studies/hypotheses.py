@@ -24,11 +24,11 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from vaelab.core.constraints import NonNegative
-from vaelab.core.errors import UserError, unknown
+from vaelab.core.errors import UserError, unknown_name_error
 
-__all__ = ["LEVEL", "Contrast", "Expectation", "Finding", "Verdict", "judge"]
+__all__ = ["SIGNIFICANCE_LEVEL", "Contrast", "ContrastResult", "Expectation", "Verdict", "decide_verdict"]
 
-LEVEL = 0.05  # probability of a false finding that a claim admits
+SIGNIFICANCE_LEVEL = 0.05  # probability of a false finding that a claim admits
 
 Sign = Literal[-1, 1]
 
@@ -42,10 +42,10 @@ class Contrast(NamedTuple):
 
     what: str
     values: np.ndarray
-    wanted: Sign
+    expected_sign: Sign
 
 
-class Finding(NamedTuple):
+class ContrastResult(NamedTuple):
     """A contrast with its mean, Holm-adjusted 95 % interval (none of one seed), p and effect size mean / sd."""
 
     what: str
@@ -56,7 +56,7 @@ class Finding(NamedTuple):
     effect_size: float | None
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def oriented_interval(self) -> tuple[float, float]:
         """The interval, turned so that what is wanted is negative; of one seed everything is possible."""
         if self.interval is None:
             return -math.inf, math.inf
@@ -64,35 +64,41 @@ class Finding(NamedTuple):
         return low, high
 
     @property
-    def met(self) -> bool:
-        return self.ends[1] < 0
+    def confirmed(self) -> bool:
+        return self.oriented_interval[1] < 0
 
     @property
     def contradicted(self) -> bool:
-        return self.ends[0] > 0
+        return self.oriented_interval[0] > 0
 
 
 def percent_of(values: np.ndarray, percent: float) -> np.ndarray:
     return np.abs(values) * percent / 100
 
 
-def against_others(y: np.ndarray, names: Sequence[str], setting: str, percent: float, wanted: Sign) -> list[Contrast]:
+def contrasts_with_others(
+    y: np.ndarray, names: Sequence[str], setting: str, percent: float, expected_sign: Sign
+) -> list[Contrast]:
     """The setting's values less `1 + percent / 100` times those of every other setting."""
-    chosen = names.index(_known(setting, names))
+    chosen = names.index(_require_known_setting(setting, names))
     return [
-        Contrast(_difference(setting, name, percent), y[:, chosen] - y[:, k] - percent_of(y[:, k], percent), wanted)
+        Contrast(
+            _difference_label(setting, name, percent),
+            y[:, chosen] - y[:, k] - percent_of(y[:, k], percent),
+            expected_sign,
+        )
         for k, name in enumerate(names)
         if k != chosen
     ]
 
 
-def _difference(setting: str, other: str, percent: float) -> str:
+def _difference_label(setting: str, other: str, percent: float) -> str:
     return f"{setting} − {1 + percent / 100:g} × {other}" if percent else f"{setting} − {other}"
 
 
-def _known(setting: str, names: Sequence[str]) -> str:
+def _require_known_setting(setting: str, names: Sequence[str]) -> str:
     if setting not in names:
-        raise unknown("setting", setting, names)
+        raise unknown_name_error("setting", setting, names)
     return setting
 
 
@@ -101,16 +107,16 @@ class Lowest:
     """The quantity is lowest at `setting`, by at least `percent` of each other's."""
 
     name: ClassVar[str] = "lowest"
-    wanted: ClassVar[Sign] = -1
+    expected_sign: ClassVar[Sign] = -1
     setting: str = ""
     percent: NonNegative = 0.0
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         return f"{self.name} at {self.setting}" + (f", by {self.percent:g} % at least" if self.percent else "")
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return against_others(y, names, self.setting, self.wanted * self.percent, self.wanted)
+        return contrasts_with_others(y, names, self.setting, self.expected_sign * self.percent, self.expected_sign)
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class Highest(Lowest):
     """The quantity is highest at `setting`, by at least `percent` of each other's."""
 
     name: ClassVar[str] = "highest"
-    wanted: ClassVar[Sign] = 1
+    expected_sign: ClassVar[Sign] = 1
 
 
 @dataclass(frozen=True)
@@ -130,11 +136,11 @@ class NearLowest:
     percent: NonNegative = 5.0
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         return f"at {self.setting} within {self.percent:g} % of the lowest"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        return against_others(y, names, self.setting, self.percent, -1)
+        return contrasts_with_others(y, names, self.setting, self.percent, -1)
 
 
 @dataclass(frozen=True)
@@ -142,15 +148,17 @@ class Decreasing:
     """Along the settings in their order, each value is below the one before it."""
 
     name: ClassVar[str] = "decreasing"
-    wanted: ClassVar[Sign] = -1
+    expected_sign: ClassVar[Sign] = -1
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         return f"{self.name}, step by step"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
         steps = pairwise(range(len(names)))
-        return [Contrast(_difference(names[k], names[i], 0), y[:, k] - y[:, i], self.wanted) for i, k in steps]
+        return [
+            Contrast(_difference_label(names[k], names[i], 0), y[:, k] - y[:, i], self.expected_sign) for i, k in steps
+        ]
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,7 @@ class Increasing(Decreasing):
     """Along the settings in their order, each value is above the one before it."""
 
     name: ClassVar[str] = "increasing"
-    wanted: ClassVar[Sign] = 1
+    expected_sign: ClassVar[Sign] = 1
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ class Similar:
     percent: NonNegative = 5.0
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         return f"within {self.percent:g} % of each other"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
@@ -178,7 +186,7 @@ class Similar:
             for other, value in zip(names[:k], y[:, :k].T, strict=True):
                 for percent, wanted in zip((self.percent, -self.percent), SIGNS, strict=True):
                     d = y[:, k] - value - percent_of(value, percent)
-                    found.append(Contrast(_difference(name, other, percent), d, wanted))
+                    found.append(Contrast(_difference_label(name, other, percent), d, wanted))
         return found
 
 
@@ -195,7 +203,7 @@ class Between:
             raise UserError(f"between: low must be below high, got {self.low:g} and {self.high:g}")
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         if math.isinf(self.high):
             return f"above {self.low:g}"
         return f"below {self.high:g}" if math.isinf(self.low) else f"between {self.low:g} and {self.high:g}"
@@ -213,48 +221,51 @@ class Between:
 Expectation = Lowest | Highest | NearLowest | Decreasing | Increasing | Similar | Between
 
 
-def judge(contrasts: Sequence[Contrast]) -> tuple[Verdict, list[Finding]]:
+def decide_verdict(contrasts: Sequence[Contrast]) -> tuple[Verdict, list[ContrastResult]]:
     """The verdict on contrasts, and each of them measured, the decisive one first.
 
     Decisive is, of a supported claim, the weakest contrast; else the one that contradicts it most.
     """
-    findings = _findings(contrasts)
-    if findings and all(f.met for f in findings):
-        return "supported", sorted(findings, key=lambda f: -f.ends[1])
+    findings = _test_contrasts(contrasts)
+    if findings and all(f.confirmed for f in findings):
+        return "supported", sorted(findings, key=lambda f: -f.oriented_interval[1])
     if any(f.contradicted for f in findings):
-        return "refuted", sorted(findings, key=lambda f: -f.ends[0])
-    return "undecided", sorted(findings, key=lambda f: (f.met, f.wanted * f.mean))
+        return "refuted", sorted(findings, key=lambda f: -f.oriented_interval[0])
+    return "undecided", sorted(findings, key=lambda f: (f.confirmed, f.wanted * f.mean))
 
 
-def _findings(contrasts: Sequence[Contrast]) -> list[Finding]:
+def _test_contrasts(contrasts: Sequence[Contrast]) -> list[ContrastResult]:
     """Each contrast with its p and its interval at the level that Holm's procedure holds it to."""
     from scipy import stats
 
     seeds = len(contrasts[0].values) if contrasts else 0
     means = [float(c.values.mean()) for c in contrasts]
     if seeds < 2:
-        return [Finding(c.what, c.wanted, mean, None, None, None) for c, mean in zip(contrasts, means, strict=True)]
-    deviations = [_deviation(c.values) for c in contrasts]
-    p = [_p(m, s / math.sqrt(seeds), seeds) for m, s in zip(means, deviations, strict=True)]
-    findings, level, rejected = {}, LEVEL, True
+        return [
+            ContrastResult(c.what, c.expected_sign, mean, None, None, None)
+            for c, mean in zip(contrasts, means, strict=True)
+        ]
+    deviations = [_standard_deviation(c.values) for c in contrasts]
+    p = [_p_value(m, s / math.sqrt(seeds), seeds) for m, s in zip(means, deviations, strict=True)]
+    findings, level, rejected = {}, SIGNIFICANCE_LEVEL, True
     for rank, i in enumerate(np.argsort(p, kind="stable").tolist()):
         if rejected:  # once a contrast is not rejected, neither are those after it
-            level = LEVEL / (len(p) - rank)
+            level = SIGNIFICANCE_LEVEL / (len(p) - rank)
         rejected = p[i] < level
         half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * deviations[i] / math.sqrt(seeds)
         size = means[i] / deviations[i] if deviations[i] else None
         c = contrasts[i]
-        findings[i] = Finding(c.what, c.wanted, means[i], (means[i] - half, means[i] + half), p[i], size)
+        findings[i] = ContrastResult(c.what, c.expected_sign, means[i], (means[i] - half, means[i] + half), p[i], size)
     return [findings[i] for i in range(len(p))]
 
 
-def _deviation(values: np.ndarray) -> float:
+def _standard_deviation(values: np.ndarray) -> float:
     """The standard deviation, 0 where nothing but rounding differs."""
     s = float(values.std(ddof=1))
     return s if s > 1e-12 * float(np.abs(values).max()) else 0.0
 
 
-def _p(mean: float, error: float, seeds: int) -> float:
+def _p_value(mean: float, error: float, seeds: int) -> float:
     from scipy import stats
 
     if error == 0:  # every seed gave the same

@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from vaelab.core.errors import UserError, unknown
-from vaelab.evaluation.catalogue import CURVES, METRICS
+from vaelab.core.errors import UserError, unknown_name_error
+from vaelab.evaluation.catalogue import CURVE_NAMES, METRIC_NAMES
 
-__all__ = ["Curve", "Measure", "Record"]
+__all__ = ["Curve", "Quantity", "RunRecord"]
 
-SPLITS = ("train", "validation", "test")
+METRIC_SPLITS = ("train", "validation", "test")
 
 Curve = list[tuple[float, float]]
 
@@ -43,12 +43,12 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """What a run left behind, read once: metrics by split, history, and the numbers of its examinations."""
 
     metrics: Mapping[str, Mapping[str, float]]
     history: Sequence[Mapping[str, Any]]
-    examined: Mapping[str, Mapping[str, float]]
+    analyses: Mapping[str, Mapping[str, float]]
 
     def curve(self, name: str, split: str | None = None) -> Curve:
         """A curve of history: (epoch, value), of the validation images where there are any."""
@@ -58,15 +58,15 @@ class Record:
             raise UserError(f"the history has no {split}.{name}")
         return points
 
-    def number(self, name: str, of: str) -> float:
+    def number(self, name: str, source: str) -> float:
         """A metric of a split, or a number of an examination."""
-        table = self.examined[of] if of in self.examined else self.metrics.get(of, {})
+        table = self.analyses[source] if source in self.analyses else self.metrics.get(source, {})
         if name not in table:
-            raise unknown(f"number of {of}", name, table)
+            raise unknown_name_error(f"number of {source}", name, table)
         return float(table[name])
 
 
-def at(curve: Curve, epoch: float) -> float:
+def value_at(curve: Curve, epoch: float) -> float:
     """The curve after so many epochs."""
     x, y = zip(*curve, strict=True)
     if not x[0] <= epoch <= x[-1]:
@@ -74,19 +74,19 @@ def at(curve: Curve, epoch: float) -> float:
     return float(np.interp(epoch, x, y))
 
 
-def first(curve: Curve) -> float:
+def first_value(curve: Curve) -> float:
     return curve[0][1]
 
 
-def last(curve: Curve) -> float:
+def last_value(curve: Curve) -> float:
     return curve[-1][1]
 
 
-def fall(curve: Curve) -> float:
-    return first(curve) - last(curve)
+def drop(curve: Curve) -> float:
+    return first_value(curve) - last_value(curve)
 
 
-def area(curve: Curve) -> float:
+def mean_over_training(curve: Curve) -> float:
     """The mean of the curve over the epochs that it spans."""
     x, y = zip(*curve, strict=True)
     return float(np.trapezoid(y, x) / (x[-1] - x[0])) if len(x) > 1 else y[0]
@@ -100,17 +100,24 @@ def epochs_to(curve: Curve, level: float) -> float:
     return curve[-1][0]
 
 
-FUNCTIONS: dict[str, Callable[..., float]] = {f.__name__: f for f in (at, first, last, fall, area, epochs_to)}
+CURVE_FUNCTIONS: dict[str, Callable[..., float]] = {
+    "at": value_at,
+    "first": first_value,
+    "last": last_value,
+    "fall": drop,
+    "area": mean_over_training,
+    "epochs_to": epochs_to,
+}
 
 
 @dataclass(frozen=True)
-class Measure:
+class Quantity:
     """A quantity of a run, from its text; names that mean nothing are refused at once."""
 
     text: str
 
     def __post_init__(self) -> None:
-        _check(self.tree, self.text)
+        _check_expression(self.tree, self.text)
 
     @cached_property
     def tree(self) -> ast.expr:
@@ -120,77 +127,77 @@ class Measure:
             raise UserError(f'the measure "{self.text}" is no expression') from None
 
     @property
-    def examinations(self) -> set[str]:
+    def required_analyses(self) -> set[str]:
         """The examinations that it asks for."""
         nodes = [node for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)]
-        return {ast.unparse(node.value) for node in nodes} - set(SPLITS)
+        return {ast.unparse(node.value) for node in nodes} - set(METRIC_SPLITS)
 
-    def value(self, record: Record, peers: Sequence[Record] = ()) -> float:
+    def value(self, record: RunRecord, peers: Sequence[RunRecord] = ()) -> float:
         """Its value for a run; `peers` are the runs of all settings with the same seed."""
         try:
-            value = float(self._value(self.tree, record, peers or (record,)))
+            value = float(self._evaluate(self.tree, record, peers or (record,)))
         except ZeroDivisionError:
             raise UserError(f"{self.text} divides by zero") from None
         if not math.isfinite(value):
             raise UserError(f"{self.text} is not finite")
         return value
 
-    def _value(self, node: ast.expr, record: Record, peers: Sequence[Record]) -> float:
+    def _evaluate(self, node: ast.expr, record: RunRecord, peers: Sequence[RunRecord]) -> float:
         match node:
             case ast.Constant():
                 return float(node.value)  # type: ignore[arg-type]
             case ast.BinOp():
-                left, right = self._value(node.left, record, peers), self._value(node.right, record, peers)
+                left, right = self._evaluate(node.left, record, peers), self._evaluate(node.right, record, peers)
                 return OPERATORS[type(node.op)](left, right)
             case ast.UnaryOp():
-                return -self._value(node.operand, record, peers)
+                return -self._evaluate(node.operand, record, peers)
             case ast.Call():
-                name, split = _named(node.args[0])
-                rest = [self._value(a, record, peers) for a in node.args[1:]]
+                name, split = _split_name(node.args[0])
+                rest = [self._evaluate(a, record, peers) for a in node.args[1:]]
                 if ast.unparse(node.func) == "epochs_to" and not rest:
                     rest = [max(min(y for _, y in peer.curve(name, split)) for peer in peers)]
-                return FUNCTIONS[ast.unparse(node.func)](record.curve(name, split), *rest)
+                return CURVE_FUNCTIONS[ast.unparse(node.func)](record.curve(name, split), *rest)
             case _:
-                name, of = _named(node)
+                name, of = _split_name(node)
                 return record.number(name, of or "test")
 
 
-def _named(node: ast.expr) -> tuple[str, str | None]:
+def _split_name(node: ast.expr) -> tuple[str, str | None]:
     """`kl` -> (kl, None); `train.kl` -> (kl, train)."""
     head, _, tail = ast.unparse(node).rpartition(".")
     return tail, head or None
 
 
-def _check(node: ast.expr, text: str) -> None:
+def _check_expression(node: ast.expr, text: str) -> None:
     """Refuse what is neither a number, a name that is known, a function of a curve, nor arithmetic of these."""
     match node:
         case ast.Constant(value=int() | float()):
             pass
         case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()):
-            _check(node.left, text)
-            _check(node.right, text)
+            _check_expression(node.left, text)
+            _check_expression(node.right, text)
         case ast.UnaryOp(op=ast.USub()):
-            _check(node.operand, text)
+            _check_expression(node.operand, text)
         case ast.Call(func=ast.Name(id=function), args=[curve, *rest]):
-            if function not in FUNCTIONS:
-                raise unknown(f'function in the measure "{text}"', function, FUNCTIONS)
-            takes = inspect.signature(FUNCTIONS[function]).parameters
+            if function not in CURVE_FUNCTIONS:
+                raise unknown_name_error(f'function in the measure "{text}"', function, CURVE_FUNCTIONS)
+            takes = inspect.signature(CURVE_FUNCTIONS[function]).parameters
             if not len(takes) - (function == "epochs_to") <= 1 + len(rest) <= len(takes):
                 raise UserError(f'{function} in the measure "{text}" takes {", ".join(takes)}')
-            name, split = _named(curve)
-            _known(name, CURVES, text)
-            _known(split or "train", ("train", "validation"), text)
+            name, split = _split_name(curve)
+            _require_known_name(name, CURVE_NAMES, text)
+            _require_known_name(split or "train", ("train", "validation"), text)
             for argument in rest:
-                _check(argument, text)
+                _check_expression(argument, text)
         case ast.Name():
-            _known(node.id, METRICS, text)
+            _require_known_name(node.id, METRIC_NAMES, text)
         case ast.Attribute(value=ast.Name(id=of)):
-            if of in SPLITS:
-                _known(node.attr, METRICS, text)
+            if of in METRIC_SPLITS:
+                _require_known_name(node.attr, METRIC_NAMES, text)
         case _:
             raise UserError(f'the measure "{text}" is not made of metrics, curves and numbers')
 
 
-def _known(name: str, names: Sequence[str], text: str) -> None:
+def _require_known_name(name: str, names: Sequence[str], text: str) -> None:
     if name not in names:
-        raise unknown(f'name in the measure "{text}"', name, names)
+        raise unknown_name_error(f'name in the measure "{text}"', name, names)

@@ -16,27 +16,27 @@ from typing import Any
 
 import torch
 
-from vaelab.core.codec import word
-from vaelab.core.devices import keep_freed_memory, using
-from vaelab.core.distributed import ranks
+from vaelab.core.codec import to_word
+from vaelab.core.devices import num_threads, tune_malloc
+from vaelab.core.distributed import distributed_context
 from vaelab.core.errors import UserError
-from vaelab.core.files import MEND, write_json
+from vaelab.core.files import REPAIR_HINT, write_json
 from vaelab.core.tensors import write_tensors
 from vaelab.datasets.images import Dataset
-from vaelab.evaluation.metrics import measure
-from vaelab.runs.run import Run, alone, write_history
-from vaelab.runs.spec import Spec, check, decode, encode, key
-from vaelab.training.budget import probe
-from vaelab.training.job import Work
-from vaelab.training.loop import descend
-from vaelab.training.plan import choose_plan, likeness
-from vaelab.training.provenance import began, begin, now
-from vaelab.training.state import State, restore, start
-from vaelab.training.steps.choose import Ready, compiled_step
+from vaelab.evaluation.metrics import metrics_record
+from vaelab.runs.run import Run, lock_run, write_history
+from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_to_dict
+from vaelab.training.budget import steps_in_budget
+from vaelab.training.job import TrainingJob
+from vaelab.training.loop import train_epochs
+from vaelab.training.plan import choose_plan, program_key
+from vaelab.training.provenance import recorded_plan, utc_now, write_origin
+from vaelab.training.state import TrainingState, initial_state, restore_state
+from vaelab.training.steps.choose import ActiveRun, load_compiled_step
 
-__all__ = ["agree", "fit", "found"]
+__all__ = ["existing_run", "fit", "validate_inputs"]
 
-SNAPSHOTS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
+SNAPSHOT_EPOCHS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
 
 
 def fit(
@@ -62,20 +62,27 @@ def fit(
     mend in one run is raised when the others are finished; with `failures` it is put there, under the key of the run,
     which is then left out of the result.
     """
-    kept, works = SNAPSHOTS if snapshots is None else snapshots, {}
+    kept, works = SNAPSHOT_EPOCHS if snapshots is None else snapshots, {}
     for given in specs:
-        spec = decode(encode(given))  # 1 and 1.0 mean the same, also to a stack
-        agree(spec, dataset, parent)
+        spec = spec_from_dict(spec_to_dict(given))  # 1 and 1.0 mean the same, also to a stack
+        validate_inputs(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"], device, precision, threads)
         plan = plan if stacked is None else replace(plan, stacked=stacked)
         wanted = plan.compiled if compiled is None else compiled
         plan = replace(plan, compiled=wanted and not plan.stacked)
-        work = Work(Run(out / key(spec, dataset.fingerprint, plan.precision)), spec, dataset, plan, parent, ranks())
+        work = TrainingJob(
+            Run(out / run_key(spec, dataset.fingerprint, plan.precision)),
+            spec,
+            dataset,
+            plan,
+            parent,
+            distributed_context(),
+        )
         works[work.run.key] = work
     trained: dict[str, Run] = {}
     errors: dict[str, UserError] = {}
-    for team in teams(list(works.values())):
-        trained |= {run.key: run for run in settle(team, kept, errors)}
+    for team in group_jobs(list(works.values())):
+        trained |= {run.key: run for run in find_or_train(team, kept, errors)}
     if failures is not None:
         failures |= {name: str(error) for name, error in errors.items()}
     elif errors:
@@ -83,123 +90,127 @@ def fit(
     return [trained[name] for name in works if name in trained]
 
 
-def teams(works: Sequence[Work]) -> list[list[Work]]:
+def group_jobs(jobs: Sequence[TrainingJob]) -> list[list[TrainingJob]]:
     """The runs that are trained as one: those that may be stacked and agree in what shapes their programs."""
-    grouped: dict[Any, list[Work]] = {}
-    for work in works:
-        alike = likeness(work.spec) if work.plan.stacked else None
+    grouped: dict[Any, list[TrainingJob]] = {}
+    for work in jobs:
+        alike = program_key(work.spec) if work.plan.stacked else None
         grouped.setdefault(alike or work.run.key, []).append(work)
     return list(grouped.values())
 
 
-def settle(team: Sequence[Work], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
+def find_or_train(group: Sequence[TrainingJob], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
     """Find or train the runs of a team; what the user has to mend in one of them is added to the errors."""
     runs, left = [], []
     with ExitStack() as locks:
-        for work in team:
-            run, together = work.run, work.ranks
+        for work in group:
+            run, together = work.run, work.distributed
             try:
-                if not together.agree(run.finished and not (run.path / "state").exists()):
-                    if together.leads:
-                        locks.enter_context(alone(run))
-                    if not together.agree(run.finished):  # by another process, meanwhile
+                if not together.broadcast(run.finished and not (run.path / "state").exists()):
+                    if together.is_main:
+                        locks.enter_context(lock_run(run))
+                    if not together.broadcast(run.finished):  # by another process, meanwhile
                         left.append(work)
                         continue
-                runs.append(found(run))
+                runs.append(existing_run(run))
             except UserError as error:
-                if together.size > 1:  # the others would wait for it
+                if together.world_size > 1:  # the others would wait for it
                     raise
                 errors[run.key] = error
-        return runs + (carry_out(left, snapshots, errors) if left else [])
+        return runs + (train_jobs(left, snapshots, errors) if left else [])
 
 
-def found(run: Run) -> Run:
+def existing_run(run: Run) -> Run:
     """A run that was finished before, if its files are whole."""
     run.check()
     return replace(run, outcome="existing", from_epoch=len(run.history))
 
 
-def agree(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
+def validate_inputs(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
     """Refuse what would make the key of a run a lie."""
-    check(spec)
-    for name, value in spec.loaded.items():
+    check_spec(spec)
+    for name, value in spec.data_settings.items():
         if value != getattr(dataset, name):
             raise ValueError(f"data loaded with {name} {getattr(dataset, name)}, the spec has {value}")
     if spec.parent != (parent.key if parent else None):
         raise ValueError(f"the spec's parent is {spec.parent}, the run given is {parent and parent.key}")
-    if ranks().size > 1 and not (spec.objective.separable and spec.loss.learned):
+    if distributed_context().world_size > 1 and not (
+        spec.objective.decomposes_over_batch and spec.loss.trains_global_params
+    ):
         raise UserError(
-            f"{word(spec.objective)} with {word(spec.loss)} looks at a batch as a whole, which several "
+            f"{to_word(spec.objective)} with {to_word(spec.loss)} looks at a batch as a whole, which several "
             "processes have in parts;\ntrain it without torchrun, in one process"
         )
     if spec.keep == "best" and "validation" not in dataset.splits:
         raise UserError(f"keep must be last: {dataset.source} has no picture to spare for a validation split")
 
 
-def carry_out(works: Sequence[Work], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
+def train_jobs(jobs: Sequence[TrainingJob], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
     """Train runs to their end, from where they stand; those that stand at the same step as one."""
-    keep_freed_memory()
+    tune_malloc()
     torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
-    ready: dict[tuple[str, int, int], list[Ready]] = {}
+    ready: dict[tuple[str, int, int], list[ActiveRun]] = {}
     pixels: dict[str, torch.Tensor | None] = {}  # on each device once
-    for asked in works:
+    for asked in jobs:
         try:
-            begun = asked.ranks.agree(began(asked) if asked.ranks.leads else None)
+            begun = asked.distributed.broadcast(recorded_plan(asked) if asked.distributed.is_main else None)
             work = replace(asked, plan=begun or asked.plan)
             device, threads = work.plan.device, work.plan.threads
-            with using(threads):
-                work.__dict__["resident"] = pixels.setdefault(device, work.resident if device not in pixels else None)
-                runner = prepare(work)
+            with num_threads(threads):
+                work.__dict__["device_pixels"] = pixels.setdefault(
+                    device, work.device_pixels if device not in pixels else None
+                )
+                runner = prepare_run(work)
             ready.setdefault((device, threads, runner.state.step), []).append(runner)
         except UserError as error:
-            if asked.ranks.size > 1:
+            if asked.distributed.world_size > 1:
                 raise
             errors[asked.run.key] = error
     runs = []
     for (_, threads, _), team in ready.items():
-        with using(threads):
-            runs += train(team, snapshots, errors)
+        with num_threads(threads):
+            runs += train_group(team, snapshots, errors)
     return runs
 
 
-def prepare(work: Work) -> Ready:
+def prepare_run(job: TrainingJob) -> ActiveRun:
     """A run at the step that it has come to, with its files as they then were."""
-    run, spec, together = work.run, work.spec, work.ranks
-    state = start(spec, work.plan, work.images.shape, work.parent)
-    resumed = restore(state, run)
-    if spec.minutes is not None and work.plan.steps is None:
-        work = work.planned(steps=together.agree(probe(work)))
-    if together.agree(state.step) != state.step:
+    run, spec, together = job.run, job.spec, job.distributed
+    state = initial_state(spec, job.plan, job.train_images.shape, job.parent)
+    resumed = restore_state(state, run)
+    if spec.minutes is not None and job.plan.steps is None:
+        job = job.with_plan(steps=together.broadcast(steps_in_budget(job)))
+    if together.broadcast(state.step) != state.step:
         raise UserError(f"not all processes see the same files in {run.path}: they need one folder in common")
-    program = compiled_step(work, state)
-    if work.plan.compiled and program is None:
-        work = work.planned(compiled=False)
-    if together.leads:
-        begin(work, resumed)
+    program = load_compiled_step(job, state)
+    if job.plan.compiled and program is None:
+        job = job.with_plan(compiled=False)
+    if together.is_main:
+        write_origin(job, resumed)
         rows = [row for row in run.history if row["step"] <= state.step]
-        if len(rows) < state.step // work.steps_per_epoch:
-            raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {MEND}")
+        if len(rows) < state.step // job.steps_per_epoch:
+            raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {REPAIR_HINT}")
         write_history(run, rows)
-    return Ready(work, state, resumed, program)
+    return ActiveRun(job, state, resumed, program)
 
 
-def train(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
+def train_group(group: Sequence[ActiveRun], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
     """Train runs that stand at the same step to their end."""
-    first = team[0].state.step
-    if len(team) > 1:  # a stack moves the tensors that programs would know
-        team = [one._replace(program=None) for one in team]
+    first = group[0].state.step
+    if len(group) > 1:  # a stack moves the tensors that programs would know
+        group = [one._replace(compiled_step=None) for one in group]
     runs = []
-    for work, state, resumed, _ in descend(team, snapshots, errors):
+    for work, state, resumed, _ in train_epochs(group, snapshots, errors):
         try:
-            if work.ranks.leads:
-                finish(work, state)
+            if work.distributed.is_main:
+                finish_run(work, state)
         except UserError as error:
-            if work.ranks.size > 1:
+            if work.distributed.world_size > 1:
                 raise
             errors[work.run.key] = error
             continue
-        work.ranks.agree(None)  # wait until the files are there
-        trained = work.images_until(state.step) - work.images_until(first)
+        work.distributed.broadcast(None)  # wait until the files are there
+        trained = work.images_seen_by(state.step) - work.images_seen_by(first)
         outcome = "resumed" if resumed else "trained"
         runs.append(
             replace(work.run, outcome=outcome, from_epoch=first // work.steps_per_epoch, images_trained=trained)
@@ -210,19 +221,19 @@ def train(team: Sequence[Ready], snapshots: Sequence[int], errors: dict[str, Use
 # The end.
 
 
-def finish(work: Work, state: State) -> None:
+def finish_run(job: TrainingJob, state: TrainingState) -> None:
     """Write the weights and the metrics; with these the run is finished."""
-    run, dataset = work.run, work.dataset
-    weights = state.best or state.kept.state_dict()
-    write_tensors(run.path / "weights.safetensors", weights, {"shape": list(work.images.shape)})
-    model = run.model.to(work.plan.device)
+    run, dataset = job.run, job.dataset
+    weights = state.best_weights or state.eval_model.state_dict()
+    write_tensors(run.path / "weights.safetensors", weights, {"shape": list(job.train_images.shape)})
+    model = run.model.to(job.plan.device)
     metrics = {
-        split: measure(run.key, model, run.spec.objective, dataset.source, images)
+        split: metrics_record(run.key, model, run.spec.objective, dataset.source, images)
         for split, images in dataset.splits.items()
         if split != "train"
     }
     model.to("cpu")
-    rate = work.images_until(state.step) / state.seconds
-    ended = {"finished": now(), "seconds": round(state.seconds, 3), "images_per_second": round(rate, 1)}
+    rate = job.images_seen_by(state.step) / state.seconds
+    ended = {"finished": utc_now(), "seconds": round(state.seconds, 3), "images_per_second": round(rate, 1)}
     write_json(run.path / "origin.json", run.origin | ended)
     write_json(run.path / "metrics.json", metrics)

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.core.distributed import Ranks
-from vaelab.core.rng import stream
+from vaelab.core.distributed import DistributedContext
+from vaelab.core.rng import generator
 from vaelab.datasets.images import Dataset, Images
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
 from vaelab.training.plan import Plan
 
-__all__ = ["Work", "draw", "order"]
+__all__ = ["TrainingJob", "epoch_order", "sample_noise"]
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingJob:
     """What does not change while a run is trained."""
 
     run: Run
@@ -30,63 +30,67 @@ class Work:
     dataset: Dataset
     plan: Plan
     parent: Run | None = None
-    ranks: Ranks = field(default_factory=Ranks)
+    distributed: DistributedContext = field(default_factory=DistributedContext)
 
     @property
-    def images(self) -> Images:
+    def train_images(self) -> Images:
         return self.dataset.splits["train"]
 
-    def planned(self, **changes: Any) -> Work:
+    def with_plan(self, **changes: Any) -> TrainingJob:
         """The same work with another plan."""
         work = replace(self, plan=replace(self.plan, **changes))
-        work.__dict__["resident"] = self.resident
+        work.__dict__["device_pixels"] = self.device_pixels
         return work
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.images) / self.spec.batch_size)
+        return math.ceil(len(self.train_images) / self.spec.batch_size)
 
     @property
-    def steps(self) -> int:
+    def total_steps(self) -> int:
         return self.plan.steps or self.spec.epochs * self.steps_per_epoch
 
-    def images_until(self, step: int) -> int:
+    def images_seen_by(self, step: int) -> int:
         """How many images the first steps see; the last batch of an epoch may be smaller."""
         epochs, rest = divmod(step, self.steps_per_epoch)
-        return epochs * len(self.images) + min(rest * self.spec.batch_size, len(self.images))
+        return epochs * len(self.train_images) + min(rest * self.spec.batch_size, len(self.train_images))
 
     @cached_property
-    def resident(self) -> Tensor | None:
+    def device_pixels(self) -> Tensor | None:
         """The training pixels on the device; on a CPU they stay mapped from disk."""
-        return None if self.plan.device == "cpu" else torch.from_numpy(self.images.grey()).to(self.plan.device)
+        return (
+            None
+            if self.plan.device == "cpu"
+            else torch.from_numpy(self.train_images.unbinarised()).to(self.plan.device)
+        )
 
-    def pixels(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
+    def load_pixels(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
         """Training images by index for one step, or a share of them, as uint8 on the device, (B, C, H, W)."""
         mine = rows[share]
-        if self.resident is None:
-            pixels = torch.from_numpy(self.images.grey(mine))
+        if self.device_pixels is None:
+            pixels = torch.from_numpy(self.train_images.unbinarised(mine))
         else:
-            pixels = self.resident[torch.from_numpy(mine).to(self.plan.device)]
+            pixels = self.device_pixels[torch.from_numpy(mine).to(self.plan.device)]
         if self.spec.binarise == "dynamic":
-            chance, shape = stream(self.spec.seed, "binarise", step), (len(rows), *pixels.shape[1:])
+            chance, shape = generator(self.spec.seed, "binarise", step), (len(rows), *pixels.shape[1:])
             drawn = torch.randint(255, shape, dtype=torch.uint8, generator=chance)[share].to(self.plan.device)
             pixels = 255 * (drawn < pixels).byte()
         if self.spec.flips:
-            mirrored = torch.rand(len(rows), generator=stream(self.spec.seed, "flips", step))[share] < 0.5
+            mirrored = torch.rand(len(rows), generator=generator(self.spec.seed, "flips", step))[share] < 0.5
             pixels = torch.where(mirrored.to(self.plan.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
         return pixels
 
-    def gather(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
+    def load_batch(self, rows: np.ndarray, step: int, share: slice = slice(None)) -> Tensor:
         """The same in [0, 1], in float32."""
-        return self.pixels(rows, step, share).to(torch.float32, memory_format=self.plan.layout).div_(255)
+        return self.load_pixels(rows, step, share).to(torch.float32, memory_format=self.plan.memory_format).div_(255)
 
 
-def order(work: Work, epoch: int) -> np.ndarray:
+def epoch_order(job: TrainingJob, epoch: int) -> np.ndarray:
     """The order in which a run sees the training images in an epoch."""
-    return torch.randperm(len(work.images), generator=stream(work.spec.seed, "order", epoch)).numpy()
+    return torch.randperm(len(job.train_images), generator=generator(job.spec.seed, "order", epoch)).numpy()
 
 
-def draw(work: Work, step: int, size: int) -> Tensor:
+def sample_noise(job: TrainingJob, step: int, size: int) -> Tensor:
     """The noise of a step, (B, D) or (K, B, D)."""
-    codes = (work.spec.objective.samples, size) if work.spec.objective.samples > 1 else (size,)
-    return torch.randn(*codes, work.spec.latent_dim, generator=stream(work.spec.seed, "noise", step))
+    codes = (job.spec.objective.num_samples, size) if job.spec.objective.num_samples > 1 else (size,)
+    return torch.randn(*codes, job.spec.latent_dim, generator=generator(job.spec.seed, "noise", step))

@@ -12,8 +12,8 @@ from typing import Literal, cast, get_args
 
 import torch
 
-from vaelab.core.devices import choose_device, has_bfloat16, processors
-from vaelab.core.distributed import ranks
+from vaelab.core.devices import choose_device, has_bfloat16, num_processors
+from vaelab.core.distributed import distributed_context
 from vaelab.core.errors import UserError
 from vaelab.datasets.images import Images
 from vaelab.models.networks import Mlp, Shape
@@ -23,17 +23,17 @@ from vaelab.objectives.importance import ImportanceWeighted
 from vaelab.objectives.objective import Objective
 from vaelab.runs.spec import Spec
 
-__all__ = ["Plan", "choose_plan", "floats", "likeness", "multiply_adds"]
+__all__ = ["Plan", "choose_plan", "count_multiply_adds", "program_key", "tunable_floats"]
 
 Precision = Literal["float32", "bfloat16"]
 
 # Multiply-adds of a batch's forward pass that keep one thread busy: with less, threads wait for each other more than
 # they work, and suffer badly where something else runs on the machine. The textbook network at batch 128 has 8e7.
-WORK = 4e7
+MULTIPLY_ADDS_PER_THREAD = 4e7
 
 # Steps of a run that are worth compiling: the first run of a shape pays about ten seconds, all others a hundredth of
 # one, and each step of the textbook network is a millisecond shorter.
-COMPILED = 1000
+MIN_COMPILED_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Plan:
     compiled: bool = False  # whether the step is one program
 
     @property
-    def layout(self) -> torch.memory_format:
+    def memory_format(self) -> torch.memory_format:
         """How pixels lie in memory."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
@@ -67,19 +67,23 @@ def choose_plan(
     if chosen not in get_args(Precision):
         raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{chosen}"')
     if threads is None:
-        each = processors() // ranks().here
-        threads = max(1, min(each, int(spec.batch_size * multiply_adds(spec, train.shape) / WORK)))
-    if not 1 <= threads <= processors():
-        raise UserError(f"threads must be from 1 to {processors()}, the processors of this machine, got {threads}")
+        each = num_processors() // distributed_context().local_world_size
+        threads = max(
+            1, min(each, int(spec.batch_size * count_multiply_adds(spec, train.shape) / MULTIPLY_ADDS_PER_THREAD))
+        )
+    if not 1 <= threads <= num_processors():
+        raise UserError(f"threads must be from 1 to {num_processors()}, the processors of this machine, got {threads}")
     channels_last = not isinstance(spec.network, Mlp) and device != "mps"
     # One run at a time leaves most of a GPU idle; several at a time on a CPU are so many more processes.
-    stacked = device.startswith("cuda") and ranks().size == 1
-    plan = Plan(device, cast(Precision, chosen), threads, channels_last, ranks=ranks().size, stacked=stacked)
-    alone = device == "cpu" and plan.ranks == 1 and likeness(spec) is not None and len(train) >= spec.batch_size
-    return replace(plan, compiled=alone and spec.epochs * (len(train) // spec.batch_size) >= COMPILED)
+    stacked = device.startswith("cuda") and distributed_context().world_size == 1
+    plan = Plan(
+        device, cast(Precision, chosen), threads, channels_last, ranks=distributed_context().world_size, stacked=stacked
+    )
+    alone = device == "cpu" and plan.ranks == 1 and program_key(spec) is not None and len(train) >= spec.batch_size
+    return replace(plan, compiled=alone and spec.epochs * (len(train) // spec.batch_size) >= MIN_COMPILED_STEPS)
 
 
-def multiply_adds(spec: Spec, shape: Shape) -> int:
+def count_multiply_adds(spec: Spec, shape: Shape) -> int:
     """About how many multiply-adds one image costs on its way through encoder and decoder."""
     with torch.device("meta"):
         model = VAE(spec.network, spec.loss, shape, spec.latent_dim)
@@ -87,7 +91,7 @@ def multiply_adds(spec: Spec, shape: Shape) -> int:
     return sum(row.parameters * math.prod(row.shape[1:]) for row in rows)
 
 
-def likeness(spec: Spec) -> Spec | None:
+def program_key(spec: Spec) -> Spec | None:
     """What of a spec shapes its program: specs that agree in it can be stacked, or share a compiled step.
 
     None for one that goes alone.
@@ -95,7 +99,7 @@ def likeness(spec: Spec) -> Spec | None:
     objective = spec.objective
     if spec.minutes is not None or (isinstance(objective, ImportanceWeighted) and objective.gradient == "dreg"):
         return None  # it is probed by itself; it hooks into the gradient
-    alike = replace(objective, **{name: getattr(type(objective)(), name) for name in floats(objective)})
+    alike = replace(objective, **{name: getattr(type(objective)(), name) for name in tunable_floats(objective)})
     return replace(
         spec,
         objective=alike,
@@ -110,6 +114,6 @@ def likeness(spec: Spec) -> Spec | None:
     )
 
 
-def floats(objective: Objective) -> list[str]:
+def tunable_floats(objective: Objective) -> list[str]:
     """The settings of an objective that may be tensors."""
     return [f.name for f in fields(objective) if isinstance(getattr(objective, f.name), float)]

@@ -10,52 +10,58 @@ import numpy as np
 
 from vaelab.core.errors import UserError
 
-__all__ = ["FOLDERS", "SPLITS", "Part", "Raw", "Skipped", "Source", "encode_image"]
+__all__ = ["SPLITS", "SPLIT_FOLDERS", "DataSource", "RawDataset", "RawSplit", "Skipped", "encode_labels"]
 
 SPLITS = ("train", "test", "validation")
 
-FOLDERS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
 
 Skipped = list[tuple[str, str]]  # (file, reason)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class RawSplit:
     """One stored split before decoding: paths, encoded bytes or arrays, their labels, and names if they are files."""
 
-    pictures: Sequence[Any] | np.ndarray
+    images: Sequence[Any] | np.ndarray
     labels: np.ndarray | None
     names: Sequence[str] | None
 
-    def keep(self, index: Sequence[int]) -> Part:
-        pictures = [self.pictures[i] for i in index]
+    def select(self, index: Sequence[int]) -> RawSplit:
+        pictures = [self.images[i] for i in index]
         labels = None if self.labels is None else self.labels[list(index)]
-        return Part(pictures, labels, None if self.names is None else [self.names[i] for i in index])
+        return RawSplit(pictures, labels, None if self.names is None else [self.names[i] for i in index])
 
-    def name(self, split: str, i: int) -> str:
+    def image_name(self, split: str, i: int) -> str:
         return f"{split} {i}" if self.names is None else self.names[i]
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
+class RawDataset:
     """What every source yields: stored splits, categories and what was left aside."""
 
-    parts: dict[str, Part]
+    splits: dict[str, RawSplit]
     categories: tuple[str, ...] = ()
     skipped: Skipped = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Source(NamedTuple):
+class DataSource(NamedTuple):
     """Where data lie, what they are known by in the cache (JSON), and how to read them should they not be there."""
 
     location: str
-    stamp: Any
-    read: Callable[[], Raw]
+    cache_key_parts: Any
+    read: Callable[[], RawDataset]
 
 
-def encode_image(
+def encode_labels(
     columns: dict[str, list[Any] | None], names: tuple[str, ...] | None
 ) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
     """Label values of each split as indices into one tuple of categories; None, "" and -1 are unlabelled."""

@@ -11,30 +11,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaelab.objectives.terms import Terms
-from vaelab.training.job import Work
-from vaelab.training.state import State
+from vaelab.objectives.terms import LossTerms
+from vaelab.training.job import TrainingJob
+from vaelab.training.state import TrainingState
 
-__all__ = ["descend"]
+__all__ = ["eager_step"]
 
 
-def descend(work: Work, state: State, rows: np.ndarray, noise: Tensor, rate: float) -> Terms:
+def eager_step(job: TrainingJob, state: TrainingState, rows: np.ndarray, noise: Tensor, lr: float) -> LossTerms:
     """The same by autograd, where several processes train together each on its share."""
-    spec, size, device = work.spec, len(rows), work.plan.device
-    share = work.ranks.share(size)
+    spec, size, device = job.spec, len(rows), job.plan.device
+    share = job.distributed.share(size)
     part = share.stop - share.start
     share = share if part else slice(0, 1)  # of weight 0
-    x = work.gather(rows, state.step, share)
+    x = job.load_batch(rows, state.step, share)
     terms = spec.objective(
-        state.working, x, noise[..., share, :].to(device), torch.tensor(state.step / work.steps, device=device)
+        state.compute_model,
+        x,
+        noise[..., share, :].to(device),
+        torch.tensor(state.step / job.total_steps, device=device),
     )
-    state.optimizer.clear()
+    state.optimizer.zero_grad()
     terms.loss.backward()
-    if work.ranks.size > 1:
-        gradients, numbers = state.optimizer.gradients, [*terms[:3], *terms.parts.values()]
-        loss, distortion, kl, *rest = work.ranks.combine(part / size, gradients, numbers)
-        terms = Terms(loss, distortion, kl, dict(zip(terms.parts, rest, strict=True)), terms.draw)
+    if job.distributed.world_size > 1:
+        gradients, numbers = state.optimizer.gradients, [*terms[:3], *terms.extra_terms.values()]
+        loss, distortion, kl, *rest = job.distributed.all_reduce(part / size, gradients, numbers)
+        terms = LossTerms(loss, distortion, kl, dict(zip(terms.extra_terms, rest, strict=True)), terms.output)
     if spec.clip is not None:
-        nn.utils.clip_grad_norm_(state.working.parameters(), spec.clip)
-    state.optimizer.step(rate)
+        nn.utils.clip_grad_norm_(state.compute_model.parameters(), spec.clip)
+    state.optimizer.step(lr)
     return terms
