@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from pathlib import Path
 
 os.environ["VAELAB_CACHE"] = tempfile.mkdtemp(prefix="vaelab-tests-")  # before anything reads it
 os.environ.pop("VAELAB_DATA", None)
@@ -39,18 +38,3 @@ def pixels(digits: Dataset) -> torch.Tensor:
     return torch.from_numpy(digits.splits["train"].uint8(slice(0, 16))).double() / 255
 
 
-def folder_of_pictures(
-    folder: Path, count: int = 12, size: tuple[int, int] = (16, 12), names: tuple[str, str] = ("blue", "red")
-) -> Path:
-    """Two categories of made colour pictures, bluish and reddish, `size` wide and high."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for category, tint in zip(names, (2, 0), strict=True):
-        (folder / category).mkdir(parents=True)
-        for i in range(count):
-            array = rng.integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
-            array[..., tint] += 150
-            Image.fromarray(array).save(folder / category / f"{i:03d}.png")
-    return folder

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import folder_of_pictures
+from sample_images import folder_of_pictures
 
 from vaelab.cli import main
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
 from vaelab.core.errors import UserError
+from vaelab.core.registry import members
 from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset
 from vaelab.models.likelihoods import CrossEntropy
@@ -49,7 +49,7 @@ def check_alike(specs: list[Spec], digits: Dataset, folder: Path) -> None:
             assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("objective", get_args(Objective))
+@pytest.mark.parametrize("objective", members(Objective))
 def test_every_objective_stacks(objective: type, digits: Dataset, tmp_path: Path) -> None:
     spec = replace(SMALL, objective=objective(**({"hidden": (8,)} if objective is FactorVAE else {})))
     check_alike([spec, replace(spec, lr=1e-3, seed=1)], digits, tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from vaelab.analysis.interpolation import PATH_FUNCTIONS, alpha_values, interpolate_codes
+from vaelab.core.registry import members
 from vaelab.core.rng import evaluation_noise, generator
 from vaelab.models.aggregate import decompose_rate, log_aggregate_posterior, total_correlation
 from vaelab.models.densities import Normal, kl_normal
@@ -27,6 +27,7 @@ from vaelab.models.likelihoods import (
     SquaredError,
 )
 from vaelab.models.networks import Conv, Mlp, Network, ValidConv
+from vaelab.models.priors import Prior, PriorDensity, StandardNormal
 from vaelab.models.vae import VAE
 from vaelab.objectives.disentangling import DIPVAE, BetaTCVAE, FactorVAE
 from vaelab.objectives.divergence import InfoVAE, mmd_to_prior
@@ -61,7 +62,7 @@ DISTORTIONS = [
     DiscretisedLogistic(),
     DiscretisedLogistic(3),
 ]
-LIKELIHOODS = [d for d in DISTORTIONS if isinstance(d, get_args(Likelihood))]
+LIKELIHOODS = [d for d in DISTORTIONS if isinstance(d, Likelihood)]
 OBJECTIVES = [
     BetaVAE(),
     BetaVAE(0.0),
@@ -79,16 +80,15 @@ OBJECTIVES = [
     ImportanceWeighted(3, "dreg"),
 ]
 
-
-def members(union: object) -> set[type]:
-    return set(get_args(union) or (union,))
+PRIORS = [StandardNormal()]
 
 
-def test_every_member_of_a_union_is_tested_here() -> None:
-    assert {type(n) for n in NETWORKS} == members(Network)
-    assert {type(d) for d in DISTORTIONS} == members(Distortion)
-    assert {type(o) for o in OBJECTIVES} == members(Objective)
-    assert members(Likelihood) <= members(Distortion)
+def test_every_member_of_a_family_is_tested_here() -> None:
+    assert {type(n) for n in NETWORKS} == set(members(Network))
+    assert {type(d) for d in DISTORTIONS} == set(members(Distortion))
+    assert {type(o) for o in OBJECTIVES} == set(members(Objective))
+    assert {type(p) for p in PRIORS} == set(members(Prior))
+    assert set(members(Likelihood)) < set(members(Distortion))
 
 
 def normal(*shape: int) -> Normal:
@@ -107,6 +107,47 @@ def test_closed_kl_is_the_monte_carlo_one() -> None:
     z = q.sample(torch.randn(200_000, 3, generator=generator("mc"), dtype=torch.float64))
     ratio = q.log_prob(z) - p.log_prob(z)
     assert abs(ratio.mean() - kl_normal(q, p)) < 5 * ratio.std() / math.sqrt(len(z))
+
+
+class Estimated(PriorDensity):
+    """A prior of which only density and samples are known."""
+
+    def __init__(self, prior: PriorDensity) -> None:
+        self.log_prob, self.sample = prior.log_prob, prior.sample  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=str)
+def test_what_a_prior_has_in_closed_form_agrees_with_its_samples(prior: Prior) -> None:
+    density, estimated = prior.build(3), Estimated(prior.build(3))
+    q = normal(1, 3)
+    noise = torch.randn(100_000, 1, 3, generator=generator("prior"), dtype=torch.float64)
+    z = q.sample(noise)
+    torch.testing.assert_close(density.log_ratio(q, z, noise), estimated.log_ratio(q, z, noise))
+    error = 5 * density.log_ratio(q, z, noise).std().item() / math.sqrt(len(z))
+    torch.testing.assert_close(density.kl(q, z), estimated.kl(q, z), rtol=0, atol=error)
+    torch.testing.assert_close(density.kl(q, z), density.kl_per_dimension(q, z).sum(-1))
+    assert estimated.kl_per_dimension(q, z).shape == (1, 3)
+    samples = density.sample(noise[:, 0])
+    moments = torch.cov(samples.T), samples.mean(0)
+    assert density.log_prob(samples).mean() > density.log_prob(samples + 1).mean()
+    kl = density.kl_of_moments(moments[1], moments[0])
+    assert kl is None or abs(kl) < 1e-3
+    codes, codes_noise = z[:2000, 0], noise[:2000, 0]
+    for closed, sampled in zip(
+        density.kernel_means(codes, codes_noise), estimated.kernel_means(codes, codes_noise), strict=True
+    ):
+        assert float(closed) == pytest.approx(float(sampled), rel=0.05)
+
+
+def test_kl_of_moments_is_that_of_a_full_covariance() -> None:
+    mean = normal(4).mean
+    root = torch.randn(4, 4, generator=generator("covariance"), dtype=torch.float64)
+    covariance = root @ root.T + torch.eye(4)
+    theirs = kl_divergence(
+        torch.distributions.MultivariateNormal(mean, covariance),
+        torch.distributions.MultivariateNormal(torch.zeros(4).double(), torch.eye(4).double()),
+    )
+    torch.testing.assert_close(StandardNormal().kl_of_moments(mean, covariance), theirs)
 
 
 def params(distortion: Distortion, first: float, count: int = 1) -> LikelihoodParams:
@@ -337,12 +378,12 @@ def test_the_rate_splits_into_information_and_distance_from_the_prior() -> None:
     mean, noise = torch.randn(2, count, 2, generator=generator("aggregate"), dtype=torch.float64)
     q = Normal(mean, torch.full_like(mean, math.log(variance)))
     z = q.sample(noise)
-    parts = decompose_rate(Normal(q.mean[:1000], q.logvar[:1000]), z[:1000], q)
+    parts = decompose_rate(Normal(q.mean[:1000], q.logvar[:1000]), z[:1000], q, StandardNormal())
     whole = 1 + variance
-    assert parts["mutual_information"].mean() == pytest.approx(math.log(whole / variance), abs=0.08)
-    assert parts["marginal_kl"].mean() == pytest.approx(whole - 1 - math.log(whole), abs=0.08)
+    assert parts.mutual_information.mean() == pytest.approx(math.log(whole / variance), abs=0.08)
+    assert parts.marginal_kl.mean() == pytest.approx(whole - 1 - math.log(whole), abs=0.08)
     kl = q.log_prob(z) - Normal(torch.zeros(2), torch.zeros(2)).log_prob(z)
-    torch.testing.assert_close(parts["mutual_information"] + parts["marginal_kl"], kl[:1000])
+    torch.testing.assert_close(parts.mutual_information + parts.marginal_kl, kl[:1000])
     naive = torch.stack([Normal(mean, q.logvar).log_prob(point).logsumexp(0) for point in z[:20]]) - math.log(count)
     torch.testing.assert_close(log_aggregate_posterior(q, z[:20]), naive)
 
@@ -388,7 +429,7 @@ def test_the_model_does_not_train_its_critic_nor_the_critic_the_model(pixels: to
 
 def test_the_discrepancy_is_zero_at_the_prior_and_as_sampled_elsewhere() -> None:
     normal = torch.randn(4, 3000, 5, generator=generator("mmd"), dtype=torch.float64)
-    assert abs(mmd_to_prior(normal[0])) < 1e-3
+    assert abs(mmd_to_prior(normal[0], StandardNormal(), normal[0])) < 1e-3
     z = 0.5 * normal[1] + 0.3
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -396,7 +437,7 @@ def test_the_discrepancy_is_zero_at_the_prior_and_as_sampled_elsewhere() -> None
 
     own = (kernel(z, z).sum() - len(z)) / (len(z) * (len(z) - 1))
     sampled = own - 2 * kernel(z, normal[2]).mean() + kernel(normal[2], normal[3]).mean()
-    assert mmd_to_prior(z).item() == pytest.approx(sampled.item(), rel=0.05)
+    assert mmd_to_prior(z, StandardNormal(), normal[1]).item() == pytest.approx(sampled.item(), rel=0.05)
 
 
 def test_dip_penalises_covariance(pixels: torch.Tensor) -> None:

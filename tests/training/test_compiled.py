@@ -6,13 +6,13 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vaelab.core import files
+from vaelab.core.registry import members
 from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset
 from vaelab.models.likelihoods import CrossEntropy
@@ -29,7 +29,7 @@ from vaelab.training.state import initial_state
 from vaelab.training.steps import choose, compiled
 
 SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
-VARIANTS = {objective.__name__: {"objective": objective()} for objective in get_args(Objective)} | {
+VARIANTS = {objective.__name__: {"objective": objective()} for objective in members(Objective)} | {
     "FactorVAE": {"objective": FactorVAE(hidden=(8,))},
     "clip": {"clip": 20.0},
     "warmup": {"objective": BetaVAE(kl_weight=0.5, warmup=0.5, free_bits=0.1)},

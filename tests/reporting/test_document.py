@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from plotly.offline import get_plotlyjs
-from test_exhibits import examined
+from sample_runs import examined
 
 from vaelab.figures import study_figures
 from vaelab.reporting import document, payload

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import folder_of_pictures
 from PIL import Image
+from sample_images import folder_of_pictures
 
 import vaelab
 from vaelab.cli import main

@@ -20,6 +20,7 @@ from vaelab.models.likelihoods import (
     SquaredError,
 )
 from vaelab.models.networks import Mlp
+from vaelab.models.priors import StandardNormal
 from vaelab.models.vae import VAE
 from vaelab.objectives.elbo import BetaVAE
 
@@ -110,9 +111,9 @@ def test_codes_that_share_nothing_have_no_total_correlation() -> None:
     """Means that are independent over dimensions, and the same ones of which two are equal."""
     mean, noise = torch.randn(2, 3000, 2, generator=generator("correlation"))
     for width in (-2.0, -12.0):  # also where posteriors are nearly points
-        apart = metrics.aggregate_posterior_metrics(Normal(mean, torch.full_like(mean, width)), noise)
+        apart = metrics.aggregate_posterior_metrics(Normal(mean, torch.full_like(mean, width)), noise, StandardNormal())
         twins = metrics.aggregate_posterior_metrics(
-            Normal(mean[:, :1].expand(-1, 2), torch.full_like(mean, width)), noise
+            Normal(mean[:, :1].expand(-1, 2), torch.full_like(mean, width)), noise, StandardNormal()
         )
         assert 0.5 < twins["total_correlation"]["value"] - apart["total_correlation"]["value"] < 10
         assert apart["mutual_information"]["value"] <= math.log(3000) + 1e-6

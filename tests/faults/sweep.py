@@ -1,0 +1,86 @@
+"""Every operation of every scenario fails once, and every stored file is damaged: `python tests/faults/sweep.py`.
+
+It takes long, goes on where it was stopped, and leaves findings.jsonl and a table in the folder WORK.
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import damage
+from harness import KINDS, Server, scenarios
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, help="a folder for what is tried")
+    parser.add_argument("--scenarios", nargs="*", help="only these; `damage` is one of them")
+    parser.add_argument("--places", nargs="*", default=damage.PLACES, help="of damage")
+    parser.add_argument("--kinds", nargs="*", default=KINDS)
+    parser.add_argument("--each", type=int, help="only the first so many operations of one name, path and kind")
+    parser.add_argument("--every", type=int, default=1, help="only every so many operations")
+    given = parser.parse_args()
+    work = given.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    server = Server(work)
+    injected(work, server, given)
+    if not given.scenarios or "damage" in given.scenarios:
+        damaged(work, server, given.every, given.places)
+    server.close()
+    summary(work)
+
+
+def journal(work, name):
+    """A file of JSON lines, and what it holds already."""
+    file = work / name
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return file, rows
+
+
+def injected(work, server, given):
+    file, rows = journal(work, "injected.jsonl")
+    done = {(row["scenario"], row["n"], row["kind"]) for row in rows}
+    with file.open("a") as out:
+        for scenario in scenarios(work, server, given.scenarios or None).values():
+            begun, tried = time.monotonic(), 0
+            for n, kind in scenario.cases(given.kinds, given.each, given.every):
+                if (scenario.name, n, kind) in done:
+                    continue
+                wrong, hit = scenario.case(n, kind)
+                row = {"scenario": scenario.name, "n": n, "kind": kind, "hit": hit, "wrong": wrong}
+                print(json.dumps(row), file=out, flush=True)
+                tried += 1
+            print(f"{scenario.name}: {tried} cases in {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def damaged(work, server, every, places):
+    file, rows = journal(work, "damaged.jsonl")
+    done = {(row["place"], row["file"], row["damage"], row["verb"]) for row in rows}
+    with file.open("a") as out:
+        for case in damage.cases(work, server, every, places):
+            for verb in case.verbs:
+                if (case.place, case.file, case.damage, verb) not in done:
+                    row = {"place": case.place, "file": case.file, "damage": case.damage, "verb": verb}
+                    row["came"], row["detail"] = case.carry_out(verb)
+                    print(json.dumps(row), file=out, flush=True)
+
+
+def summary(work):
+    _, rows = journal(work, "injected.jsonl")
+    print(f"\n{'scenario':<12}{'cases':>8}{'wrong':>8}")
+    for name in dict.fromkeys(row["scenario"] for row in rows):
+        mine = [row for row in rows if row["scenario"] == name]
+        sorts = Counter(sort for row in mine for sort in {sort for sort, _ in row["wrong"]})
+        told = ", ".join(f"{n} {sort}" for sort, n in sorts.most_common())
+        print(f"{name:<12}{len(mine):>8}{sum(bool(row['wrong']) for row in mine):>8}  {told}")
+    _, rows = journal(work, "damaged.jsonl")
+    print(f"\n{'damaged':<44}" + "".join(f"{sort:>11}" for sort in damage.SORTS))
+    for name in dict.fromkeys((row["place"], row["file"]) for row in rows):
+        counts = Counter(row["came"] for row in rows if (row["place"], row["file"]) == name)
+        print(f"{' '.join(name):<44}" + "".join(f"{counts[sort] or '':>11}" for sort in damage.SORTS))
+
+
+if __name__ == "__main__":
+    main()
