@@ -132,7 +132,8 @@ def has_prior_term(spec: Spec, shape: Shape) -> bool:
 @torch.no_grad()
 def sample_prior(model: VAE, count: int, seed: int = 0) -> Tensor:
     """The mean images of codes drawn from the prior, (count, C, H, W)."""
-    codes = torch.randn(count, model.latent_dim, generator=generator(seed, "samples"))
+    noise = torch.randn(count, model.latent_dim, generator=generator(seed, "samples"))
+    codes = model.sample_prior(noise)
     return torch.cat([model.decode_mean(part) for part in codes.split(500)])
 
 

@@ -23,8 +23,9 @@ import torch
 
 from vaelab.datasets.images import Images, is_binary
 from vaelab.evaluation.metrics import active_units, batches, likelihood_of
-from vaelab.models.densities import Normal, kl_normal, standard_normal
+from vaelab.models.densities import Normal
 from vaelab.models.likelihoods import CrossEntropy, Gaussian
+from vaelab.models.priors import PriorDensity
 from vaelab.models.vae import LOGVAR_BOUNDS, VAE
 from vaelab.runs.spec import Spec, to_argv, updated
 
@@ -118,21 +119,23 @@ class RunContext:
 def compute_latent_stats(model: VAE, images: Images) -> LatentStats:
     """What is to be seen of a model on some images."""
     images = images.evenly_spaced(MAX_IMAGES)
-    means, logvars, square = [], [], 0.0
+    means, logvars, rates, square = [], [], [], 0.0
     for batch in batches(model, images):
         draw = model(batch.x, batch.noise)
         square += (model.distortion.mean(draw.params) - batch.x).double().square().mean((1, 2, 3)).sum().item()
         for parts, part in zip((means, logvars), draw.q, strict=True):
             parts.append(part.double().cpu())
+        posterior = Normal(draw.q.mean.double(), draw.q.logvar.double())
+        rates.append(model.prior.kl(posterior, draw.z.double()).cpu())
     mean, logvar = torch.cat(means), torch.cat(logvars)
-    kl = kl_normal(Normal(mean, logvar), standard_normal(mean)).mean().item()
+    kl = torch.cat(rates).mean().item()
     extremes, residual = (logvar.min().item(), logvar.max().item()), math.sqrt(square / len(images))
-    hole = moment_matched_kl(mean, logvar)
+    hole = moment_matched_kl(mean, logvar, model.prior)
     return LatentStats(kl, active_units(mean), extremes, hole, residual, is_binary(images))
 
 
-def moment_matched_kl(mean: torch.Tensor, logvar: torch.Tensor) -> tuple[float, float]:
-    """KL(N(m, S) || N(0, 1)) for the moments of the mixture of posteriors (N, D), and its standard error.
+def moment_matched_kl(mean: torch.Tensor, logvar: torch.Tensor, prior: PriorDensity) -> tuple[float, float]:
+    """KL(N(m, S) || p(z)) for the moments of the mixture of posteriors (N, D), and its standard error.
 
     Roughly a lower bound of KL(q(z) || p(z)). Both by the jackknife over groups of images, which takes off what few
     images alone would show.
@@ -144,8 +147,8 @@ def moment_matched_kl(mean: torch.Tensor, logvar: torch.Tensor) -> tuple[float, 
     def divergence(kept: torch.Tensor) -> float:
         some = mean[kept]
         covariance = torch.cov(some.T, correction=0).view(dim, dim) + logvar[kept].exp().mean(0).diag()
-        moments = covariance.trace() + some.mean(0).square().sum() - dim
-        return 0.5 * (moments - torch.linalg.slogdet(covariance).logabsdet).item()
+        kl = prior.kl_of_moments(some.mean(0), covariance)
+        return math.nan if kl is None else kl.item()
 
     group = torch.arange(count) % IMAGE_GROUPS
     whole, rest = divergence(group >= 0), np.array([divergence(group != g) for g in range(IMAGE_GROUPS)])

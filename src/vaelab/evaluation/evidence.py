@@ -102,7 +102,7 @@ def _estimate_batch(
     for i, drawn in enumerate(_noise_chunks(rows, q.mean.shape[1], samples, max(1, codes_per_batch(model) // len(x)))):
         noise = drawn.to(x)
         z = q.sample(noise)  # (K, B, D)
-        log_ratio = 0.5 * (noise.square() + q.logvar - z.square()).sum(-1)  # log p(z) - log q(z|x)
+        log_ratio = model.prior.log_ratio(q, z, noise)  # log p(z) - log q(z|x)
         weights = (likelihood.log_prob(model.decode(z), x) + log_ratio).cpu().double()
         if i == 0 and exact is not None:
             few = z[:CORRECTION_SAMPLES]

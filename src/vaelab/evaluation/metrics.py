@@ -25,8 +25,9 @@ from vaelab.datasets.images import Images, is_binary
 from vaelab.evaluation.image_quality import reconstruction_metrics
 from vaelab.evaluation.statistics import Metrics, RunningMoments
 from vaelab.models.aggregate import decompose_rate, total_correlation
-from vaelab.models.densities import Normal, kl_normal, kl_per_dimension, standard_normal
+from vaelab.models.densities import Normal
 from vaelab.models.likelihoods import CrossEntropy, Distortion, Likelihood
+from vaelab.models.priors import PriorDensity
 from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objectives.objective import Objective
 from vaelab.objectives.terms import LossTerms
@@ -102,7 +103,7 @@ def likelihood_of(model: VAE, objective: Objective) -> Likelihood | None:
 def elbo_terms(model: VAE, objective: Objective, output: VAEOutput, x: Tensor) -> dict[str, Tensor]:
     """The per-image terms of one pass, each (B,): cross_entropy, squared_error, kl and, where it exists, the bound."""
     logits = output.params._replace(pixels=model.distortion.logits(output.params))
-    kl = kl_normal(output.q, standard_normal(output.q.mean))
+    kl = model.rate(output)
     squared = (model.distortion.mean(output.params) - x).square().flatten(1).sum(1)
     terms = {"cross_entropy": CrossEntropy()(logits, x), "squared_error": squared, "kl": kl}
     likelihood = likelihood_of(model, objective)
@@ -127,7 +128,7 @@ def bits_per_dim(model: VAE, objective: Objective, output: VAEOutput, batch: Bat
     if likelihood.support == "continuum":
         u = torch.stack([torch.rand(model.shape, generator=generator("dequantise", row)) for row in batch.rows])
         x, offset = (255 * x + u.to(x)) / 256, 8
-    nats = kl_normal(output.q, standard_normal(output.q.mean)) - likelihood.log_prob(output.params, x)
+    nats = model.rate(output) - likelihood.log_prob(output.params, x)
     return {"bits_per_dim": nats / (math.log(2) * math.prod(model.shape)) + offset}
 
 
@@ -194,10 +195,11 @@ def metrics_record(run: str, model: VAE, objective: Objective, source: str, imag
     with progress(f"evaluating {images.split}", len(images)) as advance:
         values = compute_metrics(model, objective, images, advance)
     q = encode_all(model, images)
-    values |= aggregate_posterior_metrics(q, evaluation_noise(images.rows, model.latent_dim).to(q.mean))
+    noise = evaluation_noise(images.rows, model.latent_dim).to(q.mean)
+    values |= aggregate_posterior_metrics(q, noise, model.prior)
     for name, note in metric_notes(model.distortion, values, images).items():
         values[name]["note"] = note
-    kl = kl_per_dimension(q, standard_normal(q.mean)).double().mean(0).tolist()
+    kl = model.prior.kl_per_dimension(q, q.sample(noise)).double().mean(0).tolist()
     return {
         "run": run,
         "data": source,
@@ -208,7 +210,7 @@ def metrics_record(run: str, model: VAE, objective: Objective, source: str, imag
     }
 
 
-def aggregate_posterior_metrics(q: Normal, noise: Tensor) -> Metrics:
+def aggregate_posterior_metrics(q: Normal, noise: Tensor, prior: PriorDensity) -> Metrics:
     """What the codes of all images are together: the two parts of the rate, and how much dimensions know of each other.
 
     With errors over `AGGREGATED` images; the mixture is of all, that of the total correlation of `CORRELATED`, theirs
@@ -220,7 +222,7 @@ def aggregate_posterior_metrics(q: Normal, noise: Tensor) -> Metrics:
     own = Normal(q.mean[some], q.logvar[some])
     z = own.sample(noise[some])
     sums = RunningMoments()
-    sums.add(decompose_rate(own, z, q))
+    sums.add(decompose_rate(own, z, q, prior)._asdict())
     parts = [total_correlation(Normal(q.mean[few], q.logvar[few]), part) for part in z.split(50)]
     sums.add({"total_correlation": torch.cat(parts)})
     metrics = sums.metrics()

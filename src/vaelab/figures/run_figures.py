@@ -20,13 +20,13 @@ from vaelab.analysis.interpolation import alpha_values, draw_pairs, interpolate_
 from vaelab.analysis.samples import has_prior_term, sample_prior
 from vaelab.core.codec import to_word
 from vaelab.core.console import progress
-from vaelab.core.rng import generator
+from vaelab.core.rng import evaluation_noise, generator
 from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset, Images
 from vaelab.evaluation.metrics import encode_all
 from vaelab.figures import curves as curve_figures
 from vaelab.figures import diagram, layout, scatter, tiles
-from vaelab.models.densities import Normal, kl_per_dimension, standard_normal
+from vaelab.models.densities import Normal
 from vaelab.models.summary import layers
 from vaelab.models.vae import VAE
 from vaelab.runs.run import Run
@@ -114,7 +114,8 @@ def run_interpolations(context: FigureContext) -> Figure:
 @torch.no_grad()
 def run_traversals(context: FigureContext) -> Figure:
     q = context.posterior
-    kl = kl_per_dimension(q, standard_normal(q.mean)).mean(0)
+    codes = q.sample(evaluation_noise(context.points.rows, context.model.latent_dim))
+    kl = context.model.prior.kl_per_dimension(q, codes).mean(0)
     largest = kl.argsort(descending=True, stable=True)[:MAX_TRAVERSALS]
     steps = torch.linspace(-3, 3, 7)
     codes = q.mean[0].repeat(len(largest), len(steps), 1)

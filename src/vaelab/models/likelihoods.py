@@ -1,17 +1,22 @@
 r"""Distortions and likelihoods: what the decoder's output means, and how far it is from the image.
 
-A *distortion* is a frozen callable `(params, x) -> (B,)`: nats, or squared pixel units, summed over the pixels of an
-image. A *likelihood* is a distortion -log p(x|z) of a normalised density; only for these does an evidence bound exist.
-Training any distortion d with a KL weight w minimises d + w KL = w (d / w + KL): that is the bound of the likelihood
-proportional to exp(-d / w), where this can be normalised. For the squared error it is the Gaussian of variance w / 2.
-Where an objective has no constant weight, w is None.
+A *distortion* maps the decoder's output and an image to one number: d(params, x), in nats or squared pixel units,
+summed over the pixels. A *likelihood* is a distortion -log p(x|z) whose density p is normalised. Only a likelihood has
+an evidence bound. Training a distortion d with a KL weight w minimises
 
-The decoder gives `channels` numbers for each value of a pixel; `Params` carries them with the few numbers that all
-pixels share. With a sigmoid `link`, the first number is a logit: x^ = sigmoid(logit). Densities are computed in float32
-even where the network runs in bfloat16.
+    d + w KL = w (d / w + KL),
 
-`support` says of what a likelihood is a distribution: "binary" pixels, the 256 "levels" of stored ones, or the
-"continuum" around [0, 1]. `bits` turns the last two into one unit.
+which is the bound of the likelihood proportional to exp(-d / w), where this can be normalised. For the squared error
+it is the Gaussian of variance w / 2. Where an objective has no constant KL weight, w is None.
+
+The decoder gives `channels_per_value` numbers for each value of a pixel. `LikelihoodParams` holds them, together with
+the few numbers that all pixels share. Densities are computed in float32, also where the network runs in bfloat16.
+
+`support` says what a likelihood is a distribution of: "binary" pixels, the 256 "levels" of a stored pixel value, or
+the "continuum" around [0, 1]. Bits per dimension put the last two on one scale.
+
+A new distortion or likelihood is one class in any module of this package, derived from `Distortion` or `Likelihood`,
+with a `name` of its own.
 """
 
 from __future__ import annotations
@@ -41,11 +46,22 @@ __all__ = [
 
 Support = Literal["binary", "levels", "continuum"]
 
-PIXEL_LEVELS = 256  # of a stored pixel value
+PIXEL_LEVELS = 256  # values of a stored pixel
+
+# Where a log scale starts: near the spread of raw pixels, so that the first steps are calm.
+INITIAL_LOG_SCALE = math.log(0.3)
+
+# Half a level. No pixel is known better, and without this bound a constant pixel would have an infinite density.
+MIN_LOG_SCALE = math.log(1 / 512)
 
 
 class LikelihoodParams(NamedTuple):
-    """The decoder's output: `pixels` (*, channels * C, H, W), and `shared` (n,), learned with the weights."""
+    """The decoder's output.
+
+    Attributes:
+        pixels: The numbers of each pixel value, (*, channels_per_value * C, H, W).
+        global_params: The numbers that all pixels share, (n,), trained with the weights or fitted.
+    """
 
     pixels: Tensor
     global_params: Tensor
@@ -63,13 +79,25 @@ def to_uniform(noise: Tensor) -> Tensor:
 
 
 def lower_bounded(raw: Tensor, start: float, floor: float) -> Tensor:
-    """A log scale that begins at `start` where the network gives 0, grows with it and never falls to `floor`."""
+    """A log scale that is `start` where the network gives 0, grows with its output and stays above `floor`."""
     return floor + F.softplus(raw + start - floor)
 
 
+def where_not_near_zero(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The values with those near 0 replaced by 1, and a mask of the others; near 0, a series replaces 0 / 0."""
+    large = values.abs() > 1e-2
+    return torch.where(large, values, 1), large
+
+
 @dataclass(frozen=True)
-class DistortionBase:
-    """What all distortions have: one number a value, none shared, and a reconstruction."""
+class Distortion:
+    """The base class of all distortions, each a frozen dataclass with a `name`.
+
+    A distortion defines `__call__`, `as_likelihood` and `explain`. The defaults here are those of a decoder that gives
+    one logit for each pixel value, x^ = sigmoid(logit), and has no shared numbers.
+    """
+
+    name: ClassVar[str]
 
     @property
     def channels_per_value(self) -> int:
@@ -78,7 +106,7 @@ class DistortionBase:
 
     @property
     def initial_global_params(self) -> tuple[float, ...]:
-        """Where the numbers that all pixels share start."""
+        """The initial values of the numbers that all pixels share."""
         return ()
 
     @property
@@ -86,41 +114,85 @@ class DistortionBase:
         """Whether the shared numbers are trained with the weights, or found by `fit`."""
         return True
 
+    def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
+        """The distortion of each image.
+
+        Args:
+            params: The decoder's output, with pixels (*, channels_per_value * C, H, W).
+            x: Images in [0, 1], (B, C, H, W).
+
+        Returns:
+            One number for each image, with shape (*).
+        """
+        raise NotImplementedError
+
+    def as_likelihood(self, kl_weight: float | None) -> Likelihood | None:
+        """The likelihood that this distortion stands for when it is trained with a KL weight, if there is one."""
+        raise NotImplementedError
+
+    def explain(self, kl_weight: float | None, binary: bool) -> str:
+        """One sentence on what this loss stands for, printed when training starts.
+
+        Args:
+            kl_weight: The KL weight at the end of training; None where the objective has no constant one.
+            binary: Whether the pixels are black or white.
+        """
+        raise NotImplementedError
+
     def mean(self, params: LikelihoodParams) -> Tensor:
-        """The reconstruction x^ in [0, 1]: the mean image."""
+        """The reconstruction x^ in [0, 1]: the mean image, (*, C, H, W)."""
         return params.pixels.sigmoid()
 
     def logits(self, params: LikelihoodParams) -> Tensor:
-        """log x^ / (1 - x^): what cross entropy is measured with."""
+        """log x^ / (1 - x^), which cross entropy is computed from, (*, C, H, W)."""
         return torch.logit(self.mean(params), eps=1e-6)
 
     def fit(self, params: LikelihoodParams, x: Tensor) -> Tensor | None:
-        """The shared numbers that suit these images best, where they are found and not learned."""
+        """The shared numbers that suit these images best, where they are fitted and not trained."""
         del params, x
         return None
 
     def describe_fit(self, global_params: Tensor, kl_weight: float | None) -> str | None:
-        """What the shared numbers came to, said when training ends."""
+        """One sentence on the final values of the shared numbers, printed when training ends."""
         del global_params
         return None
 
 
 @dataclass(frozen=True)
-class LogitOutput(DistortionBase):
-    """The decoder's output read as one logit a value: x^ = sigmoid(logit)."""
+class LogitOutput(Distortion):
+    """The decoder's output read as one logit for each value: x^ = sigmoid(logit)."""
 
     def logits(self, params: LikelihoodParams) -> Tensor:
         return params.pixels  # exact, since the network itself gives logits
 
 
 @dataclass(frozen=True)
-class LikelihoodBase(DistortionBase):
-    """What likelihoods have: as a distortion each is -log p(x|z), whatever the KL weight."""
+class Likelihood(Distortion):
+    """The base class of all likelihoods: as a distortion each is -log p(x|z), for every KL weight.
+
+    A likelihood defines `log_prob`, `sample` and `describe`, and `mean` where it is not the sigmoid of the output.
+    """
 
     support: ClassVar[Support] = "continuum"
 
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
-        """log p(x|z), with parameters for images x (*, C, H, W) -> (*), in nats per image."""
+        """log p(x|z) in nats for each image.
+
+        Args:
+            params: The decoder's output, with pixels (*, channels_per_value * C, H, W).
+            x: Images in [0, 1], (B, C, H, W).
+
+        Returns:
+            The log density, summed over pixels, with shape (*).
+        """
+        raise NotImplementedError
+
+    def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
+        """Images from p(x|z), (*, C, H, W), as a function of standard normal noise of that shape."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The likelihood in words, as a part of a sentence."""
         raise NotImplementedError
 
     def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
@@ -131,22 +203,31 @@ class LikelihoodBase(DistortionBase):
         return self
 
     def explain(self, kl_weight: float | None, binary: bool) -> str:
-        """What this loss stands for, said when training starts."""
         del binary
-        weight = "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
-        return f"{self.describe()}{weight}"
+        return f"{self.describe()}{weight_suffix(kl_weight)}"
 
-    def describe(self) -> str:
-        raise NotImplementedError
+
+def weight_suffix(kl_weight: float | None) -> str:
+    """The KL weight as the end of a sentence, where it is a constant other than 1."""
+    return "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
 
 
 @dataclass(frozen=True)
-class CrossEntropy(LogitOutput):
-    r"""-sum_i x_i log x^_i + (1 - x_i) log(1 - x^_i), in nats per image.
+class CrossEntropy(Likelihood, LogitOutput):
+    r"""Cross entropy, the likelihood of binary pixels (Bernoulli), in nats per image.
 
-    The likelihood of binary pixels (Bernoulli). On grey pixels it is the textbook's loss and no likelihood:
-    it does not normalise, and its smallest value is the entropy of the pixels, not 0.
+        d = -sum_i x_i log x^_i + (1 - x_i) log(1 - x^_i)
+
+    On grey pixels it is the textbook's loss, but no likelihood: it is not normalised, and its smallest value is the
+    entropy of the pixels and not 0.
+
     Source: Auto-Encoding Variational Bayes, appendix C.1, arXiv 1312.6114.
+
+    Example:
+        >>> white, black = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+        >>> undecided = LikelihoodParams(black, torch.empty(0))  # a logit of 0 for each of 4 pixels
+        >>> CrossEntropy()(undecided, white)  # 4 log 2
+        tensor([2.7726])
     """
 
     name: ClassVar[str] = "cross-entropy"
@@ -154,39 +235,48 @@ class CrossEntropy(LogitOutput):
     support: ClassVar[Support] = "binary"
 
     def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
-        logits = params.pixels  # softplus(l) - x l is the formula above, without its overflow
+        logits = params.pixels
+        # softplus(l) - x l is the formula above, without its overflow.
         return sum_over_pixels(F.softplus(logits) - x * logits)
 
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
-        """The same, sooner: softplus(l) - x l = |l| / 2 + (1/2 - x) l - log sigmoid(|l|), one logarithm for eight l."""
+        """The same, faster: softplus(l) - x l = |l| / 2 + (1/2 - x) l - log sigmoid(|l|), one log for eight logits."""
         logits = params.pixels.flatten(-3)
-        sizes = logits.abs()
-        rest = torch.addcmul(-0.5 * sizes, logits, x.flatten(-3) - 0.5).sum(-1)
-        sure = sizes.sigmoid_()  # 1/2 at least: eight of them can be multiplied
-        if over := sure.shape[-1] % 8:
-            sure = F.pad(sure, (0, 8 - over), value=1.0)
-        return rest + sure.unflatten(-1, (8, -1)).prod(-2).log().sum(-1)
-
-    def as_likelihood(self, kl_weight: float | None) -> CrossEntropy:
-        del kl_weight  # the textbook figure is defined at weight 1
-        return self
+        magnitudes = logits.abs()
+        linear_part = torch.addcmul(-0.5 * magnitudes, logits, x.flatten(-3) - 0.5).sum(-1)
+        probabilities = magnitudes.sigmoid_()  # all at least 1/2, so the product of eight does not underflow
+        if remainder := probabilities.shape[-1] % 8:
+            probabilities = F.pad(probabilities, (0, 8 - remainder), value=1.0)
+        products = probabilities.unflatten(-1, (8, -1)).prod(-2)
+        return linear_part + products.log().sum(-1)
 
     def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
         return (torch.special.ndtr(noise) < self.mean(params)).to(noise.dtype)
 
     def explain(self, kl_weight: float | None, binary: bool) -> str:
-        """What this loss stands for, said when training starts."""
-        weight = "" if kl_weight in (1, None) else f", trained with KL weight {kl_weight:g}"
         if binary:
-            return f"cross entropy is the Bernoulli likelihood of these binary pixels{weight}"
-        return f"cross entropy on grey or coloured pixels is the textbook loss, not a likelihood of them{weight}"
+            return f"cross entropy is the Bernoulli likelihood of these binary pixels{weight_suffix(kl_weight)}"
+        text = "cross entropy on grey or coloured pixels is the textbook loss, not a likelihood of them"
+        return f"{text}{weight_suffix(kl_weight)}"
+
+    def describe(self) -> str:
+        return "a Bernoulli likelihood of binary pixels"
 
 
 @dataclass(frozen=True)
 class SquaredError(LogitOutput):
-    r"""sum_i (x_i - x^_i)^2, summed over the pixels of an image.
+    r"""The squared error, summed over the pixels of an image.
+
+        d = sum_i (x_i - x^_i)^2
 
     With KL weight w > 0 it is, up to constants, w times the bound of the Gaussian likelihood of variance w / 2.
+
+    Example:
+        >>> white, logits = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+        >>> SquaredError()(LikelihoodParams(logits, torch.empty(0)), white)  # 4 times (1 - 0.5)^2
+        tensor([1.])
+        >>> SquaredError().as_likelihood(kl_weight=0.5)
+        Gaussian(sigma=0.5, link='sigmoid')
     """
 
     name: ClassVar[str] = "squared-error"
@@ -210,7 +300,12 @@ class SquaredError(LogitOutput):
 
 @dataclass(frozen=True)
 class CrossEntropyPlusSquaredError(LogitOutput):
-    r"""A weighted sum of cross entropy and squared error: a distortion and no likelihood, so without any bound."""
+    r"""A weighted sum of cross entropy and squared error: a distortion and no likelihood, so without any bound.
+
+    Args:
+        cross_entropy: The weight of the cross entropy.
+        squared_error: The weight of the squared error.
+    """
 
     name: ClassVar[str] = "cross-entropy+squared-error"
     short: ClassVar[tuple[str, ...]] = ("ce+se",)
@@ -229,11 +324,14 @@ class CrossEntropyPlusSquaredError(LogitOutput):
 
 
 @dataclass(frozen=True)
-class ContinuousBernoulli(LikelihoodBase, LogitOutput):
-    r"""The Bernoulli's formula as a density on [0, 1]: p(x|l) = l e^(l x) / (e^l - 1), for the logit l of each value.
+class ContinuousBernoulli(Likelihood, LogitOutput):
+    r"""The Bernoulli's formula as a density on [0, 1], with a logit l for each value.
 
-    log p = sum_i l_i x_i - l_i / 2 - log(sinh(l_i / 2) / (l_i / 2)). Its mean is 1 / (1 - e^-l) - 1 / l, and not
-    sigmoid(l).
+        p(x|l) = l e^(l x) / (e^l - 1)
+        log p = sum_i l_i x_i - l_i / 2 - log(sinh(l_i / 2) / (l_i / 2))
+
+    Its mean is 1 / (1 - e^-l) - 1 / l, and not sigmoid(l).
+
     Source: The continuous Bernoulli: fixing a pervasive error in variational autoencoders, arXiv 1907.06845.
     """
 
@@ -245,7 +343,7 @@ class ContinuousBernoulli(LikelihoodBase, LogitOutput):
         return torch.where(large, -1 / torch.expm1(-logits) - 1 / logits, 0.5 + params.pixels / 12)
 
     def logits(self, params: LikelihoodParams) -> Tensor:
-        return DistortionBase.logits(self, params)
+        return Distortion.logits(self, params)
 
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         half, large = where_not_near_zero(params.pixels / 2)
@@ -263,18 +361,13 @@ class ContinuousBernoulli(LikelihoodBase, LogitOutput):
         return "a continuous Bernoulli likelihood, a density of grey or coloured pixels"
 
 
-def where_not_near_zero(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Values with those near 0 replaced by 1, and where they are not near 0: series stand in for 0 / 0 there."""
-    large = values.abs() > 1e-2
-    return torch.where(large, values, 1), large
+class LocationScale(Likelihood):
+    """A density around a location: the first of the decoder's numbers, through a `link` function."""
 
-
-class LocationScale(LikelihoodBase):
-    """A density around a location, which is the first of the decoder's numbers, through a `link`."""
-
-    link: Literal["sigmoid", "identity"]  # a field of those that are dataclasses below
+    link: Literal["sigmoid", "identity"]  # a field of the dataclasses below
 
     def location(self, params: LikelihoodParams) -> Tensor:
+        """The location of each pixel value, (*, C, H, W)."""
         raw = params.pixels.chunk(self.channels_per_value, dim=-3)[0]
         return raw.sigmoid() if self.link == "sigmoid" else raw
 
@@ -286,24 +379,28 @@ class LocationScale(LikelihoodBase):
         return raw if self.link == "sigmoid" else torch.logit(raw, eps=1e-6)
 
 
-INITIAL_LOG_SCALE = math.log(0.3)  # of a log scale: near the spread of raw pixels, so that the first steps are calm
-
-MIN_LOG_SCALE = math.log(
-    1 / 512
-)  # half a level: a pixel is not known better, and a constant one would have infinite density
-
-
 @dataclass(frozen=True)
 class Gaussian(LocationScale):
     r"""The Gaussian likelihood around the reconstruction.
 
-    -log p(x|z) = sum_i (x_i - x^_i)^2 / (2 sigma_i^2) + log sigma_i + 1/2 log 2 pi, in nats per image.
+        -log p(x|z) = sum_i (x_i - x^_i)^2 / (2 sigma_i^2) + log sigma_i + 1/2 log 2 pi, in nats per image
 
-    `sigma` none: one standard deviation for all pixels, learned with the weights; a number: fixed; "optimal": one for
-    all, in training the root mean square residual of the batch, which is where the loss is least, and afterwards that
-    of the training images; "pixel": the decoder gives one for each value, never below half of one of the 256 levels.
-    Calibrated in one of these ways, sigma weighs reconstruction against KL as the data ask for.
+    A calibrated sigma (None, "optimal" or "pixel") weighs reconstruction against KL as the data ask for.
+
     Source: Simple and Effective VAE Training with Calibrated Decoders, arXiv 2006.13202.
+
+    Args:
+        sigma: The standard deviation, on the scale of pixels in [0, 1]. A number: fixed. None: one for all pixels,
+            trained with the weights. "optimal": one for all pixels; in training the root mean square residual of the
+            batch, where the loss is smallest, and afterwards that of the training images. "pixel": the decoder gives
+            one for each value, never below half of one of the 256 levels.
+        link: How the location comes from the decoder's output: "sigmoid", or "identity" for the output itself.
+
+    Example:
+        >>> gaussian = Gaussian(sigma=1.0, link="identity")
+        >>> params = LikelihoodParams(torch.zeros(1, 1, 2, 2), torch.empty(0))
+        >>> gaussian.log_prob(params, torch.zeros(1, 1, 2, 2))  # -1/2 log 2 pi for each of 4 pixels
+        tensor([-3.6758])
     """
 
     name: ClassVar[str] = "gaussian"
@@ -323,7 +420,7 @@ class Gaussian(LocationScale):
         return self.sigma is None
 
     def log_sigma(self, params: LikelihoodParams) -> Tensor:
-        """The log standard deviation: one number, or one for each value."""
+        """The log standard deviation: a scalar, or one for each pixel value."""
         if self.sigma == "pixel":
             return lower_bounded(params.pixels.chunk(2, dim=-3)[1], INITIAL_LOG_SCALE, MIN_LOG_SCALE)
         if self.sigma is None or self.sigma == "optimal":
@@ -331,7 +428,8 @@ class Gaussian(LocationScale):
         return torch.full((), math.log(self.sigma), device=params.pixels.device)
 
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
-        log_sigma, square = self.log_sigma(params), (self.location(params) - x).square()
+        log_sigma = self.log_sigma(params)
+        square = (self.location(params) - x).square()
         if log_sigma.ndim:
             return -sum_over_pixels(0.5 * square * (-2 * log_sigma).exp() + log_sigma + 0.5 * math.log(2 * math.pi))
         constant = math.prod(x.shape[-3:]) * (log_sigma + 0.5 * math.log(2 * math.pi))
@@ -343,27 +441,38 @@ class Gaussian(LocationScale):
     def fit(self, params: LikelihoodParams, x: Tensor) -> Tensor | None:
         if self.sigma != "optimal":
             return None
-        return 0.5 * (self.location(params) - x).square().mean().clamp(min=1e-12).log().view(1)
+        mean_square = (self.location(params) - x).square().mean()
+        return 0.5 * mean_square.clamp(min=1e-12).log().view(1)
 
     def describe(self) -> str:
         if self.sigma == "pixel":
             return "a Gaussian likelihood, a standard deviation for each pixel value from the decoder"
-        sigma = f"{self.sigma:g}" if isinstance(self.sigma, float) else "fitted" if self.sigma else "learned"
-        return f"a Gaussian likelihood, one standard deviation for all pixels, {sigma}"
+        text = "a Gaussian likelihood, one standard deviation for all pixels"
+        if self.sigma is None:
+            return f"{text}, learned"
+        if self.sigma == "optimal":
+            return f"{text}, fitted"
+        return f"{text}, {self.sigma:g}"
 
     def describe_fit(self, global_params: Tensor, kl_weight: float | None) -> str | None:
         if not len(global_params):
             return None
         sigma = global_params[0].exp().item()
-        meant = f", as squared error with KL weight {2 * kl_weight * sigma**2:.3g} would mean" if kl_weight else ""
-        return f"sigma settled at {sigma:.3g}{meant}; squared error with KL weight 1 means 0.707"
+        text = f"sigma settled at {sigma:.3g}"
+        if kl_weight:
+            text += f", as squared error with KL weight {2 * kl_weight * sigma**2:.3g} would mean"
+        return f"{text}; squared error with KL weight 1 means 0.707"
 
 
 @dataclass(frozen=True)
 class Laplace(LocationScale):
-    r"""The Laplace likelihood: -log p(x|z) = sum_i |x_i - x^_i| / b + log 2 b, for one scale b: learned, or fixed.
+    r"""The Laplace likelihood: -log p(x|z) = sum_i |x_i - x^_i| / b + log 2 b, with one scale b for all pixels.
 
-    The reconstruction is its median and mean; it forgives single pixels that are far off.
+    The reconstruction is its median and its mean. Single pixels that are far off cost less than with a Gaussian.
+
+    Args:
+        scale: The scale b, on the scale of pixels in [0, 1]. A number: fixed. None: trained with the weights.
+        link: How the location comes from the decoder's output: "sigmoid", or "identity" for the output itself.
     """
 
     name: ClassVar[str] = "laplace"
@@ -375,6 +484,7 @@ class Laplace(LocationScale):
         return (INITIAL_LOG_SCALE,) if self.scale is None else ()
 
     def log_scale(self, params: LikelihoodParams) -> Tensor:
+        """The log of the scale b, a scalar."""
         if self.scale is None:
             return params.global_params[0]
         return torch.full((), math.log(self.scale), device=params.pixels.device)
@@ -393,18 +503,26 @@ class Laplace(LocationScale):
         return f"a Laplace likelihood, one scale for all pixels, {scale}"
 
     def describe_fit(self, global_params: Tensor, kl_weight: float | None) -> str | None:
-        return f"the Laplace scale settled at {global_params[0].exp().item():.3g}" if len(global_params) else None
+        if not len(global_params):
+            return None
+        return f"the Laplace scale settled at {global_params[0].exp().item():.3g}"
 
 
 @dataclass(frozen=True)
-class DiscretisedLogistic(LikelihoodBase):
-    r"""A mixture of logistics over the 256 levels of a stored pixel value: a probability, so that bits are bits.
+class DiscretisedLogistic(Likelihood):
+    r"""A mixture of logistics over the 256 levels of a stored pixel value.
 
-    P(k|z) = sum_c w_c [F((k + 1/2) / 255; m_c, s_c) - F((k - 1/2) / 255; m_c, s_c)], F the logistic distribution
-    function, 0 below the first level and 1 above the last. The decoder gives location m and log scale of each of the
-    `components`, and their weights where there are several; colour channels are independent given z.
+        P(k|z) = sum_c w_c [F((k + 1/2) / 255; m_c, s_c) - F((k - 1/2) / 255; m_c, s_c)]
+
+    F is the logistic distribution function, taken as 0 below the first level and as 1 above the last. The decoder gives
+    the location m and the log scale of each component, and their weights where there are several. Colour channels are
+    independent given z. P is a probability, so that bits per dimension need no dequantisation.
+
     Sources: Improving Variational Inference with Inverse Autoregressive Flow, arXiv 1606.04934; PixelCNN++, arXiv
     1701.05517.
+
+    Args:
+        components: How many logistics are mixed.
     """
 
     name: ClassVar[str] = "discretised-logistic"
@@ -419,50 +537,41 @@ class DiscretisedLogistic(LikelihoodBase):
     def mixture(self, params: LikelihoodParams) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights, locations and log scales, each (components, *, C, H, W)."""
         numbers = torch.stack(params.pixels.chunk(self.channels_per_value, dim=-3)).unflatten(0, (-1, self.components))
-        places = torch.linspace(0, 1, self.components + 2, device=numbers.device, dtype=numbers.dtype)[1:-1]
-        locations = 0.5 * numbers[0] + places.view(-1, *[1] * (numbers.ndim - 2))  # they start apart
+        centres = torch.linspace(0, 1, self.components + 2, device=numbers.device, dtype=numbers.dtype)[1:-1]
+        # The components start at different places, or they would all learn the same.
+        locations = 0.5 * numbers[0] + centres.view(-1, *[1] * (numbers.ndim - 2))
         weights = numbers[2] if self.components > 1 else torch.zeros_like(locations)
         return weights.log_softmax(0), locations, lower_bounded(numbers[1], math.log(0.1), MIN_LOG_SCALE)
 
     def mean(self, params: LikelihoodParams) -> Tensor:
-        weights, locations, log_scales = self.mixture(params)  # the integral of 1 - F from 0 to 1
+        weights, locations, log_scales = self.mixture(params)
         scales = log_scales.exp()
-        inner = scales * (F.softplus(locations / scales) - F.softplus((locations - 1) / scales))
-        return (weights.exp() * inner).sum(0)
+        # The mean of each component is the integral of 1 - F from 0 to 1.
+        means = scales * (F.softplus(locations / scales) - F.softplus((locations - 1) / scales))
+        return (weights.exp() * means).sum(0)
 
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         weights, locations, log_scales = self.mixture(params)
-        half, precision = 0.5 / (PIXEL_LEVELS - 1), (-log_scales).exp()
-        above, below = (x + half - locations) * precision, (x - half - locations) * precision
-        # F(a) - F(b) = F(a) F(-b) (1 - e^(b - a)): exact where a difference of the two would be all rounding
+        half = 0.5 / (PIXEL_LEVELS - 1)
+        precision = (-log_scales).exp()
+        above = (x + half - locations) * precision
+        below = (x - half - locations) * precision
+        # F(a) - F(b) = F(a) F(-b) (1 - e^(b - a)), exact where the difference of the two would be all rounding.
         inside = F.logsigmoid(above) + F.logsigmoid(-below) + torch.log(-torch.expm1(-2 * half * precision))
-        lowest, highest = x < half, x > 1 - half
-        log_probs = torch.where(lowest, F.logsigmoid(above), torch.where(highest, F.logsigmoid(-below), inside))
+        inside_or_last = torch.where(x > 1 - half, F.logsigmoid(-below), inside)
+        log_probs = torch.where(x < half, F.logsigmoid(above), inside_or_last)
         return sum_over_pixels((weights + log_probs).logsumexp(0))
 
     def sample(self, params: LikelihoodParams, noise: Tensor) -> Tensor:
         weights, locations, log_scales = self.mixture(params)
-        below, u = torch.zeros_like(noise), to_uniform(noise)
-        for level in range(
-            PIXEL_LEVELS - 1
-        ):  # the level is the number of levels whose distribution function is below u
-            edge = ((level + 0.5) / (PIXEL_LEVELS - 1) - locations) * (-log_scales).exp()
-            below += (weights.exp() * edge.sigmoid()).sum(0) < u
-        return below / (PIXEL_LEVELS - 1)
+        u = to_uniform(noise)
+        level = torch.zeros_like(noise)
+        # The level is the number of levels whose distribution function is below u.
+        for k in range(PIXEL_LEVELS - 1):
+            distance = ((k + 0.5) / (PIXEL_LEVELS - 1) - locations) * (-log_scales).exp()
+            level += (weights.exp() * distance.sigmoid()).sum(0) < u
+        return level / (PIXEL_LEVELS - 1)
 
     def describe(self) -> str:
         kind = "a logistic" if self.components == 1 else f"a mixture of {self.components} logistics"
         return f"{kind} over the 256 levels of each pixel value"
-
-
-Distortion = (
-    CrossEntropy
-    | SquaredError
-    | CrossEntropyPlusSquaredError
-    | ContinuousBernoulli
-    | Gaussian
-    | Laplace
-    | DiscretisedLogistic
-)
-
-Likelihood = CrossEntropy | ContinuousBernoulli | Gaussian | Laplace | DiscretisedLogistic

@@ -1,9 +1,11 @@
-r"""Networks: encoders and decoders, plain `nn.Module`s built from the image shape.
+r"""Networks: encoders and decoders, built from the shape of the images.
 
-A network is a frozen dataclass, its own configuration: `encoder(shape, latent_dim)` maps images (B, C, H, W) to
-(B, 2 D), the mean and the log-variance of q(z|x); `decoder(shape, latent_dim)` maps codes (B, D) to (B, C, H, W), where
-C counts the numbers that the likelihood asks for. The decoder is the encoder read backwards. Any shape goes, from 8 to
-256 pixels a side, not only squares and powers of two.
+A network is a frozen dataclass, its own configuration. `encoder(shape, latent_dim)` gives a module that maps images
+(B, C, H, W) to (B, 2 D): the mean and the log-variance of q(z|x). `decoder(shape, latent_dim)` gives a module that maps
+codes (B, D) to (B, C, H, W), where C counts the numbers that the likelihood asks for. The decoder has the layers of the
+encoder in reverse. Every shape from 8 to 256 pixels a side works, not only squares and powers of two.
+
+A new network is one class in any module of this package, derived from `Network`, with a `name` of its own.
 """
 
 from __future__ import annotations
@@ -24,9 +26,60 @@ __all__ = ["Conv", "Mlp", "Network", "Shape", "ValidConv", "linear_layers"]
 
 Shape = tuple[int, int, int]  # channels, height, width
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+@dataclass(frozen=True)
+class Network:
+    """The base class of all networks, each a frozen dataclass with a `name`."""
+
+    name: ClassVar[str]
+
+    def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
+        """The encoder.
+
+        Args:
+            shape: Channels, height and width of an image.
+            latent_dim: The number of latent dimensions D.
+
+        Returns:
+            A module that maps images (B, C, H, W) to means and log-variances, (B, 2 D).
+
+        Raises:
+            UserError: If the network cannot be built for this shape.
+        """
+        raise NotImplementedError
+
+    def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
+        """The decoder.
+
+        Args:
+            shape: Channels, height and width of the output; the likelihood may ask for several numbers a pixel value.
+            latent_dim: The number of latent dimensions D.
+
+        Returns:
+            A module that maps codes (B, D) to (B, C, H, W).
+
+        Raises:
+            UserError: If the network cannot be built for this shape.
+        """
+        raise NotImplementedError
+
 
 def linear_layers(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
-    """Linear layers through `widths`, with activations between them but not after the last."""
+    """Linear layers through the widths, with activations between them but not after the last.
+
+    Args:
+        widths: The number of inputs, of hidden units in each layer, and of outputs.
+        activation: The class of the activations.
+
+    Returns:
+        The layers in order.
+
+    Example:
+        >>> linear_layers([3, 5, 2])
+        [Linear(in_features=3, out_features=5, bias=True), ReLU(), Linear(in_features=5, out_features=2, bias=True)]
+    """
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), activation()]
@@ -34,47 +87,67 @@ def linear_layers(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) 
 
 
 @torch.no_grad()
-def kaiming_init(layers: Sequence[nn.Module]) -> Sequence[nn.Module]:
-    """Weights from N(0, 2 / n) for n inputs of a unit, 1 / n in the last layer, after which no ReLU follows; biases 0.
+def kaiming_init(layers: Sequence[nn.Module]) -> None:
+    """Draw weights from N(0, 2 / n) for units of n inputs, 1 / n in the last layer (no ReLU follows it); biases 0.
 
     Source: Delving Deep into Rectifiers, arXiv 1502.01852.
     """
     weighted = [m for m in layers if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
     for layer in weighted:
-        upwards = isinstance(layer, nn.ConvTranspose2d)
-        inputs = layer.weight[:, 0].numel() / math.prod(layer.stride) if upwards else layer.weight[0].numel()
-        nn.init.normal_(layer.weight, std=math.sqrt((1 if layer is weighted[-1] else 2) / inputs))
+        if isinstance(layer, nn.ConvTranspose2d):
+            inputs = layer.weight[:, 0].numel() / math.prod(layer.stride)
+        else:
+            inputs = layer.weight[0].numel()
+        gain = 1 if layer is weighted[-1] else 2
+        nn.init.normal_(layer.weight, std=math.sqrt(gain / inputs))
         assert layer.bias is not None
         nn.init.zeros_(layer.bias)
-    return layers
 
 
 @dataclass(frozen=True)
-class Mlp:
-    """Fully connected: the flattened image through the `hidden` widths; without any, a linear model."""
+class Mlp(Network):
+    """A multilayer perceptron on the flattened image; without hidden layers, a linear model.
+
+    Args:
+        hidden: The widths of the encoder's hidden layers; the decoder has them in reverse.
+        activation: Between the layers.
+
+    Example:
+        >>> Mlp(hidden=(5,)).encoder((1, 2, 2), latent_dim=3)
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=4, out_features=5, bias=True)
+          (2): ReLU()
+          (3): Linear(in_features=5, out_features=6, bias=True)
+        )
+    """
 
     name: ClassVar[str] = "mlp"
     hidden: tuple[Count, ...] = (400,)
     activation: Literal["relu", "tanh"] = field(default="relu", metadata={"legacy": "relu"})
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        return nn.Sequential(nn.Flatten(), *self._dense([math.prod(shape), *self.hidden, 2 * latent_dim]))
+        widths = [math.prod(shape), *self.hidden, 2 * latent_dim]
+        return nn.Sequential(nn.Flatten(), *linear_layers(widths, ACTIVATIONS[self.activation]))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         widths = [latent_dim, *reversed(self.hidden), math.prod(shape)]
-        return nn.Sequential(*self._dense(widths), nn.Unflatten(1, shape))
-
-    def _dense(self, widths: Sequence[int]) -> list[nn.Module]:
-        return linear_layers(widths, {"relu": nn.ReLU, "tanh": nn.Tanh}[self.activation])
+        return nn.Sequential(*linear_layers(widths, ACTIVATIONS[self.activation]), nn.Unflatten(1, shape))
 
 
 @dataclass(frozen=True)
-class Conv:
-    """Strided convolutions: each 4x4 layer halves the sides; the decoder doubles them back to the exact shape.
+class Conv(Network):
+    """Strided convolutions: each 4x4 layer halves the sides, and the decoder doubles them back to the exact shape.
 
-    `widths` are the channels after each layer. Without any, they follow from the image: 32, 64, 128, 256, 256, ...
-    until the smaller side is about 4 pixels. `init` "he" draws weights that keep the size of the signal from layer to
-    layer; with PyTorch's own ("torch") it fades, and a few thousand images often end in posterior collapse.
+    Args:
+        widths: The channels after each layer. Without any, they follow from the image: 32, 64, 128, 256, 256, ...
+            until the smaller side is about 4 pixels.
+        init: How weights are drawn. "he" keeps the size of the signal from layer to layer. With PyTorch's own ("torch")
+            it fades, and a model of a few thousand images often ends in posterior collapse.
+
+    Example:
+        >>> Conv().feature_shapes((3, 32, 32))
+        [(3, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
     """
 
     name: ClassVar[str] = "conv"
@@ -82,41 +155,64 @@ class Conv:
     init: Literal["he", "torch"] = field(default="he", metadata={"legacy": "torch"})
 
     def feature_shapes(self, shape: Shape) -> list[Shape]:
-        """The image's shape, then the shape after each layer."""
-        side = min(shape[1:])
-        depth = max(2, math.ceil(math.log2(side / 4)))
-        widths = self.widths or tuple(min(32 * 2**i, 256) for i in range(depth))
+        """The shape of the image, then the shape after each layer.
+
+        Raises:
+            UserError: If there are more layers than the sides can be halved.
+        """
+        channels, height, width = shape
+        side = min(height, width)
+        widths = self.widths or default_widths(side)
         if side < 2 ** len(widths):
             raise UserError(
                 f"network conv with {len(widths)} layers halves the sides {len(widths)} times, but the images are "
-                f"{shape[1]} x {shape[2]}; give at most {int(math.log2(side))} widths"
+                f"{height} x {width}; give at most {int(math.log2(side))} widths"
             )
-        return [shape, *((w, shape[1] >> i, shape[2] >> i) for i, w in enumerate(widths, start=1))]
+        shapes = [(channels, height, width)]
+        for layer, channels_after in enumerate(widths, start=1):
+            shapes.append((channels_after, height >> layer, width >> layer))
+        return shapes
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.feature_shapes(shape)
+        shapes = self.feature_shapes(shape)
         layers: list[nn.Module] = []
-        for before, after in pairwise(stages):
+        for before, after in pairwise(shapes):
             layers += [nn.Conv2d(before[0], after[0], 4, stride=2, padding=1), nn.ReLU()]
-        layers += [nn.Flatten(), nn.Linear(math.prod(stages[-1]), 2 * latent_dim)]
-        return nn.Sequential(*(kaiming_init(layers) if self.init == "he" else layers))
+        layers += [nn.Flatten(), nn.Linear(math.prod(shapes[-1]), 2 * latent_dim)]
+        return self._initialised(layers)
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.feature_shapes(shape)[::-1]
-        layers: list[nn.Module] = [nn.Linear(latent_dim, math.prod(stages[0])), nn.Unflatten(1, stages[0])]
-        for before, after in pairwise(stages):
-            odd = (after[1] - 2 * before[1], after[2] - 2 * before[2])  # the row or column that halving dropped
-            layers += [nn.ReLU(), nn.ConvTranspose2d(before[0], after[0], 4, stride=2, padding=1, output_padding=odd)]
-        return nn.Sequential(*(kaiming_init(layers) if self.init == "he" else layers))
+        shapes = self.feature_shapes(shape)[::-1]
+        layers: list[nn.Module] = [nn.Linear(latent_dim, math.prod(shapes[0])), nn.Unflatten(1, shapes[0])]
+        for before, after in pairwise(shapes):
+            dropped = (after[1] - 2 * before[1], after[2] - 2 * before[2])  # the row or column that halving dropped
+            upsample = nn.ConvTranspose2d(before[0], after[0], 4, stride=2, padding=1, output_padding=dropped)
+            layers += [nn.ReLU(), upsample]
+        return self._initialised(layers)
+
+    def _initialised(self, layers: Sequence[nn.Module]) -> nn.Sequential:
+        """The layers as one module, with weights as `init` says."""
+        if self.init == "he":
+            kaiming_init(layers)
+        return nn.Sequential(*layers)
+
+
+def default_widths(side: int) -> tuple[int, ...]:
+    """Channels after each layer for images whose smaller side is `side` pixels."""
+    depth = max(2, math.ceil(math.log2(side / 4)))
+    return tuple(min(32 * 2**layer, 256) for layer in range(depth))
 
 
 @dataclass(frozen=True)
-class ValidConv:
-    """The face network of report A (rows A1, A2): two 3x3 convolutions without padding, then fully connected.
+class ValidConv(Network):
+    """The face network of report A (rows A1, A2): two 3x3 convolutions without padding, then fully connected layers.
 
     At 32x32 RGB: 3 -> `channels` (30x30) -> 32 (28x28), flattened 25,088 -> `hidden` -> mean and log-variance. The
-    decoder reverses each step. The report leaves `channels` and the decoder's own hidden layer open. `hidden` 0 is
-    the ablation: heads straight from the 25,088 features.
+    decoder reverses each step. The report leaves `channels` and the decoder's own hidden layer open.
+
+    Args:
+        channels: The channels after the first convolution.
+        hidden: The width of the hidden layer. 0 is the ablation: mean and log-variance from the 25,088 features.
     """
 
     name: ClassVar[str] = "report-a"
@@ -124,23 +220,30 @@ class ValidConv:
     hidden: Natural = 512
 
     def feature_shapes(self, shape: Shape) -> list[Shape]:
-        return [shape, (self.channels, shape[1] - 2, shape[2] - 2), (32, shape[1] - 4, shape[2] - 4)]
+        """The shape of the image, then the shape after each convolution."""
+        channels, height, width = shape
+        return [
+            (channels, height, width),
+            (self.channels, height - 2, width - 2),
+            (32, height - 4, width - 4),
+        ]
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.feature_shapes(shape)
+        shapes = self.feature_shapes(shape)
         layers: list[nn.Module] = []
-        for before, after in pairwise(stages):
+        for before, after in pairwise(shapes):
             layers += [nn.Conv2d(before[0], after[0], 3), nn.ReLU()]
-        widths = [math.prod(stages[-1]), self.hidden, 2 * latent_dim]
-        return nn.Sequential(*layers, nn.Flatten(), *linear_layers([w for w in widths if w]))
+        widths = self._widths(math.prod(shapes[-1]), 2 * latent_dim)
+        return nn.Sequential(*layers, nn.Flatten(), *linear_layers(widths))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
-        stages = self.feature_shapes(shape)[::-1]
-        widths = [latent_dim, self.hidden, math.prod(stages[0])]
-        layers: list[nn.Module] = [*linear_layers([w for w in widths if w]), nn.Unflatten(1, stages[0])]
-        for before, after in pairwise(stages):
+        shapes = self.feature_shapes(shape)[::-1]
+        widths = self._widths(latent_dim, math.prod(shapes[0]))
+        layers: list[nn.Module] = [*linear_layers(widths), nn.Unflatten(1, shapes[0])]
+        for before, after in pairwise(shapes):
             layers += [nn.ReLU(), nn.ConvTranspose2d(before[0], after[0], 3)]
         return nn.Sequential(*layers)
 
-
-Network = Mlp | Conv | ValidConv
+    def _widths(self, inputs: int, outputs: int) -> list[int]:
+        """The widths of the fully connected layers."""
+        return [inputs, self.hidden, outputs] if self.hidden else [inputs, outputs]

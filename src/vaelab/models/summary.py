@@ -1,8 +1,7 @@
-"""The layers of a model as a table: names, output shapes and parameter counts."""
+"""The layers of a model as a table: names, output shapes and numbers of parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,14 @@ __all__ = ["Layer", "layers"]
 
 
 class Layer(NamedTuple):
-    """One row of the model's table: its part, what it is, the shape that leaves it and its number of parameters."""
+    """One row of the table.
+
+    Attributes:
+        part: "encoder" or "decoder".
+        name: What the layer is, in words.
+        shape: The shape of its output for one image.
+        parameters: How many weights it has.
+    """
 
     part: str
     name: str
@@ -24,28 +30,48 @@ class Layer(NamedTuple):
 
 @torch.no_grad()
 def layers(model: VAE) -> list[Layer]:
-    """The layers of encoder and decoder in order, with the shapes that one image takes on its way through them."""
+    """The layers of encoder and decoder in order, with the shapes of their outputs for one image.
 
-    def walk(part: str, modules: nn.Module, x: Tensor) -> Iterator[Layer]:
-        for module in modules.children():
-            x = module(x)
-            yield Layer(part, layer_label(module), tuple(x.shape[1:]), sum(p.numel() for p in module.parameters()))
+    Example:
+        >>> from vaelab.models.likelihoods import Gaussian
+        >>> from vaelab.models.networks import Mlp
+        >>> layers(VAE(Mlp(hidden=()), Gaussian(), shape=(1, 8, 8), latent_dim=2))[1]
+        Layer(part='encoder', name='fully connected', shape=(4,), parameters=260)
+    """
+    image = model.shared.new_zeros(1, *model.shape)
+    code = model.shared.new_zeros(1, model.latent_dim)
+    return _layers_of_part("encoder", model.encoder, image) + _layers_of_part("decoder", model.decoder, code)
 
-    x = model.shared.new_zeros(1, *model.shape)
-    z = model.shared.new_zeros(1, model.latent_dim)
-    return [*walk("encoder", model.encoder, x), *walk("decoder", model.decoder, z)]
+
+def _layers_of_part(part: str, modules: nn.Module, x: Tensor) -> list[Layer]:
+    """The layers of a sequence of modules, from its input x on."""
+    rows = []
+    for module in modules.children():
+        x = module(x)
+        parameters = sum(p.numel() for p in module.parameters())
+        rows.append(Layer(part, layer_label(module), tuple(x.shape[1:]), parameters))
+    return rows
 
 
 def layer_label(module: nn.Module) -> str:
-    """A layer in the words of the field."""
+    """The name of a layer in words."""
     match module:
-        case nn.Conv2d() | nn.ConvTranspose2d():
-            kind = "transposed convolution" if isinstance(module, nn.ConvTranspose2d) else "convolution"
-            stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
-            return f"{kind} {module.kernel_size[0]}x{module.kernel_size[1]}{stride}"
+        case nn.Conv2d():
+            return f"convolution {kernel_text(module)}"
+        case nn.ConvTranspose2d():
+            return f"transposed convolution {kernel_text(module)}"
         case nn.Linear():
             return "fully connected"
         case nn.Unflatten():
             return "reshape"
+        case nn.ReLU():
+            return "ReLU"
         case _:
-            return type(module).__name__ if isinstance(module, nn.ReLU) else type(module).__name__.lower()
+            return type(module).__name__.lower()
+
+
+def kernel_text(module: nn.Conv2d | nn.ConvTranspose2d) -> str:
+    """The size of a kernel, and its stride where it is not 1."""
+    height, width = module.kernel_size
+    stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
+    return f"{height}x{width}{stride}"

@@ -1,4 +1,4 @@
-"""Objectives that penalise dependence between latent dimensions: beta-TC, FactorVAE, DIP-VAE."""
+"""Objectives that penalise dependence between latent dimensions: beta-TCVAE, FactorVAE, DIP-VAE."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from vaelab.core.constraints import Count, NonNegative
 from vaelab.models.aggregate import total_correlation
 from vaelab.models.networks import linear_layers
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import LossTerms, ObjectiveBase, distortion_and_rate
+from vaelab.objectives.objective import Objective
+from vaelab.objectives.terms import LossTerms, distortion_and_rate
 
 __all__ = ["DIPVAE", "BetaTCVAE", "FactorVAE"]
 
 
 @dataclass(frozen=True)
-class BetaTCVAE(ObjectiveBase):
-    r"""distortion + KL + (w - 1) TC: of the three parts of the KL only the total correlation is weighed, by w.
+class BetaTCVAE(Objective):
+    r"""distortion + KL + (w - 1) TC: only one of the three parts of the KL, the total correlation, has a weight w.
 
-    TC = KL(q(z) || prod_d q(z_d)), with q(z) the mixture of the batch's posteriors (the paper's minibatch-weighted
-    estimate, up to a constant).
+    TC = KL(q(z) || prod_d q(z_d)), with q(z) the mixture of the batch's posteriors. This is the paper's
+    minibatch-weighted estimate, up to a constant.
+
     Source: Isolating Sources of Disentanglement in Variational Autoencoders, arXiv 1802.04942.
+
+    Args:
+        tc_weight: The weight w; 1 is the plain bound.
     """
 
     name: ClassVar[str] = "beta-tc"
@@ -33,19 +38,25 @@ class BetaTCVAE(ObjectiveBase):
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = distortion_and_rate(model, x, noise)
-        correlation = total_correlation(draw.q, draw.z).mean()
+        output, distortion, kl = distortion_and_rate(model, x, noise)
+        correlation = total_correlation(output.q, output.z).mean()
         loss = distortion + kl.sum() + (self.tc_weight - 1) * correlation
-        return LossTerms(loss, distortion, kl.sum(), {"total_correlation": correlation}, draw)
+        return LossTerms(loss, distortion, kl.sum(), {"total_correlation": correlation}, output)
 
 
 @dataclass(frozen=True)
-class FactorVAE(ObjectiveBase):
-    r"""distortion + KL + gamma TC, with the total correlation as a critic sees it.
+class FactorVAE(Objective):
+    r"""distortion + KL + gamma TC, with the total correlation estimated by a critic.
 
-    The critic learns log q(z) / prod_d q(z_d) by telling codes from codes whose dimensions were exchanged between the
-    images of the batch; one step of the optimiser moves model and critic, each by its own loss.
+    The critic learns to tell codes from codes whose dimensions were exchanged between the images of the batch; its
+    logit estimates the log density ratio of q(z) and prod_d q(z_d). One step of the optimiser moves model and critic,
+    each by its own loss.
+
     Source: Disentangling by Factorising, arXiv 1802.05983.
+
+    Args:
+        gamma: The weight of the total correlation.
+        hidden: The widths of the critic's hidden layers.
     """
 
     name: ClassVar[str] = "factor"
@@ -57,31 +68,52 @@ class FactorVAE(ObjectiveBase):
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = distortion_and_rate(model, x, noise)
+        output, distortion, kl = distortion_and_rate(model, x, noise)
         critic = model.critic
         assert critic is not None
-        z = draw.z.float()
-        still = {name: p.detach() for name, p in critic.named_parameters()}  # the model does not train the critic
-        correlation = functional_call(critic, still, z).mean()
-        own = F.softplus(-critic(z.detach())).mean() + F.softplus(critic(permute_dims(z.detach()))).mean()
-        loss = distortion + kl.sum() + self.gamma * correlation + 0.5 * own
-        return LossTerms(loss, distortion, kl.sum(), {"total_correlation": correlation, "critic": 0.5 * own}, draw)
+        z = output.z.float()
+        frozen = {name: p.detach() for name, p in critic.named_parameters()}  # the model does not train the critic
+        correlation = functional_call(critic, frozen, z).mean()
+        codes = z.detach()  # nor the critic the model
+        critic_loss = 0.5 * (F.softplus(-critic(codes)).mean() + F.softplus(critic(permute_dims(codes))).mean())
+        loss = distortion + kl.sum() + self.gamma * correlation + critic_loss
+        extra_terms = {"total_correlation": correlation, "critic": critic_loss}
+        return LossTerms(loss, distortion, kl.sum(), extra_terms, output)
 
 
 def permute_dims(z: Tensor) -> Tensor:
-    """Codes (B, D) whose dimension d comes from an image some places further: batches are in random order."""
-    places = torch.arange(len(z), device=z.device)[:, None]
+    """Exchange the dimensions of codes between images, each dimension by another shift.
+
+    Batches are in random order, so a shift is as good as a random permutation.
+
+    Args:
+        z: Codes, (B, D).
+
+    Returns:
+        Codes (B, D), each of whose dimensions comes from another image.
+
+    Example:
+        >>> permute_dims(torch.tensor([[1, 10], [2, 20], [3, 30]]))
+        tensor([[ 2, 30],
+                [ 3, 10],
+                [ 1, 20]])
+    """
+    rows = torch.arange(len(z), device=z.device)[:, None]
     shifts = 1 + torch.arange(z.shape[1], device=z.device) % max(len(z) - 1, 1)
-    return z.gather(0, (places + shifts) % len(z))
+    return z.gather(0, (rows + shifts) % len(z))
 
 
 @dataclass(frozen=True)
-class DIPVAE(ObjectiveBase):
-    r"""distortion + KL + off sum_{c != d} C_cd^2 + diagonal sum_d (C_dd - 1)^2: the covariance of codes is drawn to 1.
+class DIPVAE(Objective):
+    r"""distortion + KL + off sum_{c != d} C_cd^2 + diagonal sum_d (C_dd - 1)^2: the covariance C of codes tends to 1.
 
-    C is the covariance over the batch of the posterior means (`of` "means", DIP-VAE-I) or of the codes themselves,
-    E[sigma^2] + Cov[mean] (`of` "codes", DIP-VAE-II).
     Source: Variational Inference of Disentangled Latent Concepts from Unlabeled Observations, arXiv 1711.00848.
+
+    Args:
+        off: The weight of the covariances (lambda_od in the paper).
+        diagonal: The weight of the variances' distance from 1 (lambda_d).
+        of: What C is the covariance of, over the batch: the posterior "means" (DIP-VAE-I), or the "codes" themselves,
+            E[sigma^2] + Cov[mean] (DIP-VAE-II).
     """
 
     name: ClassVar[str] = "dip"
@@ -91,12 +123,14 @@ class DIPVAE(ObjectiveBase):
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = distortion_and_rate(model, x, noise)
-        centred = draw.q.mean - draw.q.mean.mean(0)
+        output, distortion, kl = distortion_and_rate(model, x, noise)
+        centred = output.q.mean - output.q.mean.mean(0)
         covariance = centred.T @ centred / len(x)
         if self.of == "codes":
-            covariance = covariance + draw.q.logvar.exp().mean(0).diag()
-        excess = covariance - torch.eye(len(covariance), device=covariance.device, dtype=covariance.dtype)
+            covariance = covariance + output.q.logvar.exp().mean(0).diag()
+        identity = torch.eye(len(covariance), device=covariance.device, dtype=covariance.dtype)
+        excess = covariance - identity
         on_diagonal = excess.diagonal().square().sum()
         penalty = self.off * (excess.square().sum() - on_diagonal) + self.diagonal * on_diagonal
-        return LossTerms(distortion + kl.sum() + penalty, distortion, kl.sum(), {"covariance": penalty}, draw)
+        loss = distortion + kl.sum() + penalty
+        return LossTerms(loss, distortion, kl.sum(), {"covariance": penalty}, output)

@@ -8,19 +8,28 @@ from typing import ClassVar
 from torch import Tensor
 
 from vaelab.core.constraints import NonNegative
+from vaelab.models.densities import gaussian_kernel, off_diagonal_mean
 from vaelab.models.networks import Shape
+from vaelab.models.priors import PriorDensity
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import LossTerms, ObjectiveBase, distortion_and_rate
+from vaelab.objectives.objective import Objective
+from vaelab.objectives.terms import LossTerms, distortion_and_rate
 
 __all__ = ["InfoVAE", "mmd_to_prior"]
 
 
 @dataclass(frozen=True)
-class InfoVAE(ObjectiveBase):
-    r"""distortion + w KL + lambda MMD^2(q(z), p(z)): the aggregate posterior is drawn to the prior, not each posterior.
+class InfoVAE(Objective):
+    r"""distortion + w KL + lambda MMD^2(q(z), p(z)): the aggregate posterior, not each posterior, tends to the prior.
 
-    With w = 0 codes keep all that they know of their images. Source: InfoVAE: Balancing Learning and Inference in
-    Variational Autoencoders, arXiv 1706.02262 (w = 1 - alpha, lambda = its alpha + lambda - 1).
+    With w = 0 codes keep all that they tell about their images.
+
+    Source: InfoVAE: Balancing Learning and Inference in Variational Autoencoders, arXiv 1706.02262. There w is
+    1 - alpha, and lambda is alpha + lambda - 1.
+
+    Args:
+        kl_weight: The weight w.
+        mmd_weight: The weight lambda.
     """
 
     name: ClassVar[str] = "info-mmd"
@@ -34,21 +43,28 @@ class InfoVAE(ObjectiveBase):
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw, distortion, kl = distortion_and_rate(model, x, noise)
-        discrepancy = mmd_to_prior(draw.z)
-        loss = distortion + self.kl_weight * kl.sum() + self.mmd_weight * discrepancy
-        return LossTerms(loss, distortion, kl.sum(), {"mmd": discrepancy}, draw)
+        output, distortion, kl = distortion_and_rate(model, x, noise)
+        mmd = mmd_to_prior(output.z, model.prior, noise)
+        loss = distortion + self.kl_weight * kl.sum() + self.mmd_weight * mmd
+        return LossTerms(loss, distortion, kl.sum(), {"mmd": mmd}, output)
 
 
-def mmd_to_prior(z: Tensor) -> Tensor:
-    r"""The squared maximum mean discrepancy between codes z (B, D) and N(0, 1), unbiased; a scalar.
+def mmd_to_prior(z: Tensor, prior: PriorDensity, noise: Tensor) -> Tensor:
+    r"""The squared maximum mean discrepancy between codes and the prior, an unbiased estimate.
 
-    E k(z, z') - 2 E k(z, n) + E k(n, n') for the kernel k(a, b) = exp(-|a - b|^2 / 2 D); the terms with normal n are in
-    closed form, so that nothing is drawn. Source: A Kernel Two-Sample Test, Gretton et al. 2012.
+    E k(z, z') - 2 E k(z, n) + E k(n, n') for codes z, prior samples n and the kernel k(a, b) = exp(-|a - b|^2 / 2 D).
+    The terms with n are in closed form where the prior has one.
+
+    Source: A Kernel Two-Sample Test, Gretton et al. 2012.
+
+    Args:
+        z: Codes, (B, D).
+        prior: The prior.
+        noise: Standard normal noise, (B, D), for priors that are sampled; it may be the noise of the codes.
+
+    Returns:
+        A scalar.
     """
-    count, dim = z.shape
-    square = z.square().sum(1)
-    between = (-(square[:, None] + square - 2 * z @ z.T) / (2 * dim)).exp()
-    own = (between.sum() - between.diagonal().sum()) / max(count * (count - 1), 1)
-    cross = (dim / (dim + 1)) ** (dim / 2) * (-square / (2 * (dim + 1))).exp().mean()
-    return own - 2 * cross + (dim / (dim + 2)) ** (dim / 2)
+    between_codes = off_diagonal_mean(gaussian_kernel(z, z))
+    to_prior, within_prior = prior.kernel_means(z, noise)
+    return between_codes - 2 * to_prior + within_prior

@@ -11,22 +11,33 @@ from torch import Tensor
 from vaelab.core.constraints import Count, NonNegative, UnitInterval
 from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import TINY, LossTerms, ObjectiveBase, distortion_and_rate
+from vaelab.objectives.objective import TINY, Objective
+from vaelab.objectives.terms import LossTerms, distortion_and_rate
 
 __all__ = ["BetaVAE", "Capacity"]
 
 
 @dataclass(frozen=True)
-class BetaVAE(ObjectiveBase):
-    r"""distortion + w KL, with a constant or warmed-up KL weight w.  beta-VAE, Higgins et al. 2017.
+class BetaVAE(Objective):
+    r"""distortion + w KL, with a KL weight w that is constant or rises at the start of the training.
 
-    `kl_weight`: w, in nats per image. With `reduction` "mean" it is the weight that goes with a distortion averaged
-    over the values of an image, and so stands for w times their number: 0.5 at 32x32 RGB is 1,536.
-    `warmup`: the part of the training over which w rises linearly from 0 (Sonderby et al. 2016, arXiv 1602.02282).
-    `free_bits`: nats of a latent dimension, averaged over the batch, that cost nothing: its loss takes
-    max(KL_d, free_bits) (Kingma et al. 2016, arXiv 1606.04934).
-    `k`: how many codes of an image the distortion is averaged over, which takes noise out of the gradient; the bound
-    stays the same, unlike that of `ImportanceWeighted`.
+    Source: beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework, Higgins et al. 2017.
+
+    Args:
+        kl_weight: The weight w, in nats per image (beta). With `reduction` "mean", w times the number of pixel values.
+        warmup: The part of the training over which w rises linearly from 0 (Ladder Variational Autoencoders, arXiv
+            1602.02282).
+        free_bits: How many nats of a latent dimension cost nothing: its loss is max(KL_d, free_bits), with KL_d
+            averaged over the batch (Improving Variational Inference with Inverse Autoregressive Flow, arXiv
+            1606.04934).
+        reduction: "sum", or "mean" where the weight is meant for a distortion averaged over the values of an image:
+            0.5 at 32x32 RGB is 1,536.
+        k: How many codes of each image the distortion is averaged over. More make the gradient less noisy; the bound
+            stays the same, unlike that of `ImportanceWeighted`.
+
+    Example:
+        >>> BetaVAE(kl_weight=0.5, reduction="mean").effective_kl_weight((3, 32, 32))
+        1536.0
     """
 
     name: ClassVar[str] = "beta"
@@ -42,7 +53,7 @@ class BetaVAE(ObjectiveBase):
 
     @property
     def decomposes_over_batch(self) -> bool:
-        return self.free_bits == 0  # which is of the mean over the batch
+        return self.free_bits == 0  # free bits compare with the mean over the batch
 
     def effective_kl_weight(self, shape: Shape) -> float:
         return self.kl_weight * (math.prod(shape) if self.reduction == "mean" else 1)
@@ -50,22 +61,28 @@ class BetaVAE(ObjectiveBase):
     def explain(self, shape: Shape) -> str | None:
         if self.reduction == "sum":
             return None
-        effective = self.effective_kl_weight(shape)
-        return f"KL weight {self.kl_weight:g} beside a mean over pixel values is {effective:g} in nats per image"
+        weight = self.effective_kl_weight(shape)
+        return f"KL weight {self.kl_weight:g} with a mean over pixel values is {weight:g} in nats per image"
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
-        draw, distortion, kl = distortion_and_rate(model, x, noise)
-        ramp = ((progress + TINY) / (self.warmup + TINY)).clamp(max=1)  # 1 throughout where there is no warm-up
+        output, distortion, kl = distortion_and_rate(model, x, noise)
+        ramp = ((progress + TINY) / (self.warmup + TINY)).clamp(max=1)  # 1 throughout without a warm-up
         loss = distortion + self.effective_kl_weight(model.shape) * ramp * kl.clamp(min=self.free_bits).sum()
-        return LossTerms(loss, distortion, kl.sum(), {}, draw)
+        return LossTerms(loss, distortion, kl.sum(), {}, output)
 
 
 @dataclass(frozen=True)
-class Capacity(ObjectiveBase):
-    r"""distortion + gamma |KL - C|, where the capacity C rises linearly from 0 to `capacity` nats over `rise`.
+class Capacity(Objective):
+    r"""distortion + gamma |KL - C|, with a capacity C that rises linearly from 0 during the training.
 
-    The KL is held at what it may cost, so that the code takes in one factor after the other.
+    The KL is kept at C nats, so that the code learns one factor of variation after the other.
+
     Source: Understanding disentangling in beta-VAE, arXiv 1804.03599.
+
+    Args:
+        gamma: The weight of the distance from the capacity.
+        capacity: The final C, in nats per image.
+        rise: The part of the training over which C rises.
     """
 
     name: ClassVar[str] = "capacity"
@@ -77,6 +94,7 @@ class Capacity(ObjectiveBase):
         del shape
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
-        draw, distortion, kl = distortion_and_rate(model, x, noise)
-        allowed = self.capacity * ((progress + TINY) / (self.rise + TINY)).clamp(max=1)
-        return LossTerms(distortion + self.gamma * (kl.sum() - allowed).abs(), distortion, kl.sum(), {}, draw)
+        output, distortion, kl = distortion_and_rate(model, x, noise)
+        target = self.capacity * ((progress + TINY) / (self.rise + TINY)).clamp(max=1)
+        loss = distortion + self.gamma * (kl.sum() - target).abs()
+        return LossTerms(loss, distortion, kl.sum(), {}, output)

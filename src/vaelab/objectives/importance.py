@@ -9,20 +9,24 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from vaelab.core.constraints import Count
-from vaelab.models.densities import Normal, kl_per_dimension, standard_normal
+from vaelab.models.densities import Normal
 from vaelab.models.vae import VAE
-from vaelab.objectives.terms import LossTerms, ObjectiveBase, first_sample
+from vaelab.objectives.objective import Objective
+from vaelab.objectives.terms import LossTerms, first_sample
 
 __all__ = ["ImportanceWeighted"]
 
 
 @dataclass(frozen=True)
-class ImportanceWeighted(ObjectiveBase):
-    r"""-log (1/K) sum_k w_k, w_k = p(x|z_k) p(z_k) / q(z_k|x): a bound that rises to the evidence with the `samples` K.
+class ImportanceWeighted(Objective):
+    r"""-log (1/K) sum_k w_k, w_k = p(x|z_k) p(z_k) / q(z_k|x): a bound that rises to the evidence with K.
 
-    Source: Importance Weighted Autoencoders, arXiv 1509.00519. `gradient` "dreg" is the doubly reparametrised gradient
-    of the encoder, whose variance does not grow with K: Doubly Reparameterized Gradient Estimators for Monte Carlo
-    Objectives, arXiv 1810.04152.
+    Source: Importance Weighted Autoencoders, arXiv 1509.00519.
+
+    Args:
+        k: The number K of codes drawn for each image.
+        gradient: "plain", or "dreg": the doubly reparametrised gradient of the encoder, whose variance does not grow
+            with K (Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, arXiv 1810.04152).
     """
 
     name: ClassVar[str] = "importance-weighted"
@@ -40,14 +44,14 @@ class ImportanceWeighted(ObjectiveBase):
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:
         del progress
-        draw = model(x, noise.view(self.k, len(x), -1))
-        q, z = draw.q, draw.z
-        distortion = model.compute_distortion(draw.params, x)
-        density = Normal(*(p.detach() for p in q)) if self.gradient == "dreg" else q
-        log_weights = standard_normal(z).log_prob(z) - distortion - density.log_prob(z)
+        output = model(x, noise.view(self.k, len(x), -1))
+        q, z = output.q, output.z
+        distortion = model.compute_distortion(output.params, x)
+        posterior = Normal(q.mean.detach(), q.logvar.detach()) if self.gradient == "dreg" else q
+        log_weights = model.prior.log_prob(z) - distortion - posterior.log_prob(z)
         if self.gradient == "dreg" and z.requires_grad:
             shares = log_weights.detach().softmax(0).unsqueeze(-1)
-            z.register_hook(lambda slope: slope * shares)  # on its way to the encoder
+            z.register_hook(lambda gradient: gradient * shares)  # on its way to the encoder
         bound = log_weights.logsumexp(0) - math.log(self.k)
-        kl = kl_per_dimension(q, standard_normal(q.mean)).sum(-1).mean()
-        return LossTerms(-bound.mean(), distortion.mean(), kl, {}, first_sample(draw))
+        rate = model.rate(output).mean()
+        return LossTerms(-bound.mean(), distortion.mean(), rate, {}, first_sample(output))

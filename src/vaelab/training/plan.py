@@ -1,14 +1,16 @@
-"""The plan: how a run is carried out on this machine, apart from what it computes.
+"""The plan: how a run is computed on this machine, apart from what it computes.
 
-Fixed rules choose it from the spec and the machine, never a timing, so that the same command on the same machine gives
-the same plan, and with it the same bytes.
+Fixed rules choose the plan from the spec and the machine, never a timing: the same command on the same machine gives
+the same plan, and with it the same bytes. The plan is stored in origin.json before the first step, and a run that is
+resumed keeps it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Literal, cast, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
 
 import torch
 
@@ -22,25 +24,43 @@ from vaelab.models.vae import VAE
 from vaelab.objectives.importance import ImportanceWeighted
 from vaelab.objectives.objective import Objective
 from vaelab.runs.spec import Spec
+from vaelab.training.schedule import StepSchedule
 
-__all__ = ["Plan", "choose_plan", "count_multiply_adds", "program_key", "tunable_floats"]
+__all__ = [
+    "Plan",
+    "choose_plan",
+    "count_multiply_adds",
+    "plan_from_dict",
+    "plan_to_dict",
+    "program_key",
+    "tunable_floats",
+]
 
 Precision = Literal["float32", "bfloat16"]
 
-# Multiply-adds of a batch's forward pass that keep one thread busy: with less, threads wait for each other more than
-# they work, and suffer badly where something else runs on the machine. The textbook network at batch 128 has 8e7.
+# Multiply-adds of a batch's forward pass that keep one thread busy. With fewer, threads wait for each other more than
+# they compute. The textbook network at batch size 128 has 8e7.
 MULTIPLY_ADDS_PER_THREAD = 4e7
 
-# Steps of a run that are worth compiling: the first run of a shape pays about ten seconds, all others a hundredth of
+# Steps of a run that are worth compiling. The first run of a shape pays about ten seconds, all others a hundredth of
 # one, and each step of the textbook network is a millisecond shorter.
 MIN_COMPILED_STEPS = 1000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is carried out on this machine: chosen by fixed rules, written before the first step, kept on resuming.
+    """How a run is computed on this machine.
 
-    `steps` is set where a time budget was turned into steps.
+    Attributes:
+        device: cpu, cuda, cuda:1, mps, ...
+        precision: In which the networks compute; densities and weights are in float32.
+        threads: Threads on a CPU.
+        channels_last: Whether the channels of a pixel lie together in memory.
+        steps: The number of steps, where a time budget was turned into steps.
+        ranks: How many processes train the run together.
+        stacked: Whether runs that agree in their programs are trained as one.
+        compiled: Whether a step is one compiled program.
+        schedule: How the number of steps was estimated under a time budget.
     """
 
     device: str
@@ -48,61 +68,118 @@ class Plan:
     threads: int
     channels_last: bool
     steps: int | None = None
-    ranks: int = 1  # processes that train together
-    stacked: bool = False  # whether runs that agree are trained as one
-    compiled: bool = False  # whether the step is one program
+    ranks: int = 1
+    stacked: bool = False
+    compiled: bool = False
+    schedule: StepSchedule | None = None
 
     @property
     def memory_format(self) -> torch.memory_format:
         """How pixels lie in memory."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    def with_schedule(self, schedule: StepSchedule) -> Plan:
+        """The plan with the number of steps that a time budget gives."""
+        return replace(self, steps=schedule.total_steps, schedule=schedule)
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as it is stored in origin.json."""
+    table = asdict(plan)
+    del table["schedule"]
+    if plan.schedule is not None:
+        table["segments"] = [list(segment) for segment in plan.schedule.segments]
+    return table
+
+
+def plan_from_dict(table: Mapping[str, Any]) -> Plan:
+    """The plan that was stored in origin.json, by this version or an earlier one."""
+    settings = dict(table)
+    segments = settings.pop("segments", None)
+    if segments is not None:
+        settings["schedule"] = StepSchedule.from_lists(segments)
+    return Plan(**settings)
+
 
 def choose_plan(
     spec: Spec, train: Images, device: str | None = None, precision: str | None = None, threads: int | None = None
 ) -> Plan:
-    """The plan for a spec and its training images on this machine, with what the user insists on."""
+    """The plan of a run on this machine.
+
+    Args:
+        spec: What is trained.
+        train: The training images.
+        device: The device that the user wants; by default the fastest of this machine.
+        precision: The precision that the user wants; by default bfloat16 where the processor multiplies in it.
+        threads: The number of threads that the user wants.
+
+    Raises:
+        UserError: This machine does not have what the user wants.
+    """
     device = choose_device(device)
-    chosen = precision or ("bfloat16" if has_bfloat16(device) else "float32")
-    if chosen not in get_args(Precision):
-        raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{chosen}"')
+    distributed = distributed_context()
+    # A single run leaves most of a GPU idle. On a CPU, several runs at a time are so many processes.
+    stacked = device.startswith("cuda") and distributed.world_size == 1
+    return Plan(
+        device=device,
+        precision=_choose_precision(device, precision),
+        threads=_choose_threads(spec, train, threads),
+        channels_last=not isinstance(spec.network, Mlp) and device != "mps",
+        ranks=distributed.world_size,
+        stacked=stacked,
+        compiled=device == "cpu" and distributed.world_size == 1 and _is_worth_compiling(spec, train),
+    )
+
+
+def _choose_precision(device: str, precision: str | None) -> Precision:
+    """The precision that the user wants, or the faster one of this processor."""
+    if precision is None:
+        return "bfloat16" if has_bfloat16(device) else "float32"
+    if precision not in get_args(Precision):
+        raise UserError(f'precision must be {" or ".join(get_args(Precision))}, got "{precision}"')
+    return cast(Precision, precision)
+
+
+def _choose_threads(spec: Spec, train: Images, threads: int | None) -> int:
+    """The number of threads that the user wants, or as many as a step keeps busy."""
     if threads is None:
-        each = num_processors() // distributed_context().local_world_size
-        threads = max(
-            1, min(each, int(spec.batch_size * count_multiply_adds(spec, train.shape) / MULTIPLY_ADDS_PER_THREAD))
-        )
+        available = num_processors() // distributed_context().local_world_size
+        multiply_adds = spec.batch_size * count_multiply_adds(spec, train.shape)
+        return max(1, min(available, int(multiply_adds / MULTIPLY_ADDS_PER_THREAD)))
     if not 1 <= threads <= num_processors():
         raise UserError(f"threads must be from 1 to {num_processors()}, the processors of this machine, got {threads}")
-    channels_last = not isinstance(spec.network, Mlp) and device != "mps"
-    # One run at a time leaves most of a GPU idle; several at a time on a CPU are so many more processes.
-    stacked = device.startswith("cuda") and distributed_context().world_size == 1
-    plan = Plan(
-        device, cast(Precision, chosen), threads, channels_last, ranks=distributed_context().world_size, stacked=stacked
-    )
-    alone = device == "cpu" and plan.ranks == 1 and program_key(spec) is not None and len(train) >= spec.batch_size
-    return replace(plan, compiled=alone and spec.epochs * (len(train) // spec.batch_size) >= MIN_COMPILED_STEPS)
+    return threads
+
+
+def _is_worth_compiling(spec: Spec, train: Images) -> bool:
+    """Whether a run has so many whole batches that compiling its step saves time."""
+    whole_batches = len(train) // spec.batch_size
+    return program_key(spec) is not None and whole_batches > 0 and spec.epochs * whole_batches >= MIN_COMPILED_STEPS
 
 
 def count_multiply_adds(spec: Spec, shape: Shape) -> int:
     """About how many multiply-adds one image costs on its way through encoder and decoder."""
     with torch.device("meta"):
         model = VAE(spec.network, spec.loss, shape, spec.latent_dim)
-    rows = layers(model.to_empty(device="cpu"))  # to compute on "meta" would import torch's compiler
+    rows = layers(model.to_empty(device="cpu"))  # computing on "meta" would import torch's compiler
     return sum(row.parameters * math.prod(row.shape[1:]) for row in rows)
 
 
 def program_key(spec: Spec) -> Spec | None:
-    """What of a spec shapes its program: specs that agree in it can be stacked, or share a compiled step.
+    """What of a spec shapes the program of a step: specs with equal keys can be stacked, or share a compiled step.
 
-    None for one that goes alone.
+    Returns:
+        The spec with neutral values in place of those that a program takes as arguments; None for a spec whose step is
+        neither stacked nor compiled: under a time budget a run has its own length, and "dreg" hooks into the gradient.
     """
     objective = spec.objective
     if spec.minutes is not None or (isinstance(objective, ImportanceWeighted) and objective.gradient == "dreg"):
-        return None  # it is probed by itself; it hooks into the gradient
-    alike = replace(objective, **{name: getattr(type(objective)(), name) for name in tunable_floats(objective)})
+        return None
+    defaults = type(objective)()
+    neutral_floats = {name: getattr(defaults, name) for name in tunable_floats(objective)}
     return replace(
         spec,
-        objective=alike,
+        objective=replace(objective, **neutral_floats),
         lr=1.0,
         lr_warmup=0.0,
         schedule="constant",
@@ -115,5 +192,5 @@ def program_key(spec: Spec) -> Spec | None:
 
 
 def tunable_floats(objective: Objective) -> list[str]:
-    """The settings of an objective that may be tensors."""
+    """The settings of an objective that a program takes as tensors."""
     return [f.name for f in fields(objective) if isinstance(getattr(objective, f.name), float)]
