@@ -1,22 +1,26 @@
 """The verbs of vaelab, one typed function each: the Python interface, and what the command line calls.
 
-Each reads what it needs, calls the parts below and returns its result. What is heavy is imported when a verb runs.
+Each reads what it needs, calls the packages below and returns its result. What is heavy is imported when a verb runs.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
-from vaelab.core.console import command_line, is_distributed, notice
+from vaelab.core.console import command_line, count_text, is_distributed, notice
+from vaelab.core.constraints import require_count, require_seed
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.runs.summary import dataset_remarks, startup_lines
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from vaelab.core.jobs import Executor
     from vaelab.datasets.images import Dataset
     from vaelab.evaluation.diagnostics import Diagnosis
     from vaelab.models.summary import Layer
@@ -47,35 +51,19 @@ else:  # what the command line parses
 
 IMAGE_FORMATS = (".png", ".pdf")
 
-SURVEY_SIZE = 64  # pixels a side as which pictures are looked through that need resizing
+SURVEY_SIZE = 64  # pixels a side to which pictures are resized where only their number and kind are asked for
 
 MAX_EVIDENCE_SAMPLES = 5000  # of an image, for its evidence
+
+MAX_SAMPLES = 100_000  # images drawn from the prior at once
+
+MAX_WORKERS = 1024
 
 
 def train(
     data: str | None = None,
     *,
     preset: str | None = None,
-    size: int | None = None,
-    network: str | None = None,
-    latent_dim: int | None = None,
-    loss: str | None = None,
-    objective: str | None = None,
-    kl_weight: float | None = None,
-    epochs: int | None = None,
-    minutes: float | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    schedule: str | None = None,
-    lr_warmup: float | None = None,
-    clip: float | None = None,
-    ema: float | None = None,
-    flips: bool | None = None,
-    validation: float | None = None,
-    keep: str | None = None,
-    subset: int | None = None,
-    binarise: str | None = None,
-    seed: int | None = None,
     from_: str | Path | None = None,
     device: str | None = None,
     precision: str | None = None,
@@ -84,167 +72,122 @@ def train(
     figures: bool = True,
     pdf: bool = False,
     out: Path = Path("runs"),
+    **settings: Any,
 ) -> Run:
-    """Train a VAE on images and store it under OUT. The same command goes on where it was interrupted.
+    """Train a VAE on images and store it under OUT. The same command continues where it was interrupted.
 
     Under `torchrun --nproc-per-node N -m vaelab train ...` several processes train one model together.
 
-    What is not given is as in the preset; without one: conv, 32 latent dimensions, a calibrated Gaussian, 20 epochs.
+    Settings that are not given are as in the preset. Without a preset: conv, 32 latent dimensions, a calibrated
+    Gaussian, 20 epochs.
 
-    Parameters
-    ----------
-    data
-        A folder of images (subfolders are categories), .npy, .npz, a folder of parquet files, a name under
-        $VAELAB_DATA, digits, mnist, cifar10 or a Hugging Face id.
-    preset
-        textbook, fast, report-a or report-b.
-    size
-        Side in pixels to which pictures are cropped and resized.
-    network
-        conv, conv:widths=32,64,128, conv:init=torch (PyTorch's initial weights in place of He's), mlp:hidden=400,200,
-        mlp:activation=tanh or report-a.
-    latent_dim
-        Number of latent dimensions.
-    loss
-        The distortion: gaussian (also gaussian:sigma=optimal, sigma=pixel or a number), cross-entropy (ce),
-        squared-error (se), their sum (ce+se), continuous-bernoulli (cb), laplace, or
-        discretised-logistic:components=5.
-    objective
-        How distortion and KL are weighed, such as beta:kl_weight=0.5,warmup=0.1,free_bits=0.1,reduction=mean; or
-        capacity:capacity=25, beta-tc:tc_weight=6, factor:gamma=10, info-mmd, dip, iwae:k=5,gradient=dreg.
-    kl_weight
-        Short for the objective's KL weight.
-    epochs
-        Passes over the training images.
-    minutes
-        A time budget in place of epochs.
-    batch_size
-        Images a step.
-    lr
-        Learning rate of Adam.
-    schedule
-        Of the learning rate: constant, linear or cosine.
-    lr_warmup
-        Part of the training over which the learning rate rises from 0.
-    clip
-        Largest norm of the gradient.
-    ema
-        Decay of averaged weights, which are then the ones kept, such as 0.999.
-    flips
-        Mirror half of the training pictures.
-    validation
-        Fraction of the training images held out.
-    keep
-        Weights of the last epoch, or of the best one in validation: last or best.
-    subset
-        Only so many training images, evenly over categories.
-    binarise
-        Draw pixels black or white, with their grey value as the probability: dynamic (anew at each visit) or fixed.
-    seed
-        Of weights, order and noise.
-    from_
-        A run whose weights and settings to start from.
-    device
-        cpu, cuda, cuda:1 or mps; the fastest there is if not given.
-    precision
-        float32 or bfloat16; bfloat16 where the processor has it if not given.
-    threads
-        Threads on a CPU.
-    snapshots
-        Epochs after which reconstructions are kept for epochs.png.
-    figures
-        Draw the pictures of the run at the end.
-    pdf
-        Draw them as PDF too.
-    out
-        The folder that receives the run's own folder.
+    Args:
+        data: A folder of images (subfolders are categories), .npy, .npz, a folder of parquet files, a name under
+            $VAELAB_DATA, digits, mnist, cifar10 or a Hugging Face id.
+        preset: textbook, fast, faces (also report-a), or mnist and cifar10 (also report-b).
+        from_: A run whose weights and settings to start from.
+        device: cpu, cuda, cuda:1 or mps; the fastest there is if not given.
+        precision: float32 or bfloat16; bfloat16 where the processor has it if not given.
+        threads: Threads on a CPU.
+        snapshots: Epochs after which reconstructions are kept for epochs.png.
+        figures: Draw the pictures of the run at the end.
+        pdf: Draw them as PDF too.
+        out: The folder that receives the run's own folder.
+        **settings: The settings of a `Spec`, by name: `latent_dim=8`, `network="mlp:hidden=400"`, `kl_weight=0.5`.
+
+    Returns:
+        The finished run. `run.outcome` is "trained", "resumed" or "existing".
+
+    Raises:
+        UserError: A setting is unknown or out of bounds, the data cannot be read, or training diverged.
+
+    Example:
+        >>> run = vaelab.train("digits", latent_dim=2, epochs=1, network="mlp:hidden=16", figures=False)
+        >>> run.model.latent_dim
+        2
     """
-    given = {
-        "size": size,
-        "network": network,
-        "latent_dim": latent_dim,
-        "loss": loss,
-        "objective": objective,
-        "kl_weight": kl_weight,
-        "epochs": epochs,
-        "minutes": minutes,
-        "batch_size": batch_size,
-        "lr": lr,
-        "schedule": schedule,
-        "lr_warmup": lr_warmup,
-        "clip": clip,
-        "ema": ema,
-        "flips": flips,
-        "validation": validation,
-        "keep": keep,
-        "subset": subset,
-        "binarise": binarise,
-        "seed": seed,
-    }
     from vaelab.core.distributed import distributed_context
     from vaelab.datasets.loading import load_dataset
     from vaelab.runs.spec import check_spec
-    from vaelab.training.fit import fit, validate_inputs
-    from vaelab.training.plan import choose_plan
+    from vaelab.training.fit import plan_jobs, train_jobs
 
-    if any(epoch < 1 for epoch in snapshots or ()):
-        raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, snapshots or ()))}")
-    spec, parent = _resolve_spec(
-        data, preset, from_, {name: value for name, value in given.items() if value is not None}
-    )
+    _check_snapshots(snapshots)
+    spec, parent = _resolve_spec(data, preset, from_, settings)
     check_spec(spec)
     with distributed_context().main_first():
         dataset = load_dataset(spec.data, **spec.data_settings)
-    choose_plan(spec, dataset.splits["train"], device, precision, threads)
-    validate_inputs(spec, dataset, parent)  # what is refused is refused before anything is said
-    for line in startup_lines(spec, dataset):
+    jobs = plan_jobs([spec], dataset, Path(out), device=device, precision=precision, threads=threads, parent=parent)
+    for line in startup_lines(spec, dataset):  # what is refused is refused before anything is printed
         notice(line)
-    [run] = fit(
-        [spec],
-        dataset,
-        Path(out),
-        device=device,
-        precision=precision,
-        threads=threads,
-        snapshots=snapshots,
-        parent=parent,
-    )
-    weight = spec.objective.effective_kl_weight(run.model.shape)
-    if run.outcome != "existing" and (settled := spec.loss.describe_fit(run.model.shared, weight)):
-        notice(settled)
+    [run] = train_jobs(jobs, snapshots).runs_or_raise()
+    _report_fitted_likelihood(run)
     if figures and distributed_context().is_main:
-        from vaelab.figures import run_figures
-
-        drawn = run.path / "figures"
-        missing = [
-            n
-            for n in run_figures.RUN_FIGURES
-            if not all((drawn / f"{n}.{s}").exists() for s in ("png", "pdf")[: 1 + pdf])
-        ]
-        run_figures.draw_run_figures(run, dataset, pdf=pdf, names=missing)
+        _draw_missing_figures(run, dataset, pdf)
     return run
+
+
+def _check_snapshots(snapshots: Sequence[int] | None) -> None:
+    epochs = list(snapshots or ())
+    if any(epoch < 1 for epoch in epochs):
+        raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, epochs))}", settings=["snapshots"])
+
+
+def _check_setting_names(settings: dict[str, Any]) -> None:
+    """Refuse keyword arguments that are no settings, also suggesting `train`'s own arguments."""
+    from vaelab.runs.spec import accepted_names
+
+    known = {name for name, info in accepted_names().items() if info.flag}
+    for name in settings:
+        if name.replace("-", "_").partition(".")[0] not in known:
+            own = [argument for argument in inspect.signature(train).parameters if argument != "settings"]
+            raise unknown_name_error("setting", name, [*known, *own])
 
 
 def _resolve_spec(
     data: str | None, preset: str | None, parent: str | Path | None, settings: dict[str, Any]
 ) -> tuple[Spec, Run | None]:
-    """The spec asked for: of a preset, of the run to start from, or the default, with what was given."""
-    from vaelab.runs import presets, spec
+    """The spec asked for: of a preset, of the run to start from, or the default, with the settings that were given."""
+    from vaelab.runs.presets import get_preset
     from vaelab.runs.run import load
+    from vaelab.runs.spec import updated
 
+    _check_setting_names(settings)
+    changes = {name: value for name, value in settings.items() if value is not None}
     if parent is None:
         if data is None:
             raise UserError(
                 "say what to train on: a folder of images, mnist, cifar10, digits, ... (`vaelab train DATA`)"
             )
-        return spec.updated(presets.get_preset(preset, data), settings), None
+        return updated(get_preset(preset, str(data)), changes), None
     run = load(parent)
     if not run.finished:
         raise UserError(f"{run.path} is not finished, so there are no weights to start from")
-    base = (
-        presets.get_preset(preset, data or run.spec.data) if preset else replace(run.spec, data=data or run.spec.data)
-    )
-    return replace(spec.updated(base, settings), parent=run.key), run
+    source = str(data or run.spec.data)
+    base = get_preset(preset, source) if preset else replace(run.spec, data=source)
+    return replace(updated(base, changes), parent=run.key), run
+
+
+def _report_fitted_likelihood(run: Run) -> None:
+    """Print what the parameters that all pixels share came to, where a run was trained now."""
+    if run.outcome == "existing":
+        return
+    kl_weight = run.spec.objective.effective_kl_weight(run.model.shape)
+    text = run.spec.distortion.describe_fit(run.model.shared, kl_weight)
+    if text:
+        notice(text)
+
+
+def _draw_missing_figures(run: Run, dataset: Dataset, pdf: bool) -> None:
+    """Draw the figures of a run that are not in its folder yet."""
+    from vaelab.figures.run_figures import RUN_FIGURES, draw_run_figures
+
+    folder = run.path / "figures"
+    suffixes = ["png", "pdf"] if pdf else ["png"]
+    missing = []
+    for name in RUN_FIGURES:
+        if not all((folder / f"{name}.{suffix}").exists() for suffix in suffixes):
+            missing.append(name)
+    draw_run_figures(run, dataset, pdf=pdf, names=missing)
 
 
 def evaluate(
@@ -259,24 +202,28 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a run on a split of its data, or of other data: every metric with its standard error over images.
 
-    The log evidence is measured with 100 samples on 500 images, unless EVIDENCE says with how many on all.
+    The log evidence is measured with 100 samples on 500 images, unless EVIDENCE says with how many on all. Where the
+    run's data are gone and nothing else is asked for, the metrics are those that were stored when it was trained.
 
-    Parameters
-    ----------
-    run
-        The folder of a run.
-    data
-        Other images, cropped and resized to the run's shape.
-    split
-        test, validation or train; test if not given, or all of other data that store no test split.
-    n
-        Only N images, spread evenly over the split.
-    evidence
-        Samples an image for the log evidence of all images, up to 5,000; 0 leaves it out.
-    full
-        Also how well categories are told apart, and how near prior samples are to images (trains a classifier once).
-    inception
-        The Inception network of FID as TorchScript: adds FID and KID.
+    Args:
+        run: The folder of a run.
+        data: Other images, cropped and resized to the run's shape; or the run's own, where they have moved.
+        split: test, validation or train; test if not given, or all of other data that store no test split.
+        n: Only N images, spread evenly over the split.
+        evidence: Samples an image for the log evidence of all images, up to 5,000; 0 leaves it out.
+        full: Also how well categories are separated, and how near prior samples are to images (trains a classifier
+            once).
+        inception: The Inception network of FID as TorchScript: adds FID and KID.
+
+    Returns:
+        `{"run", "data", "split", "n", "metrics": {name: {"value", "stderr"}}, ...}`, bounds in nats per image.
+
+    Raises:
+        UserError: There is no such run or split, or the data are gone.
+
+    Example:
+        >>> vaelab.evaluate(run, n=20, evidence=0)["n"]
+        20
     """
     from vaelab.analysis import representation, samples
     from vaelab.core.devices import num_processors, num_threads
@@ -285,65 +232,95 @@ def evaluate(
     from vaelab.evaluation.metrics import metrics_record
 
     run = _open_run(run)
+    _check_evaluation(n, evidence)
+    network = samples.load_inception(inception) if inception else None
+    only_stored = n is None and evidence is None and not full and network is None
+    try:
+        dataset, is_other = _dataset_for(run, data)
+    except MissingDataError as error:
+        stored = run.metrics.get(split or "test")
+        if stored is None or not only_stored:
+            raise
+        notice(f"{error}\nThese are the metrics that were stored when it was trained.")
+        return stored
+    for line in dataset_remarks(dataset) if is_other else ():
+        notice(line)
+    images = dataset.evaluation_images() if is_other and split is None else select_split(dataset, split or "test")
+    if n is not None:
+        images = images.evenly_spaced(n)
+    threads = min(run.origin["plan"]["threads"], num_processors())
+    with num_threads(threads):  # as when metrics.json was written: the same digits
+        record = metrics_record(
+            run.key, run.model, run.spec.objective, data if is_other and data else run.spec.data, images
+        )
+        record["metrics"] |= evidence_metrics(run, images, evidence)
+        if full:
+            held_out = images.split in ("validation", "test")  # the training images may then be fitted to
+            train_images = dataset.splits["train"] if held_out else None
+            record["metrics"] |= representation.separability_metrics(run, images, train_images)
+        if full or network:
+            record["metrics"] |= samples.sample_quality_metrics(run, images, network)
+    return record
+
+
+def _check_evaluation(n: int | None, evidence: int | None) -> None:
+    if n is not None:
+        require_count("n", n, most=10**12)
     if evidence is not None and (not 0 <= evidence <= MAX_EVIDENCE_SAMPLES or evidence == 1):
         raise UserError(
-            f"evidence is a number of samples from 2 to {MAX_EVIDENCE_SAMPLES}, or 0 to leave it out, got {evidence}"
+            f"evidence is a number of samples from 2 to {MAX_EVIDENCE_SAMPLES}, or 0 to leave it out, got {evidence}",
+            settings=["evidence"],
         )
-    network = samples.load_inception(inception) if inception else None
-    dataset = run.dataset if data is None else _load_for_run(data, run)
-    for line in dataset_remarks(dataset) if data else ():
-        notice(line)
-    images = dataset.evaluation_images() if data and split is None else select_split(dataset, split or "test")
-    if n is not None:
-        images = images.evenly_spaced(_require_positive("n", n))
-    with num_threads(
-        min(run.origin["plan"]["threads"], num_processors())
-    ):  # as when metrics.json was written: the same digits
-        found = metrics_record(run.key, run.model, run.spec.objective, data or run.spec.data, images)
-        found["metrics"] |= evidence_metrics(run, images, evidence)
-        if full:
-            apart = images.split in ("validation", "test")  # from the training images, to which a probe may be fitted
-            found["metrics"] |= representation.separability_metrics(
-                run, images, dataset.splits["train"] if apart else None
-            )
-        if full or network:
-            found["metrics"] |= samples.sample_quality_metrics(run, images, network)
-    return found
 
 
-def doctor(run: RunLike) -> list[Diagnosis]:
-    """Say what ails a run: each ailment with the number that shows it, what it means, and one command to try.
+def doctor(run: RunLike, *, data: str | None = None) -> list[Diagnosis]:
+    """Say what is wrong with a run: each issue with the number that shows it, what it means, and one command to try.
 
-    Parameters
-    ----------
-    run
-        The folder of a run.
+    Args:
+        run: The folder of a run.
+        data: Other images to look at it with; or the run's own, where they have moved.
+
+    Returns:
+        One `Diagnosis` for each check: its issue, state ("alarm", "note", "well" or "open"), number, meaning, remedy.
+
+    Raises:
+        UserError: There is no such run.
+
+    Example:
+        >>> {diagnosis.state for diagnosis in vaelab.doctor(run)} <= {"alarm", "note", "well", "open"}
+        True
     """
     from vaelab.evaluation.diagnostics import RunContext, compute_latent_stats, diagnose
 
     run = _open_run(run)
     if not run.history:
-        notice(f"{run.path} has no history.jsonl any more: what shows in it alone stays open")
-    splits = run.dataset.splits
-    images = splits.get("validation") or splits["train"]
+        notice(f"{run.path} has no history.jsonl any more: what only the history shows stays open")
+    try:
+        dataset, _ = _dataset_for(run, data)
+    except MissingDataError as error:
+        notice(f"{error}\nWhat only the images show stays open.")
+        return diagnose(RunContext(run.spec, run.history, run.model))
+    images = dataset.splits.get("validation") or dataset.splits["train"]
     return diagnose(RunContext(run.spec, run.history, run.model, compute_latent_stats(run.model, images)))
 
 
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
     """Reconstruct picture files of any size; OUT shows the originals above their reconstructions.
 
-    Parameters
-    ----------
-    run
-        The folder of a run.
-    images
-        Picture files.
-    out
-        The picture to write, .png or .pdf.
+    Args:
+        run: The folder of a run.
+        images: Picture files.
+        out: The picture to write, .png or .pdf.
 
-    Returns
-    -------
-    The mean images of the posterior means, (N, C, H, W) in [0, 1].
+    Returns:
+        The mean images of the posterior means, float32 (N, C, H, W) in [0, 1].
+
+    Raises:
+        UserError: A file is not a picture, or OUT has another ending.
+
+    Example:
+        >>> vaelab.reconstruct(run, [picture]).shape
+        (1, 1, 8, 8)
     """
     import torch
 
@@ -354,10 +331,11 @@ def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None 
     run = _open_run(run)
     pixels = read_images(list(images), run.model.shape)
     with torch.no_grad():
-        made = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
+        reconstructions = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
     if out is not None:
-        layout.save_figure(tiles.plot_reconstructions(pixels, made, f"Reconstructions by run {run.key}"), out)
-    return made
+        figure = tiles.plot_reconstructions(pixels, reconstructions, f"Reconstructions by run {run.key}")
+        layout.save_figure(figure, out)
+    return reconstructions
 
 
 def interpolate(
@@ -365,6 +343,7 @@ def interpolate(
     *,
     from_: str | None = None,
     to: str | None = None,
+    data: str | None = None,
     pairs: int = 7,
     steps: int = 6,
     path: Literal["linear", "slerp"] = "linear",
@@ -373,93 +352,101 @@ def interpolate(
     seed: int = 0,
     out: Path | None = None,
 ) -> np.ndarray:
-    """Decode the way between pictures or categories, z = alpha z1 + (1 - alpha) z2; OUT shows it.
+    """Decode the path between pictures or categories, z = alpha z1 + (1 - alpha) z2; OUT shows it.
 
-    Parameters
-    ----------
-    run
-        The folder of a run.
-    from_
-        alpha = 0: a category or a picture file. Without it, any pictures.
-    to
-        alpha = 1: likewise.
-    pairs
-        How many pairs to draw from the categories.
-    steps
-        How many values of alpha, the two ends included.
-    path
-        linear or slerp.
-    split
-        Where pictures of categories come from.
-    sampled
-        Take samples of the posteriors in place of their means.
-    seed
-        Of the draw of pairs, and of samples.
-    out
-        The figure to write, .png or .pdf, or an animation, .gif.
+    Args:
+        run: The folder of a run.
+        from_: alpha = 0: a category or a picture file. Without it, any pictures.
+        to: alpha = 1: likewise.
+        data: Other images to draw pairs from; or the run's own, where they have moved.
+        pairs: How many pairs to draw from the categories.
+        steps: How many values of alpha, the two ends included.
+        path: linear or slerp.
+        split: Where pictures of categories come from.
+        sampled: Take samples of the posteriors in place of their means.
+        seed: Of the draw of pairs, and of samples.
+        out: The figure to write, .png or .pdf, or an animation, .gif.
 
-    Returns
-    -------
-    The images, (pairs, steps, C, H, W) in [0, 1].
+    Returns:
+        The images, float32 (pairs, steps, C, H, W) in [0, 1].
+
+    Raises:
+        UserError: A category or file is unknown, a number is out of bounds, or the data are gone.
+
+    Example:
+        >>> vaelab.interpolate(run, from_="3", to="8", pairs=2, steps=4).shape
+        (2, 4, 1, 8, 8)
     """
     import torch
 
     from vaelab.analysis import interpolation as paths
-    from vaelab.analysis.interpolation import load_path_ends
     from vaelab.core.rng import generator
-    from vaelab.figures import layout, tiles
+    from vaelab.figures import tiles
 
     out = _output_path(out, *IMAGE_FORMATS, ".gif")
     run = _open_run(run)
-    start, end = load_path_ends(run, (from_, to), _require_positive("pairs", pairs), split, seed)
+    require_count("pairs", pairs, most=10_000)
+    require_seed("seed", seed)
+    alphas = paths.alpha_values(steps)
+    files_only = all(end is not None and Path(end).is_file() for end in (from_, to))
+    dataset = None if files_only else _dataset_for(run, data)[0]
+    start, end = paths.load_path_ends(run, (from_, to), pairs, split, seed, dataset)
     noise = torch.randn(len(start), 2, run.model.latent_dim, generator=generator(seed, "codes")) if sampled else None
-    made = paths.interpolate_images(run.model, start, end, paths.alpha_values(steps), path=path, noise=noise)
+    result = paths.interpolate_images(run.model, start, end, alphas, path=path, noise=noise)
     if out is not None and out.suffix.lower() == ".gif":
-        tiles.save_animation(list(made.images.transpose(0, 1).numpy()), out)
+        tiles.save_animation(list(result.images.transpose(0, 1).numpy()), out)
     elif out is not None:
-        names = tuple(Path(end).stem if end and Path(end).is_file() else end or "" for end in (from_, to))
-        figure = tiles.plot_interpolations(
-            made.originals.numpy(),
-            made.images.numpy(),
-            made.alphas.numpy(),
-            (names[0], names[1]),
-            f"Interpolations by run {run.key}, {path}",
-        )
-        layout.save_figure(figure, out)
-    return made.images.numpy()
+        _draw_interpolations(result, (from_, to), f"Interpolations by run {run.key}, {path}", out)
+    return result.images.numpy()
+
+
+def _draw_interpolations(result: Any, ends: tuple[str | None, str | None], title: str, out: Path) -> None:
+    from vaelab.figures import layout, tiles
+
+    names = []
+    for end in ends:
+        is_file = end is not None and Path(end).is_file()
+        names.append(Path(end).stem if end is not None and is_file else end or "")
+    figure = tiles.plot_interpolations(
+        result.originals.numpy(), result.images.numpy(), result.alphas.numpy(), (names[0], names[1]), title
+    )
+    layout.save_figure(figure, out)
 
 
 def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None) -> np.ndarray:
     """Decode codes drawn from the prior; OUT shows them.
 
-    Parameters
-    ----------
-    run
-        The folder of a run.
-    n
-        How many.
-    seed
-        Of the draw.
-    out
-        The picture to write, .png or .pdf.
+    Args:
+        run: The folder of a run.
+        n: How many.
+        seed: Of the draw.
+        out: The picture to write, .png or .pdf.
 
-    Returns
-    -------
-    The mean images, (n, C, H, W) in [0, 1].
+    Returns:
+        The mean images, float32 (n, C, H, W) in [0, 1].
+
+    Raises:
+        UserError: The run was trained with KL weight 0, so that its codes do not follow the prior.
+
+    Example:
+        >>> vaelab.sample(run, n=3, seed=1).shape
+        (3, 1, 8, 8)
     """
     from vaelab.analysis.samples import has_prior_term, sample_prior
     from vaelab.figures import layout, tiles
 
     out = _output_path(out, *IMAGE_FORMATS)
+    require_count("n", n, most=MAX_SAMPLES)
+    require_seed("seed", seed)
     run = _open_run(run)
     if not has_prior_term(run.spec, run.model.shape):
         raise UserError(
             f"run {run.key} was trained with KL weight 0: its codes do not follow the prior, so samples mean nothing"
         )
-    made = sample_prior(run.model, _require_positive("n", n), seed).numpy()
+    images = sample_prior(run.model, n, seed).numpy()
     if out is not None:
-        layout.save_figure(tiles.plot_grid(made, f"Samples of the prior by run {run.key}"), out)
-    return made
+        layout.save_figure(tiles.plot_grid(images, f"Samples of the prior by run {run.key}"), out)
+    return images
 
 
 def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path:
@@ -467,14 +454,20 @@ def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path
 
     error is the mean squared error of the mean reconstruction, per pixel value.
 
-    Parameters
-    ----------
-    run
-        The folder of a run.
-    data
-        Any images, cropped and resized to the run's shape.
-    out
-        The parquet file to write.
+    Args:
+        run: The folder of a run.
+        data: Any images, cropped and resized to the run's shape.
+        out: The parquet file to write.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: The data cannot be read, or OUT has another ending.
+
+    Example:
+        >>> vaelab.embed(run, "digits", out="codes.parquet").name
+        'codes.parquet'
     """
     import pyarrow.parquet as pq
 
@@ -495,12 +488,19 @@ def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path
 def data(data: str, *, size: int | None = None) -> dict[str, Any]:
     """Tell what is in DATA: counts, sizes, modes, splits, skipped files, duplicates across splits.
 
-    Parameters
-    ----------
-    data
-        As for train.
-    size
-        Side in pixels to which pictures are cropped and resized.
+    Args:
+        data: As for train.
+        size: Side in pixels to which pictures are cropped and resized.
+
+    Returns:
+        The facts as the command line prints them with --json: "shape", "splits", "sizes", "modes", "skipped", ...
+
+    Raises:
+        UserError: There is no such data, or no picture of it can be read.
+
+    Example:
+        >>> vaelab.data("digits")["shape"]
+        [1, 8, 8]
     """
     from vaelab.datasets.cache import SizeError
     from vaelab.datasets.loading import describe_dataset, load_dataset
@@ -509,21 +509,27 @@ def data(data: str, *, size: int | None = None) -> dict[str, Any]:
         return describe_dataset(load_dataset(data, size=size))
     except SizeError:
         facts = describe_dataset(load_dataset(data, size=SURVEY_SIZE))
-        facts["notes"].insert(
-            0, f"the sizes differ or are out of bounds: train with --size, such as --size {SURVEY_SIZE}"
-        )
+        remedy = f"the sizes differ or are out of bounds: train with --size, such as --size {SURVEY_SIZE}"
+        facts["notes"].insert(0, remedy)
         return facts
 
 
 def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
     """The layers of a run's model with shapes and parameters; OUT shows them as a diagram.
 
-    Parameters
-    ----------
-    run
-        The folder of a run.
-    out
-        The picture to write, .png or .pdf.
+    Args:
+        run: The folder of a run.
+        out: The picture to write, .png or .pdf.
+
+    Returns:
+        A `Layer` for each: part, name, shape of its output, number of parameters.
+
+    Raises:
+        UserError: There is no such run, or OUT has another ending.
+
+    Example:
+        >>> vaelab.model(run)[0].part
+        'encoder'
     """
     from vaelab.core.codec import to_word
     from vaelab.figures import diagram, layout
@@ -533,19 +539,22 @@ def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
     run = _open_run(run)
     rows = layers(run.model)
     if out is not None:
-        layout.save_figure(
-            diagram.plot_model(rows, run.model.latent_dim, to_word(run.spec.loss), f"Run {run.key}"), out
-        )
+        figure = diagram.plot_model(rows, run.model.latent_dim, to_word(run.spec.distortion), f"Run {run.key}")
+        layout.save_figure(figure, out)
     return rows
 
 
 class StudyResult(NamedTuple):
-    """A study as far as it has come: its folder, report and results, and the images trained on now."""
+    """A study as far as it has come: its folder, report and results."""
 
     folder: Path
     report: Path
     results: StudyResults
-    images_trained: int
+
+    @property
+    def images_trained(self) -> int:
+        """How many images were trained on now."""
+        return self.results.images_trained
 
     @property
     def claims(self) -> list[dict[str, Any]]:
@@ -568,28 +577,28 @@ def study(
 ) -> StudyResult | dict[str, Any]:
     """Carry out a study: its runs, table, figures, verdicts and report. Only what is missing is trained.
 
-    Parameters
-    ----------
-    study
-        A shipped study (digits, mnist, cifar10, faces, ...; --list names them) or a file that ends in .toml.
-    data
-        Other images than the study names.
-    seeds
-        Seeds 1 to N in place of the study's.
-    epochs
-        Other epochs for every run.
-    workers
-        Worker processes on a CPU, one thread each; one for each processor if not given.
-    backend
-        local: worker processes of this machine; ray: a Ray cluster, whose machines see the same folders.
-    dry_run
-        Only say how many runs there are, which exist, and about how long the rest takes.
-    list_
-        Only name the shipped studies.
-    device
-        cpu, cuda, cuda:1 or mps; the fastest there is if not given.
-    out
-        The folder that receives runs/ and studies/NAME.
+    Args:
+        study: A shipped study (digits, mnist, cifar10, faces, ...; --list names them) or a file that ends in .toml.
+        data: Other images than the study names.
+        seeds: Seeds 1 to N in place of the study's.
+        epochs: Other epochs for every run.
+        workers: Worker processes on a CPU, one thread each; one for each processor if not given.
+        backend: local: worker processes of this machine; ray: a Ray cluster, whose machines see the same folders.
+        dry_run: Only say how many runs there are, which exist, and about how long the rest takes.
+        list_: Only name the shipped studies.
+        device: cpu, cuda, cuda:1 or mps; the fastest there is if not given.
+        out: The folder that receives runs/ and studies/NAME.
+
+    Returns:
+        The result, with its `folder`, `report` and `claims`. With `dry_run` the numbers of runs and the estimated
+        seconds, with `list_` the titles of the shipped studies.
+
+    Raises:
+        UserError: The study file is wrong, or its data cannot be read.
+
+    Example:
+        >>> "digits" in vaelab.study(list_=True)
+        True
     """
     from vaelab.core.devices import choose_device
     from vaelab.studies import parsing
@@ -600,79 +609,124 @@ def study(
         raise UserError("a study sends its runs to workers by itself: start it without torchrun")
     if study is None:
         raise UserError(f"say which study: {', '.join(parsing.shipped_studies())}, or a file that ends in .toml")
-    from vaelab.core.devices import num_processors
-    from vaelab.core.jobs import Executor
-    from vaelab.figures import study_figures
-    from vaelab.reporting import outputs
-    from vaelab.studies import estimate, runner
+    from vaelab.figures.study_figures import check_figures
+    from vaelab.reporting.outputs import write_study_outputs
+    from vaelab.studies.estimate import estimate_seconds
+    from vaelab.studies.plan import plan_runs
+    from vaelab.studies.runner import run_study
 
-    if workers is not None:
-        _require_positive("workers", workers)
-    asked = parsing.with_overrides(parsing.read_study(study), data, seeds, epochs)
-    study_figures.check_figures(asked)
+    executor, drawing_workers = _study_executor(backend, workers)
+    definition = parsing.with_overrides(parsing.read_study(study), data, seeds, epochs)
+    check_figures(definition)
     choose_device(device)
-    jobs = runner.plan_runs(asked, Path(out), device)
-    there = sum(job.run.finished for job in jobs.values())
-    if backend == "ray":
-        from vaelab.core import ray_jobs
-
-        crew, drawing = ray_jobs.ray_executor(workers), num_processors()
-    else:
-        crew = Executor(drawing := workers or num_processors())
-    workers = crew.max_workers
+    planned_runs = plan_runs(definition, Path(out), device)
+    existing = sum(planned.run.finished for planned in planned_runs.values())
+    missing = len(planned_runs) - existing
     if dry_run:
-        seconds = estimate.estimate_seconds(asked, jobs, crew, device)
+        seconds = estimate_seconds(definition, planned_runs, executor, device)
         return {
-            "study": asked.name,
-            "trials": len(asked.trials),
-            "runs": len(jobs),
-            "existing": there,
-            "missing": len(jobs) - there,
-            "workers": workers,
+            "study": definition.name,
+            "trials": len(definition.trials),
+            "runs": len(planned_runs),
+            "existing": existing,
+            "missing": missing,
+            "workers": executor.max_workers,
             "seconds": round(seconds, 1),
         }
-    notice(f"study {asked.name}: {len(jobs)} runs, {there} exist, {len(jobs) - there} to train, {workers} workers")
-    results, images = runner.run_study(asked, jobs, Path(out), crew, device)
-    folder = Path(out) / "studies" / asked.name
-    return StudyResult(folder, outputs.write_study_outputs(results, folder, drawing, command_line()), results, images)
+    counts = f"{count_text(len(planned_runs), 'run')}, {existing} exist, {missing} to train"
+    notice(f"study {definition.name}: {counts}, {count_text(executor.max_workers, 'worker')}")
+    results = run_study(definition, planned_runs, Path(out), executor, device)
+    folder = Path(out) / "studies" / definition.name
+    document = write_study_outputs(results, folder, drawing_workers, command_line())
+    return StudyResult(folder, document, results)
 
 
-def report(study: StudyLike, *, workers: int | None = None) -> Path:
+def _study_executor(backend: str, workers: int | None) -> tuple[Executor, int]:
+    """What carries out the jobs of a study, and how many processes draw its figures."""
+    from vaelab.core.devices import num_processors
+    from vaelab.core.jobs import Executor
+
+    if workers is not None:
+        require_count("workers", workers, most=MAX_WORKERS)
+    if backend == "ray":
+        from vaelab.core.ray_jobs import ray_executor
+
+        return ray_executor(workers), num_processors()
+    workers = workers or num_processors()
+    return Executor(workers), workers
+
+
+def report(study: StudyLike, *, data: str | None = None, workers: int | None = None) -> Path:
     """Write the document of a study, or of one run, anew; gives its path.
 
-    Parameters
-    ----------
-    study
-        The folder of a study or of a run.
-    workers
-        Processes that draw; one for each processor if not given.
+    Args:
+        study: The folder of a study or of a run.
+        data: Where the images are now, if they have moved since the run was trained.
+        workers: Processes that draw; one for each processor if not given.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        UserError: There is no such study or run, it is not finished, or its data are gone.
+
+    Example:
+        >>> vaelab.report(run).name  # doctest: +SKIP
+        'report.html'
     """
     from vaelab.core.devices import num_processors
     from vaelab.core.jobs import Executor
-    from vaelab.reporting import outputs
-    from vaelab.studies import runner
+    from vaelab.reporting.outputs import write_study_outputs
+    from vaelab.studies.runner import resume_study, single_run_study
 
-    workers = num_processors() if workers is None else _require_positive("workers", workers)
-    place = (
-        Path(study) if isinstance(study, str | Path) else study.folder if isinstance(study, StudyResult) else study.path
-    )
-    if (place / "study.toml").is_file():
-        return outputs.write_study_outputs(runner.resume_study(place, Executor(workers)), place, workers)
-    run = _open_run(place)
+    workers = num_processors() if workers is None else require_count("workers", workers, most=MAX_WORKERS)
+    folder = _folder_of(study)
+    if (folder / "study.toml").is_file():
+        if data:
+            _relocate_study(folder, data)
+        return write_study_outputs(resume_study(folder, Executor(workers), data), folder, workers)
+    run = _open_run(folder)
     if not run.finished:
         raise UserError(f"{run.path} is not finished; train it to its end first")
-    return outputs.write_study_outputs(runner.single_run_study(run, workers), run.path, workers)
+    if data:
+        run = _relocate(run, data)
+    _run_dataset(run)  # named before the work where it is gone
+    return write_study_outputs(single_run_study(run), run.path, workers)
+
+
+def _relocate_study(folder: Path, data: str) -> None:
+    """Record for each finished run of a study where its data are now."""
+    from vaelab.studies.parsing import read_study, with_overrides
+    from vaelab.studies.plan import plan_runs
+
+    study = with_overrides(read_study(folder / "study.toml", folder.name), data, None, None)
+    for planned in plan_runs(study, folder.parent.parent).values():
+        if planned.run.finished:
+            _relocate(planned.run, data)
+
+
+def _folder_of(study: StudyLike) -> Path:
+    if isinstance(study, str | Path):
+        return Path(study)
+    return study.folder if isinstance(study, StudyResult) else study.path
 
 
 def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]]:
     """The runs below DIR with their main numbers and disk use.
 
-    Parameters
-    ----------
-    dir
-        A folder of runs.
-    sort
-        A metric of the test split, smallest first.
+    Args:
+        dir: A folder of runs.
+        sort: A metric of the test split, smallest first.
+
+    Returns:
+        A row for each run: "path", "spec", "state", "metrics", "notes", "bytes".
+
+    Raises:
+        UserError: There is no such folder, or no run has the metric.
+
+    Example:
+        >>> [row["state"] for row in vaelab.list(run.path.parent)]
+        ['finished']
     """
     from vaelab.runs.run import find_runs, summarise_run
 
@@ -684,7 +738,9 @@ def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]
             rows.append(summarise_run(run))
         except (UserError, LookupError, TypeError, AttributeError) as error:  # one damaged run does not hide the others
             notice(f"left out, damaged: {run.path} ({error})")
-    names = {name for row in rows for name in row["metrics"]}
+    names: set[str] = set()
+    for row in rows:
+        names.update(row["metrics"])
     if sort is not None and rows:
         if sort not in names:
             raise unknown_name_error("metric", sort, names)
@@ -692,10 +748,82 @@ def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]
     return rows
 
 
+# Runs, their data and the files to write.
+
+
+class MissingDataError(UserError):
+    """The images of a run are no longer where they were."""
+
+
 def _open_run(run: RunLike) -> Run:
     from vaelab.runs.run import Run, load
 
     return run if isinstance(run, Run) else load(run)
+
+
+def _run_dataset(run: Run) -> Dataset:
+    """The data that a run was trained on.
+
+    Raises:
+        MissingDataError: The place where they were is gone.
+    """
+    try:
+        return run.dataset
+    except UserError:
+        if not _data_are_gone(run):
+            raise
+        location = run.origin["data"]["location"]
+        raise MissingDataError(
+            f"the images of run {run.key} are no longer at {location}; say with --data where they are now"
+        ) from None
+
+
+def _dataset_for(run: Run, data: str | None) -> tuple[Dataset, bool]:
+    """The images to use a run with, and whether they are others than it was trained on.
+
+    `data` names other images, or the run's own where these have moved.
+    """
+    if data is None:
+        return _run_dataset(run), False
+    if _data_are_gone(run):
+        with suppress(UserError):  # other images may need another size
+            dataset = _moved_dataset(run, data)
+            if dataset is not None:
+                vars(run)["dataset"] = dataset  # for all that is computed from the run
+                return dataset, False
+    return _load_for_run(data, run), True
+
+
+def _data_are_gone(run: Run) -> bool:
+    """Whether the place where the run's data were is no longer there."""
+    location = Path(run.origin["data"]["location"])
+    return location.is_absolute() and not location.exists()
+
+
+def _moved_dataset(run: Run, data: str) -> Dataset | None:
+    """The run's own data at another place; None where `data` holds other images."""
+    from vaelab.datasets.loading import load_dataset
+
+    dataset = load_dataset(data, **run.spec.data_settings)
+    return dataset if dataset.fingerprint == run.origin["data"]["fingerprint"] else None
+
+
+def _relocate(run: Run, data: str) -> Run:
+    """Record where the data of a run are now.
+
+    Raises:
+        UserError: The images are not those that the run was trained on.
+    """
+    from vaelab.core.files import write_json
+    from vaelab.runs.run import Run
+
+    dataset = _moved_dataset(run, data)
+    if dataset is None:
+        raise UserError(f"the images of {data} are not those that run {run.key} was trained on")
+    origin = run.origin
+    origin["data"]["location"] = dataset.location
+    write_json(run.path / "origin.json", origin)
+    return Run(run.path)
 
 
 def _load_for_run(data: str, run: Run) -> Dataset:
@@ -706,14 +834,14 @@ def _load_for_run(data: str, run: Run) -> Dataset:
     return load_dataset(data, size=(sides[0], sides[1]), channels=channels, binarise=run.spec.binarise)
 
 
-def _require_positive(name: str, value: int) -> int:
-    if value < 1:
-        raise UserError(f"{name} must be at least 1, got {value}")
-    return value
-
-
 def _output_path(out: Path | None, *formats: str) -> Path | None:
-    """The file to draw, refused before the work where its ending says nothing to draw with."""
-    if out is not None and Path(out).suffix.lower() not in formats:
-        raise UserError(f'--out must end in {" or ".join(formats)}, got "{out}"')
-    return None if out is None else Path(out)
+    """The file to write.
+
+    Raises:
+        UserError: Its ending is not among the formats, or its folder cannot be written to.
+    """
+    if out is None:
+        return None
+    if Path(out).suffix.lower() not in formats:
+        raise UserError(f'out must end in {" or ".join(formats)}, got "{out}"', settings=["out"])
+    return Path(out)

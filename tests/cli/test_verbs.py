@@ -17,6 +17,7 @@ from sample_images import folder_of_pictures
 
 import vaelab
 from vaelab.cli import main
+from vaelab.core.errors import UserError
 from vaelab.runs.run import Run
 
 
@@ -294,15 +295,18 @@ WRONG = {
     "train EMPTY": "it is empty",
     "train UNREADABLE": "not a picture",
     "train digits --lr abc": '--lr must be a number, got "abc"',
-    "train digits --lr nan": "lr must be a positive number, got nan",
-    "train digits --latent-dim 0": "latent_dim must be at least 1, got 0",
+    "train digits --lr nan": "--lr must be a positive number, got nan",
+    "train digits --latent-dim 0": "--latent-dim must be at least 1, got 0",
     "train digits --latent-dim 2.5": '--latent-dim must be a whole number, got "2.5"',
-    "train digits --epochs -1": "epochs must be at least 1, got -1",
+    "train digits --epochs -1": "--epochs must be at least 1, got -1",
     "train digits --preset textbok": 'unknown preset "textbok"; did you mean "textbook"?',
     "train digits --network cnv": 'unknown network "cnv"; did you mean "conv"?',
     "train digits --loss mse": 'unknown loss "mse"',
     "train digits --device tpu": 'device "tpu" is not on this machine',
-    "train digits --latent 3": "Unknown option: --latent",
+    "train digits --latent 3": "Unknown option: --latent. Did you mean --latent-dim?",
+    "train digits --binarize dynamc": 'unknown binarise "dynamc"; did you mean "dynamic"?',
+    "train digits --objective dip:of=x": "objective:of",
+    "train digits --network mlp:hidden=0": "--network mlp: hidden must be at least 1, got 0",
     "train digits more": "more",
     "evaluate": "RUN",
     "evaluate nowhere": "there is no run at nowhere",
@@ -367,14 +371,42 @@ def test_help_and_import_do_not_wait_for_torch() -> None:
     assert all(verb in printed for verb in main.COMMANDS)
 
 
-def test_every_setting_of_a_spec_is_a_flag_of_train() -> None:
-    import inspect
-    from dataclasses import fields
+def test_every_setting_of_a_spec_is_a_flag_of_train_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    from vaelab.runs.spec import spec_settings
 
-    from vaelab.runs.spec import Spec
+    status, out, _ = say(capsys, "train", "--help")
+    assert status == 0
+    words = out.split()
+    for info in spec_settings().values():
+        if info.flag:
+            for name in (info.name, *info.aliases):
+                assert f"--{name.replace('_', '-')}" in words
+            assert info.help.split()[0] in words
 
-    flags = set(inspect.signature(vaelab.train).parameters)
-    assert {f.name for f in fields(Spec)} - {"parent"} <= flags
+
+def test_other_spellings_of_settings_are_one_setting(tmp_path: Path) -> None:
+    from vaelab.runs.spec import Spec, accepted_names, updated
+
+    assert updated(Spec(), {"binarize": "fixed", "grad_clip": 1}) == updated(Spec(), {"binarise": "fixed", "clip": 1})
+    assert updated(Spec(), {"likelihood": "ce"}) == updated(Spec(), {"loss": "ce"})
+    assert {"horizontal_flip", "select", "max_minutes", "kl_weight"} <= accepted_names().keys()
+    run = vaelab.train(
+        "digits", horizontal_flip=True, loss="ce", epochs=1, network="mlp:hidden=4", out=tmp_path, figures=False
+    )
+    assert run.spec.flips
+    assert run.spec.distortion == run.spec.loss
+    assert json.loads((run.path / "spec.json").read_text())["loss"] == {"name": "cross-entropy"}
+
+
+def test_unknown_settings_are_refused_with_a_suggestion() -> None:
+    with pytest.raises(UserError, match='unknown setting "latentdim"; did you mean "latent_dim"'):
+        vaelab.train("digits", latentdim=3)
+    with pytest.raises(UserError, match='unknown setting "figurs"; did you mean "figures"'):
+        vaelab.train("digits", figurs=False)
+    with pytest.raises(UserError, match="unknown setting"):
+        vaelab.train("digits", parent="abc")
+    with pytest.raises(UserError, match=r"^batch_size must be at least 1, got 0$"):
+        vaelab.train("digits", batch_size=0)
 
 
 def test_public_names_are_there() -> None:

@@ -19,7 +19,7 @@ from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_to_
 SPECS = [
     *PRESETS.values(),
     Spec(size=64, clip=1.0, minutes=2.5, flips=True, keep="best", ema=0.99, schedule="cosine"),
-    Spec(network=Mlp(hidden=()), loss=Gaussian(0.1, "identity"), objective=BetaVAE(0.5, 0.1, 0.2, "mean")),
+    Spec(network=Mlp(hidden=()), distortion=Gaussian(0.1, "identity"), objective=BetaVAE(0.5, 0.1, 0.2, "mean")),
 ]
 
 
@@ -35,10 +35,10 @@ def test_json_and_words_bring_back_the_same_spec(spec: Spec) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"loss": "ce"}, Spec(loss=CrossEntropy())),
-        ({"loss": "squared-error"}, Spec(loss=SquaredError())),
-        ({"loss": "ce+se:squared_error=0.5"}, Spec(loss=CrossEntropyPlusSquaredError(1.0, 0.5))),
-        ({"loss": {"name": "gaussian", "sigma": 0.3}}, Spec(loss=Gaussian(0.3))),
+        ({"loss": "ce"}, Spec(distortion=CrossEntropy())),
+        ({"loss": "squared-error"}, Spec(distortion=SquaredError())),
+        ({"loss": "ce+se:squared_error=0.5"}, Spec(distortion=CrossEntropyPlusSquaredError(1.0, 0.5))),
+        ({"loss": {"name": "gaussian", "sigma": 0.3}}, Spec(distortion=Gaussian(0.3))),
         ({"loss": "gaussian:sigma=none"}, Spec()),
         ({"network": "mlp:hidden=400,200"}, Spec(network=Mlp((400, 200)))),
         ({"network": "mlp:hidden="}, Spec(network=Mlp(()))),

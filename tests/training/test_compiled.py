@@ -28,7 +28,7 @@ from vaelab.training.plan import choose_plan
 from vaelab.training.state import initial_state
 from vaelab.training.steps import choose, compiled
 
-SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
+SMALL = Spec(network=Mlp((16,)), distortion=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
 VARIANTS = {objective.__name__: {"objective": objective()} for objective in members(Objective)} | {
     "FactorVAE": {"objective": FactorVAE(hidden=(8,))},
     "clip": {"clip": 20.0},

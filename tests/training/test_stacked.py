@@ -24,7 +24,7 @@ from vaelab.training.fit import fit
 from vaelab.training.plan import program_key
 from vaelab.training.steps import choose
 
-SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
+SMALL = Spec(network=Mlp((16,)), distortion=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
 AT = {"device": "cpu", "precision": "float32", "threads": 1}
 DIFFERENT = [
     SMALL,

@@ -38,7 +38,7 @@ from vaelab.training.plan import choose_plan
 from vaelab.training.state import TrainingState, update_ema
 from vaelab.training.steps import choose
 
-SMALL = Spec(network=Mlp((16,)), loss=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
+SMALL = Spec(network=Mlp((16,)), distortion=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
 
 
 def train(spec: Spec, dataset: Dataset, out: Path, **plan: object) -> Run:

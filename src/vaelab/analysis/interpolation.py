@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.core.rng import generator
-from vaelab.datasets.images import Images
+from vaelab.datasets.images import Dataset, Images, select_split
 from vaelab.models.vae import VAE
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def draw_pairs(
 
 
 def load_path_ends(
-    run: Run, ends: tuple[str | None, str | None], pairs: int, split: str, seed: int
+    run: Run, ends: tuple[str | None, str | None], pairs: int, split: str, seed: int, dataset: Dataset | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pictures where paths start and end, each uint8 (P, C, H, W)."""
     from vaelab.datasets.decoding import read_images
@@ -131,7 +131,7 @@ def load_path_ends(
         for end, is_file in zip(ends, files, strict=True)
     ]
     if not all(files):
-        images = run.images(split)
+        images = select_split(dataset or run.dataset, split)
         _check_ends(ends, files, images.categories)
         names = [None if is_file else end for end, is_file in zip(ends, files, strict=True)]
         drawn = draw_pairs(images, pairs, names[0], names[1], seed)

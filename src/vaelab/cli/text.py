@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vaelab.core.console import format_duration
+from vaelab.core.console import count_text, format_duration
+
+if TYPE_CHECKING:
+    from vaelab.evaluation.diagnostics import Diagnosis
+    from vaelab.models.summary import Layer
+    from vaelab.runs.run import Run
 
 __all__ = [
     "data_lines",
@@ -16,99 +21,161 @@ __all__ = [
     "model_lines",
     "study_json",
     "study_lines",
+    "train_json",
     "train_lines",
     "written_json",
     "written_lines",
 ]
 
+Arguments = dict[str, Any]  # those that were given on the command line, by name
 
-def written_lines(_: Any, arguments: dict[str, Any]) -> Iterable[str]:
+Json = dict[str, Any]  # as a result is stored and printed
+
+MAX_LISTED = 12  # categories, sizes and the like that are listed one by one
+
+LISTED_METRICS = ("negative_elbo", "mse", "kl", "active_units")  # columns of `vaelab list`
+
+
+def written_lines(_: Any, arguments: Arguments) -> list[str]:
+    """Which picture was written."""
     return [f"wrote {arguments['out']}"] if arguments.get("out") else ["nothing written: give --out"]
 
 
-def written_json(images: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def written_json(images: Any, arguments: Arguments) -> Json:
     return {"out": str(arguments["out"]) if arguments.get("out") else None, "images": list(images.shape)}
 
 
-def train_lines(run: Any, _: dict[str, Any]) -> Iterable[str]:
-    done = {"resumed": f"resumed after epoch {run.from_epoch} and trained", "existing": "found, already trained"}
-    yield f"run {run.path}: {done.get(run.outcome, run.outcome)}"
-    yield from metrics_lines(list(run.metrics.values()))
-    files = sorted(file.name for file in (run.path / "figures").glob("*.p*"))
+# Runs
+
+
+def train_lines(run: Run, _: Arguments) -> Iterable[str]:
+    """What became of a training: the run, its metrics and its figures."""
+    outcomes = {"resumed": f"resumed after epoch {run.from_epoch} and trained", "existing": "found, already trained"}
+    yield f"run {run.path}: {outcomes.get(run.outcome or '', run.outcome)}"
+    yield from _metrics_lines(list(run.metrics.values()))
+    figures = run.path / "figures"
+    files = sorted(file.name for file in figures.glob("*.p*"))
     if files:
-        yield f"figures in {run.path / 'figures'}: {', '.join(files)}"
+        yield f"figures in {figures}: {', '.join(files)}"
 
 
-def evaluate_lines(measured: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
-    return metrics_lines([measured])
+def train_json(run: Run, _: Arguments) -> Json:
+    return {
+        "run": str(run.path),
+        "key": run.key,
+        "outcome": run.outcome,
+        "from_epoch": run.from_epoch,
+        "images_trained": run.images_trained,
+    }
 
 
-def doctor_lines(diagnoses: list[Any], _: dict[str, Any]) -> Iterable[str]:
-    for state in ("alarm", "note", "well", "open"):
-        for found in (f for f in diagnoses if f.state == state):
-            yield f"{state:<6} {found.ailment}: {found.number}"
-            yield from (f"{'':<6} {text}" for text in (found.meaning, found.remedy and f"try: {found.remedy}") if text)
-    if not any(f.state == "alarm" for f in diagnoses):
-        yield "no alarm"
+def evaluate_lines(record: Json, _: Arguments) -> Iterable[str]:
+    """The metrics of one split."""
+    return _metrics_lines([record])
 
 
-def metrics_lines(columns: list[dict[str, Any]]) -> Iterable[str]:
-    """Metrics as lines, a column for each split that was measured, with standard errors over images."""
-    for column in columns:
-        yield f"{column['split']}: {column['n']:,} images of {column['data']}"
-    yield " " * 24 + "".join(f"{column['split']:>24}" for column in columns)
-    for name in columns[0]["metrics"] if columns else ():
-        metrics = [column["metrics"][name] for column in columns]
-        yield f"{name:<24}" + "".join(f"{value_and_error(m):>24}" for m in metrics) + note_suffix(metrics[0])
+def _metrics_lines(records: Sequence[Json]) -> Iterable[str]:
+    """Metrics as a table, a column for each split that was measured, with standard errors over images."""
+    for record in records:
+        yield f"{record['split']}: {count_text(record['n'], 'image')} of {record['data']}"
+    yield " " * 24 + "".join(f"{record['split']:>24}" for record in records)
+    for name in records[0]["metrics"] if records else ():
+        metrics = [record["metrics"][name] for record in records]
+        note = f"   ({metrics[0]['note']})" if "note" in metrics[0] else ""
+        yield f"{name:<24}" + "".join(f"{_value_and_error(metric):>24}" for metric in metrics) + note
 
 
-def value_and_error(metric: dict[str, Any]) -> str:
+def _value_and_error(metric: Json) -> str:
     error = metric["stderr"]
     return f"{metric['value']:.5g}" + (f" +- {error:<7.2g}" if error is not None else " " * 11)
 
 
-def note_suffix(metric: dict[str, Any]) -> str:
-    return f"   ({metric['note']})" if "note" in metric else ""
+def doctor_lines(diagnoses: Sequence[Diagnosis], _: Arguments) -> Iterable[str]:
+    """The diagnoses, alarms first, each with its meaning and its remedy."""
+    for state in ("alarm", "note", "well", "open"):
+        for diagnosis in diagnoses:
+            if diagnosis.state != state:
+                continue
+            yield f"{state:<6} {diagnosis.ailment}: {diagnosis.number}"
+            if diagnosis.meaning:
+                yield f"{'':<6} {diagnosis.meaning}"
+            if diagnosis.remedy:
+                yield f"{'':<6} try: {diagnosis.remedy}"
+    if not any(diagnosis.state == "alarm" for diagnosis in diagnoses):
+        yield "no alarm"
 
 
-def model_lines(rows: Any, arguments: dict[str, Any]) -> Iterable[str]:
-    for layer in rows:
+def model_lines(layers: Sequence[Layer], arguments: Arguments) -> Iterable[str]:
+    """The layers of a model with shapes and numbers of parameters."""
+    for layer in layers:
         yield f"{layer.part:<8} {layer.name:<34} {' x '.join(map(str, layer.shape)):>16} {layer.parameters:>12,}"
-    yield f"{'in all':<60} {sum(layer.parameters for layer in rows):>12,}"
+    yield f"{'in all':<60} {sum(layer.parameters for layer in layers):>12,}"
     if arguments.get("out"):
         yield f"wrote {arguments['out']}"
 
 
-def list_lines(rows: list[dict[str, Any]], arguments: dict[str, Any]) -> Iterable[str]:
+def list_lines(rows: Sequence[Json], arguments: Arguments) -> list[str]:
+    """A table of runs: what they are, their main metrics and disk use."""
     if not rows:
         return [f"no runs below {arguments.get('dir', '.')}; `vaelab train DATA` makes one"]
-    shown = list(dict.fromkeys(n for n in ("negative_elbo", "mse", "kl", "active_units", arguments.get("sort")) if n))
-    table = [["run", "data", "network", "latent", "loss", *shown, "MiB", ""]]
+    metrics = list(LISTED_METRICS)
+    if arguments.get("sort") and arguments["sort"] not in metrics:
+        metrics.append(arguments["sort"])
+    table = [["run", "data", "network", "latent", "loss", *metrics, "MiB", ""]]
+    notes: set[str] = set()
     for row in rows:
-        spec, found = row["spec"], row["metrics"]
-        about = [Path(spec["data"]).name, spec["network"]["name"], str(spec["latent_dim"]), spec["loss"]["name"]]
-        numbers = [f"{found[n]:.5g}{'*' * (n in row['notes'])}" if n in found else "-" for n in shown]
-        state = "" if row["state"] == "finished" else row["state"]
-        table.append([row["path"], *about, *numbers, f"{row['bytes'] / 2**20:.1f}", state])
+        table.append(_list_row(row, metrics))
+        notes.update(note for name, note in row["notes"].items() if name in metrics)
+    return _align(table, left_columns={0, 1, 2, 4, len(table[0]) - 1}) + [f"* {note}" for note in sorted(notes)]
+
+
+def _list_row(row: Json, metrics: Sequence[str]) -> list[str]:
+    """The cells of one run; a star marks a metric with a note."""
+    spec = row["spec"]
+    cells = [row["path"], Path(spec["data"]).name, spec["network"]["name"], str(spec["latent_dim"])]
+    cells.append(spec["loss"]["name"])
+    for name in metrics:
+        star = "*" if name in row["notes"] else ""
+        cells.append(f"{row['metrics'][name]:.5g}{star}" if name in row["metrics"] else "-")
+    cells.append(f"{row['bytes'] / 2**20:.1f}")
+    cells.append("" if row["state"] == "finished" else row["state"])
+    return cells
+
+
+def _align(table: Sequence[Sequence[str]], left_columns: set[int]) -> list[str]:
+    """The rows of a table as lines, in columns that start or end below each other."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    left = {0, 1, 2, 4, len(widths) - 1}
-    lines = [
-        "  ".join(f"{cell:{'<' if i in left else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip()
-        for line in table
-    ]
-    notes = {note for row in rows for name, note in row["notes"].items() if name in shown}
-    return lines + [f"* {note}" for note in sorted(notes)]
+    lines = []
+    for row in table:
+        cells = []
+        for i, cell in enumerate(row):
+            cells.append(cell.ljust(widths[i]) if i in left_columns else cell.rjust(widths[i]))
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
-def study_lines(result: Any, arguments: dict[str, Any]) -> Iterable[str]:
+# Studies
+
+
+def study_lines(result: Any, arguments: Arguments) -> Iterable[str]:
+    """The shipped studies, the plan of a study, or its verdicts."""
     if arguments.get("list_"):
-        yield from (f"{name:<12} {title}" for name, title in result.items())
-        return
+        return [f"{name:<12} {title}" for name, title in result.items()]
     if arguments.get("dry_run"):
-        counts = f"{result['runs']} runs, {result['existing']} exist, {result['missing']} to train"
-        yield f"study {result['study']}: {counts}"
-        yield f"about {format_duration(result['seconds'])} with {result['workers']} workers"
-        return
+        return _plan_lines(result)
+    return _verdict_lines(result)
+
+
+def _plan_lines(plan: Json) -> list[str]:
+    counts = f"{count_text(plan['runs'], 'run')}, {plan['existing']} exist, {plan['missing']} to train"
+    return [
+        f"study {plan['study']}: {counts}",
+        f"about {format_duration(plan['seconds'])} with {count_text(plan['workers'], 'worker')}",
+    ]
+
+
+def _verdict_lines(result: Any) -> Iterable[str]:
+    """The verdict of each claim, the runs that failed, and where the report is."""
     results = result.results
     for claim in result.claims:
         reading = f" [{claim['reading']}]" if claim["reading"] else ""
@@ -118,12 +185,12 @@ def study_lines(result: Any, arguments: dict[str, Any]) -> Iterable[str]:
     for name, error in results.failed.items():
         yield f"failed: run {name}: {error}"
     if results.missing:
-        yield f"partial: {results.missing} of {len(results.study.trials)} trials have no finished run"
-    yield f"{result.images_trained:,} images trained on"
+        yield f"partial: {results.missing} of {count_text(len(results.study.trials), 'trial')} have no finished run"
+    yield f"{count_text(result.images_trained, 'image')} trained on"
     yield f"report: {result.report}"
 
 
-def study_json(result: Any, arguments: dict[str, Any]) -> Any:
+def study_json(result: Any, arguments: Arguments) -> Any:
     if arguments.get("list_") or arguments.get("dry_run"):
         return result
     return {
@@ -136,27 +203,38 @@ def study_json(result: Any, arguments: dict[str, Any]) -> Any:
     }
 
 
-def data_lines(facts: dict[str, Any], _: dict[str, Any]) -> Iterable[str]:
-    def counts(table: dict[str, int]) -> str:
-        shown = [f"{name} ({n:,})" for name, n in list(table.items())[:MAX_LISTED]]
-        return ", ".join(shown) + (f" and {len(table) - MAX_LISTED} more" if len(table) > MAX_LISTED else "")
+# Data
 
+
+def data_lines(facts: Json, _: Arguments) -> Iterable[str]:
+    """What is in a data set, one kind of fact a line."""
     total = sum(split["n"] for split in facts["splits"].values())
     yield f"{facts['source']}: {facts['location']}"
-    yield f"{total:,} images, loaded as {' x '.join(map(str, facts['shape']))}"
+    yield f"{count_text(total, 'image')}, loaded as {' x '.join(map(str, facts['shape']))}"
     for name, split in facts["splits"].items():
-        labels = f": {counts(split['categories'])}" if split.get("categories") else ""
+        labels = f": {_tally(split['categories'])}" if split.get("categories") else ""
         yield f"  {name:<11} {split['n']:>9,}  {split['origin']}{labels}"
     for name in ("sizes", "modes", "formats"):
-        yield f"  {name:<11} {counts(facts[name])}"
-    same = facts["duplicates"]
-    examples = "".join(f"; {test} = {train}" for test, train in same["examples"])
-    yield f"  duplicates  {same['count']:,} pictures of the test split stand in train too{examples}"
+        yield f"  {name:<11} {_tally(facts[name])}"
+    yield f"  duplicates  {_duplicates_text(facts['duplicates'])}"
     yield f"  cache       {facts['bytes'] / 2**20:,.1f} MiB in {facts['cache']}"
     yield f"  content     {facts['fingerprint']}"
-    yield f"  skipped     {len(facts['skipped']):,} files"
-    yield from (f"    {skipped['file']}: {skipped['reason']}" for skipped in facts["skipped"])
-    yield from (f"note: {note}" for note in facts["notes"])
+    yield f"  skipped     {count_text(len(facts['skipped']), 'file')}"
+    for skipped in facts["skipped"]:
+        yield f"    {skipped['file']}: {skipped['reason']}"
+    for note in facts["notes"]:
+        yield f"note: {note}"
 
 
-MAX_LISTED = 12  # categories, sizes and the like that are named one by one
+def _duplicates_text(duplicates: Json) -> str:
+    count = duplicates["count"]
+    verb = "is" if count == 1 else "are"
+    examples = "".join(f"; {test} = {train}" for test, train in duplicates["examples"])
+    return f"{count_text(count, 'picture')} of the test split {verb} in train too{examples}"
+
+
+def _tally(table: dict[str, int]) -> str:
+    """Names with their counts, the first few of them."""
+    texts = [f"{name} ({n:,})" for name, n in list(table.items())[:MAX_LISTED]]
+    more = f" and {len(table) - MAX_LISTED} more" if len(table) > MAX_LISTED else ""
+    return ", ".join(texts) + more

@@ -1,4 +1,4 @@
-"""What is said while work goes on: notices and progress, always to standard error.
+"""What is printed while work goes on: notices and progress, always to standard error.
 
 On a terminal progress is a live bar (rich); in a pipe or a log it becomes a plain line now and then.
 Results never pass through here: they are returned, and the command line prints them to standard output.
@@ -18,6 +18,7 @@ from typing import Protocol
 __all__ = [
     "ProgressCallback",
     "command_line",
+    "count_text",
     "format_duration",
     "is_distributed",
     "is_secondary_process",
@@ -42,12 +43,12 @@ def is_distributed() -> bool:
 
 
 def is_secondary_process() -> bool:
-    """Whether another process says for this one what there is to say."""
+    """Whether another process prints what there is to print."""
     return is_distributed() and os.environ["RANK"] != "0"
 
 
 def notice(text: str) -> None:
-    """Say one thing to the user, beside the results."""
+    """Print a line for the user that is no result."""
     if is_secondary_process():
         return
     print(text, file=sys.stderr, flush=True)
@@ -60,8 +61,23 @@ def command_line() -> str | None:
     return shlex.join(["vaelab", *sys.argv[1:]]) if ours else None
 
 
+def count_text(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun.
+
+    Example:
+        >>> count_text(1, "image"), count_text(1200, "image"), count_text(2, "category", "categories")
+        ('1 image', '1,200 images', '2 categories')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def format_duration(seconds: float) -> str:
-    """Seconds as a person writes them: 8 s, 3:05 min, 1:02 h."""
+    """Seconds as a person writes them.
+
+    Example:
+        >>> format_duration(8), format_duration(185), format_duration(3720)
+        ('8 s', '3:05 min', '1:02 h')
+    """
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -70,7 +86,7 @@ def format_duration(seconds: float) -> str:
 
 @contextmanager
 def progress(label: str, total: int, initial: int = 0) -> Iterator[ProgressCallback]:
-    """Show how far `label` has come; yields the function to call with the units done, those done `before` included."""
+    """Show how far `label` has come; yields the function to call with the units done, the `initial` ones included."""
     if is_secondary_process():
         yield lambda done, text="": None
     elif sys.stderr.isatty():

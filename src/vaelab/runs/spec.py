@@ -123,7 +123,9 @@ class Spec:
         shortcuts={"kl_weight": "Short for the objective's KL weight."},
     )
     prior: Prior = setting(
-        default_factory=StandardNormal, legacy=StandardNormal(), help="The distribution of codes before an image is seen."
+        default_factory=StandardNormal,
+        legacy=StandardNormal(),
+        help="The distribution of codes before an image is seen.",
     )
     epochs: LongCount = setting(20, help="Passes over the training images.")
     minutes: Positive | None = setting(None, aliases=("max_minutes",), help="A time budget in place of epochs.")
@@ -132,9 +134,7 @@ class Spec:
     schedule: Literal["constant", "linear", "cosine"] = setting(
         "constant", help="Of the learning rate: constant, linear or cosine, which fall to 0."
     )
-    lr_warmup: UnitInterval = setting(
-        0.0, help="Fraction of the training over which the learning rate rises from 0."
-    )
+    lr_warmup: UnitInterval = setting(0.0, help="Fraction of the training over which the learning rate rises from 0.")
     clip: Positive | None = setting(None, aliases=("grad_clip",), help="Largest norm of the gradient.")
     ema: Fraction = setting(0.0, help="Decay of averaged weights, which are then the ones kept, such as 0.999.")
     flips: bool = setting(False, aliases=("horizontal_flip",), help="Mirror half of the training pictures.")
@@ -144,9 +144,7 @@ class Spec:
         aliases=("select",),
         help="Weights of the last epoch, or of the best one in validation: last or best.",
     )
-    subset: LongCount | None = setting(
-        None, legacy=None, help="Only so many training images, evenly over categories."
-    )
+    subset: LongCount | None = setting(None, legacy=None, help="Only so many training images, evenly over categories.")
     binarise: Literal["dynamic", "fixed"] | None = setting(
         None,
         aliases=("binarize",),
