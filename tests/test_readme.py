@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,8 @@ from sample_images import folder_of_pictures
 
 from vaelab.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -43,26 +40,18 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(code, "README.md", "exec"), {})
 
 
-def test_the_loss_of_contributing_works_when_it_is_pasted(tmp_path: Path) -> None:
-    """In a copy of the package, into the one file that it names."""
-    root = Path(__file__).parents[1]
-    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    [block] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    package = Path(shutil.copytree(root / "src" / "vaelab", tmp_path / "vaelab"))
-    (package / "objectives/norm.py").write_text(block)
-    words = ["train", "digits", "--objective", "norm:weight=0.5", "--loss", "se", "--epochs", "1", "--threads", "1"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "vaelab", *words, "--json", "--out", str(tmp_path / "runs")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "no likelihood" in done.stderr
-    [spec] = tmp_path.glob("runs/*/spec.json")
-    assert json.loads(spec.read_text())["objective"] == {"name": "norm", "weight": 0.5}
-    [metrics] = tmp_path.glob("runs/*/metrics.json")
-    assert "negative_elbo" not in json.loads(metrics.read_text())["test"]["metrics"]
+def test_install_lines_name_what_there_is() -> None:
+    """`pip install` from a clone, with extras that pyproject.toml has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = re.findall(r"^ {4}pip install (\S+)", README, re.MULTILINE)
+    assert lines
+    for target in lines:
+        extras = re.fullmatch(r"\.(?:\[(.+)\])?", target.strip("'"))
+        assert extras, f"{target}: only a clone can be installed"
+        assert not extras[1] or extras[1] in project["optional-dependencies"]
 
 
 def test_what_the_readme_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
-    assert all((Path(__file__).parents[1] / link).exists() for link in links)
+    assert all((ROOT / link).exists() for link in links)

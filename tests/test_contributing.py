@@ -1,0 +1,92 @@
+"""Each example of CONTRIBUTING.md is one file: added to a copy of the package, it works on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Example(NamedTuple):
+    """A file of CONTRIBUTING.md, its content, and the commands that use it."""
+
+    kind: str
+    file: str
+    content: str
+    commands: list[str]
+
+
+def read_examples() -> dict[str, Example]:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    examples = {}
+    for section in text.split("\n### ")[1:]:
+        title, _, body = section.partition("\n")
+        kind, file = re.fullmatch(r"An? (.+): `src/vaelab/(.+)`", title).groups()
+        [content] = re.findall(r"```(?:python|toml)\n(.*?)```", body, re.DOTALL)
+        [commands] = re.findall(r"```sh\n(.*?)```", body, re.DOTALL)
+        examples[kind] = Example(kind, file, content, commands.splitlines())
+    return examples
+
+
+EXAMPLES = read_examples()
+
+
+class Outcome(NamedTuple):
+    """What the commands of an example left behind, in `folder`, and printed."""
+
+    folder: Path
+    package: Path
+    stdout: list[str]
+    stderr: list[str]
+
+
+def carry_out(kind: str, folder: Path) -> Outcome:
+    """Add the file of an example to a copy of the package, and run its commands with that copy."""
+    example = EXAMPLES[kind]
+    package = folder / "copy/vaelab"
+    shutil.copytree(ROOT / "src/vaelab", package, ignore=shutil.ignore_patterns("__pycache__"))
+    added = package / example.file
+    assert added.parent.is_dir(), "a new file in a package that exists"
+    assert not added.exists(), "a new file"
+    added.write_text(example.content, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(folder / "copy"), "OMP_NUM_THREADS": "1"}
+    outcome = Outcome(folder, package, [], [])
+    for line in example.commands:
+        words = shlex.split(line, comments=True)
+        assert words[0] == "vaelab"
+        command = [sys.executable, "-m", "vaelab", *words[1:]]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        outcome.stdout.append(done.stdout)
+        outcome.stderr.append(done.stderr)
+    return outcome
+
+
+def read_run(folder: Path, name: str) -> dict:
+    [file] = folder.glob(f"*/{name}")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_every_promised_kind_has_an_example() -> None:
+    assert set(EXAMPLES) >= {"loss", "prior"}
+
+
+def test_a_loss(tmp_path: Path) -> None:
+    outcome = carry_out("loss", tmp_path)
+    assert "no likelihood" in outcome.stderr[0]
+    assert read_run(tmp_path / "runs/norm", "spec.json")["objective"] == {"name": "norm", "weight": 0.5}
+    assert "negative_elbo" not in read_run(tmp_path / "runs/norm", "metrics.json")["test"]["metrics"]
+
+
+def test_a_prior(tmp_path: Path) -> None:
+    carry_out("prior", tmp_path)
+    assert read_run(tmp_path / "runs/prior", "spec.json")["prior"] == {"name": "laplace", "scale": 0.7}
+    assert (tmp_path / "samples.png").exists()
