@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -97,3 +98,27 @@ def test_what_every_command_imports_is_light(module: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+PUBLIC_PACKAGES = ("models", "objectives", "datasets", "evaluation", "analysis", "studies", "figures")
+
+
+@pytest.mark.parametrize("package", PUBLIC_PACKAGES)
+def test_public_names_of_a_package_are_there_and_are_imported_late(package: str) -> None:
+    module = importlib.import_module(f"vaelab.{package}")
+    assert module.__all__ == sorted(set(module.__all__))
+    submodules = {file.stem for file in (ROOT / package).glob("*.py")}
+    assert not submodules & set(module.__all__), "a name and a module would be one"
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    check = f"import sys, vaelab.{package}; print(*sorted({{'torch', 'numpy', 'matplotlib'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+def test_the_names_of_vaelab_are_the_verbs_and_four_more() -> None:
+    from vaelab.cli.main import COMMANDS
+
+    assert set(vaelab.__all__) == COMMANDS.keys() - {"list"} | {"Run", "Spec", "UserError", "load"}
+    assert callable(vaelab.list)
+    assert isinstance(vaelab.__version__, str)

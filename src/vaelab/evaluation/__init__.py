@@ -1,1 +1,5 @@
 """Numbers of a trained model: metrics, evidence, diagnostics."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

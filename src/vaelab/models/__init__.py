@@ -1,1 +1,5 @@
 """Densities, networks, likelihoods, priors, and the VAE that combines them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
