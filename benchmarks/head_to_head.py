@@ -106,7 +106,7 @@ def measure(side: str, epochs: int, seed: int) -> dict[str, float]:
 
     torch.set_num_threads(1)
     spec = spec_of(epochs, seed)
-    dataset = load_dataset("mnist", **spec.loaded)
+    dataset = load_dataset("mnist", **spec.data_settings)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
@@ -125,7 +125,7 @@ def measure(side: str, epochs: int, seed: int) -> dict[str, float]:
     begun = time.perf_counter()
     evidence = log_evidence(own, likelihood, images, 1000)
     numbers |= {
-        "negative ELBO": metrics["negative_elbo"]["value"],
+        "negative ELBO": metrics["negative_elbo"].value,
         "negative log evidence": -evidence.value.mean().item(),
         "vaelab: seconds of the evidence": time.perf_counter() - begun,
     }
