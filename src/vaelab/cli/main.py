@@ -8,7 +8,6 @@ fault of ours, with its traceback.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -33,8 +32,9 @@ from vaelab.cli.text import (
     written_json,
     written_lines,
 )
-from vaelab.core.console import is_secondary_process, notice
+from vaelab.core.console import is_secondary_process, notice, prepare_streams, print_error_line, print_result
 from vaelab.core.errors import unknown_name_error
+from vaelab.core.interrupts import sigterm_as_interrupt
 from vaelab.core.version import __version__
 
 __all__ = ["COMMANDS", "main", "run_cli"]
@@ -73,7 +73,10 @@ COMMANDS: dict[str, Command] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its status."""
-    sys.exit(run_cli(list(sys.argv[1:] if arguments is None else arguments)))
+    prepare_streams()
+    with sigterm_as_interrupt():
+        status = run_cli(list(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(status)
 
 
 def run_cli(arguments: list[str]) -> int:
@@ -87,21 +90,17 @@ def run_cli(arguments: list[str]) -> int:
     """
     words = [word for word in arguments if word != "--json"]
     try:
-        status = run_command(words, as_json=len(words) < len(arguments))
-        sys.stdout.flush()
+        return run_command(words, as_json=len(words) < len(arguments))
     except KeyboardInterrupt:
-        notice(f"\ninterrupted; to continue: {shlex.join(['vaelab', *arguments])}")
+        resumes = words[:1] in (["train"], ["study"])
+        notice(f"\ninterrupted; to {'continue' if resumes else 'repeat'}: {shlex.join(['vaelab', *arguments])}")
         return 130
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         text = user_message(error)
         if text is None:  # a fault of ours
             raise
-        print(f"vaelab: {text}", file=sys.stderr, flush=True)
+        print_error_line(f"vaelab: {text}")
         return 2
-    return status
 
 
 def run_command(words: list[str], as_json: bool) -> int:
@@ -116,7 +115,7 @@ def run_command(words: list[str], as_json: bool) -> int:
     """
     name = words[0] if words else "--help"
     if name in ("--help", "-h", "--version"):  # answered without the parser, whose import takes longer
-        print(*([__version__] if "--version" in words else help_lines()), sep="\n")
+        print_result([__version__] if name == "--version" else help_lines())
         return 0
     if name not in COMMANDS:
         raise unknown_name_error("verb", name, COMMANDS)
@@ -126,15 +125,15 @@ def run_command(words: list[str], as_json: bool) -> int:
     if function is not command.function or is_secondary_process():  # it was its help; another process prints
         return 0
     if as_json:
-        print(json.dumps(command.to_json(result, bound.arguments)))
+        print_result([json.dumps(command.to_json(result, bound.arguments))])
     else:
-        print(*command.format_text(result, bound.arguments), sep="\n")
+        print_result(command.format_text(result, bound.arguments))
     return command.exit_status(result)
 
 
 def help_lines() -> Iterable[str]:
     """What `vaelab --help` prints: the verbs, in the order in which one comes to need them."""
-    yield "Variational autoencoders on images: train, look, compare.\n\nUsage: vaelab VERB ...\n"
+    yield from ("Variational autoencoders on images: train, look, compare.", "", "Usage: vaelab VERB ...", "")
     width = min(shutil.get_terminal_size().columns, 100) - 15
     for name, command in COMMANDS.items():
         summary = (command.function.__doc__ or "").split("\n\n")[0]
@@ -142,4 +141,5 @@ def help_lines() -> Iterable[str]:
         yield f"  {name:<13}{first}"
         for line in rest:
             yield f"{'':<15}{line}"
-    yield "\n`vaelab VERB --help` shows all of a verb, `vaelab --version` the version."
+    yield ""
+    yield "`vaelab VERB --help` shows all of a verb, `vaelab --version` the version."

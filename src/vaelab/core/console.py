@@ -6,14 +6,18 @@ Results never pass through here: they are returned, and the command line prints 
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
+
+from vaelab.core.errors import UserError
 
 __all__ = [
     "ProgressCallback",
@@ -23,6 +27,10 @@ __all__ = [
     "is_distributed",
     "is_secondary_process",
     "notice",
+    "prepare_streams",
+    "print_error_line",
+    "print_result",
+    "printable",
     "progress",
 ]
 
@@ -49,9 +57,76 @@ def is_secondary_process() -> bool:
 
 def notice(text: str) -> None:
     """Print a line for the user that is no result."""
-    if is_secondary_process():
+    if not is_secondary_process():
+        print_error_line(text)
+
+
+def print_error_line(text: str, stream: TextIO | None = None) -> None:
+    """Print to standard error. That nobody reads it, or that it is closed, is no reason to stop the work."""
+    stream = stream or sys.stderr
+    if stream is None:
         return
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):
+        print(printable(text, keep="\n"), file=stream, flush=True)
+
+
+# Characters that a terminal acts on, or that change the order in which others are shown: controls, direction marks,
+# line separators, and the bytes of a file name that are no text.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Text that is safe to print: what a terminal would act on is escaped. Names of files and folders need this.
+
+    Args:
+        text: The text.
+        keep: Characters that stay, such as line breaks of a message of ours.
+
+    Example:
+        >>> print(printable("cat\x1b[31m.png"))
+        cat\x1b[31m.png
+    """
+    return UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def prepare_streams() -> None:
+    """Make standard output and error safe to print to, for a whole process.
+
+    A closed one is replaced by the null device, so that no file opened later takes its place. Characters that the
+    terminal's encoding does not have are escaped.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_result(lines: Iterable[str]) -> None:
+    """Print lines to standard output.
+
+    Raises:
+        UserError: They cannot be written. That the reader has gone, as in `vaelab list | head`, is no error.
+    """
+    texts = [printable(line) for line in lines]
+    try:
+        for text in texts:
+            print(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to write would fail again at the end
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f"cannot write the result to standard output: {error.strerror}") from None
 
 
 def command_line() -> str | None:
@@ -130,7 +205,8 @@ def _progress_lines(label: str, total: int, initial: int) -> ProgressCallback:
             left = f", {format_duration((now - start) * (total - done) / (done - initial))} left" * (
                 done - initial > total / 50
             )
-            print(f"{label}: {100 * done // total} %{left}" + (f", {text}" if text else ""), file=out, flush=True)
+            detail = f", {text}" if text else ""
+            print_error_line(f"{label}: {100 * done // total} %{left}{detail}", out)
             due = now + PLAIN_INTERVAL
 
     return advance
