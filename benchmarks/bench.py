@@ -83,8 +83,8 @@ CASES = (
         target="3.5 times the textbook loop, 3 times pythae, 55 % of the matrix products alone, 1.8 times in float32",
         note="Matrix products alone: the rate if a step were only its matrix products and one fused Adam, each "
         "measured alone in that precision. In a real step, weights, moments and gradients come from slower memory, "
-        "because two passes through the network lie between two updates. Losses and evaluations come on top. The compilation of "
-        "the step, once for all runs of a shape, is not included (see below).",
+        "because two passes through the network lie between two updates. Losses and evaluations come on top. The "
+        "compilation of the step, once for all runs of a shape, is not included (see below).",
     ),
     Case(
         name="data",

@@ -93,8 +93,8 @@ def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
 
         model = build_model(spec, images.shape)
         model.encoder, model.decoder = encoder, decoder
-        found = compute_metrics(model.eval(), spec.objective, dataset.splits["test"])
-        numbers["negative ELBO"] = found["negative_elbo"]["value"]
+        metrics = compute_metrics(model.eval(), spec.objective, dataset.splits["test"])
+        numbers["negative ELBO"] = metrics["negative_elbo"].value
     return numbers
 
 
@@ -198,7 +198,7 @@ def evidence(by: str, count: str = "1000", samples: str = "1000") -> Numbers:
     from vaelab.evaluation.evidence import log_evidence
 
     run, dataset = trained_briefly()
-    model, images = run.model.eval(), dataset.splits["test"].spread(int(count))
+    model, images = run.model.eval(), dataset.splits["test"].evenly_spaced(int(count))
     likelihood = run.spec.loss.as_likelihood(1.0)
     torch.set_num_threads(2)
     if by == "vaelab":
@@ -224,8 +224,8 @@ def trained_briefly() -> tuple[Any, Any]:
     return run, dataset
 
 
-def floor(preset: str, precision: str, threads: str) -> Numbers:
-    """Each matrix product of a step and one fused Adam, timed alone: images/s if a step were nothing else."""
+def matrix_products(preset: str, precision: str, threads: str) -> Numbers:
+    """The rate if a step were only its matrix products and one fused Adam, each timed alone."""
     import torch
     from torch import nn
 
@@ -324,7 +324,7 @@ def codes(count: int) -> Any:
     from vaelab.evaluation.metrics import encode_all
 
     run, dataset = trained_briefly()
-    return encode_all(run.model, dataset.splits["test"].spread(count)).mean.numpy()
+    return encode_all(run.model, dataset.splits["test"].evenly_spaced(count)).mean.numpy()
 
 
 def divergence(points: Any, places: Any) -> float:
@@ -379,13 +379,17 @@ def command(what: str) -> Numbers:
 
 FIRST = """
 import os, sys
-from vaelab import cli, steps
-step = steps.take_step
-def first(*given):
-    step(*given)
-    os._exit(0)
-steps.take_step = first
-cli.main(["train", "mnist", "--preset", "textbook", "--no-figures", "--out", sys.argv[1]])
+from vaelab.cli.main import main
+from vaelab.training import loop
+choose_step = loop.choose_step
+def first(group):
+    step = choose_step(group)
+    def step_and_exit(rows):
+        step(rows)
+        os._exit(0)
+    return step_and_exit
+loop.choose_step = first
+main(["train", "mnist", "--preset", "textbook", "--no-figures", "--out", sys.argv[1]])
 """
 
 
@@ -395,18 +399,18 @@ def piece(what: str) -> Numbers:
     from vaelab.runs.run import Run
     from vaelab.training.job import TrainingJob, epoch_order
     from vaelab.training.plan import choose_plan
-    from vaelab.training.state import initial_state
-    from vaelab.training.steps.choose import load_compiled_step, train_step
+    from vaelab.training.state import ActiveRun, initial_state
+    from vaelab.training.steps.choose import choose_step
 
     spec, dataset = prepared("textbook")
     plan = choose_plan(spec, dataset.splits["train"], device="cpu")
     work = TrainingJob(Run(Path()), spec, dataset, plan)
-    state, rows = initial_state(spec, plan, work.train_images.shape, None), epoch_order(work, 0)[: spec.batch_size]
+    run, rows = ActiveRun(work, initial_state(work)), epoch_order(work, 0)[: spec.batch_size]
     tune_malloc()
     with num_threads(plan.threads):
         if what == "step":
-            program = load_compiled_step(work, state)
-            seconds = best(lambda: train_step(work, state, rows, program))
+            step = choose_step([run])
+            seconds = best(lambda: step([rows]))
         else:
             seconds = (
                 best(lambda: work.load_batch(rows, 0)) + best(lambda: epoch_order(work, 0), 5) / work.steps_per_epoch
@@ -421,21 +425,21 @@ def compiling(which: str) -> Numbers:
     from vaelab.runs.run import Run
     from vaelab.training.job import TrainingJob
     from vaelab.training.plan import choose_plan
-    from vaelab.training.state import initial_state
+    from vaelab.training.state import ActiveRun, initial_state
     from vaelab.training.steps import compiled
-    from vaelab.training.steps.choose import load_compiled_step
+    from vaelab.training.steps.choose import choose_step
 
     spec, dataset = prepared("textbook")
     plan = replace(choose_plan(spec, dataset.splits["train"], "cpu"), compiled=True)
     work = TrainingJob(Run(Path()), spec, dataset, plan)
-    state, name = initial_state(spec, plan, work.train_images.shape, None), compiled.cache_key
+    run, name = ActiveRun(work, initial_state(work)), compiled.cache_key
     with num_threads(plan.threads), tempfile.TemporaryDirectory(dir=files.cache_folder()) as folder:
         if which == "anew":
             compiled.cache_key = lambda *given: f"../{Path(folder).name}/{name(*given)}"
         elif which == "kept":  # made by another process, at the latest now
             subprocess.run([sys.executable, __file__, "compiling", "made"], check=True, stdout=subprocess.DEVNULL)
         begun = time.perf_counter()
-        load_compiled_step(work, state)
+        choose_step([run])
         return {"seconds": time.perf_counter() - begun}
 
 
@@ -449,8 +453,8 @@ def large(count: str, batches: str = "150") -> Numbers:
     from vaelab.runs.spec import Spec
     from vaelab.training.job import TrainingJob
     from vaelab.training.plan import choose_plan
-    from vaelab.training.state import initial_state
-    from vaelab.training.steps.choose import train_step
+    from vaelab.training.state import ActiveRun, initial_state
+    from vaelab.training.steps.choose import choose_step
 
     file = made(int(count))
     begun = time.perf_counter()
@@ -461,7 +465,7 @@ def large(count: str, batches: str = "150") -> Numbers:
     tune_malloc()
     torch.set_num_threads(plan.threads)
     work = TrainingJob(Run(Path()), spec, dataset, plan)
-    state = initial_state(spec, plan, work.train_images.shape, None)
+    step = choose_step([ActiveRun(work, initial_state(work))])
     order = torch.randperm(len(work.train_images)).numpy()
     size = spec.batch_size
 
@@ -470,7 +474,7 @@ def large(count: str, batches: str = "150") -> Numbers:
         for i in range(first, last):
             rows, coming = (order[j % (len(order) // size) * size :][:size] for j in (i, i + 1))
             work.train_images.prefetch(coming)
-            train_step(work, state, rows)
+            step([rows])
         return time.perf_counter() - begun
 
     steps(0, 10)
