@@ -20,11 +20,13 @@ from pyarrow import parquet
 
 from vaelab.core import files
 from vaelab.core.errors import UserError
+from vaelab.datasets import build, chunks, loading
 from vaelab.datasets import cache as decode_cache
-from vaelab.datasets import loading
+from vaelab.datasets.build import DecodeSettings
 from vaelab.datasets.decoding import read_images
 from vaelab.datasets.loading import describe_dataset, load_dataset
-from vaelab.datasets.sources import find, hub
+from vaelab.datasets.sources import hub
+from vaelab.datasets.sources.source import find_source, source_not_found_error
 
 SRC = str(Path(loading.__file__).parents[2])
 
@@ -193,7 +195,7 @@ def test_digits():
     train = dataset.splits["train"]
     assert train.shape == (1, 8, 8)
     assert train.categories == tuple("0123456789")
-    assert (train.pixels.min(), train.pixels.max()) == (0, 255)
+    assert (train.stored_pixels.min(), train.stored_pixels.max()) == (0, 255)
     assert dataset.location == "bundled with scikit-learn"
 
 
@@ -237,7 +239,7 @@ def test_categories_of_one_picture_stay_in_training(tmp_path):
 def test_selection_is_a_view(tmp_path):
     images = load_dataset(folder(tmp_path / "d", {"a": 12})).splits["train"]
     part = images.select(slice(2, 5)).select(np.array([2, 0]))
-    assert part.pixels is images.pixels
+    assert part.stored_pixels is images.stored_pixels
     assert part.rows.tolist() == [images.rows[4], images.rows[2]]
     assert (part.uint8() == images.uint8([4, 2])).all()
     assert (part.uint8(np.array([False, True])) == images.uint8(2)).all()
@@ -259,7 +261,7 @@ def test_stored_splits_of_a_folder(tmp_path):
     assert dataset.splits["train"].categories == ("cat", "dog")
     assert {split: images.label().tolist() for split, images in dataset.splits.items()} == {
         "train": [0, 0, 0, 1, 1], "validation": [1], "test": [0, 0]}  # fmt: skip
-    assert dataset.notes == ("1 pictures beside train are not used, such as extra/x/000.png",)
+    assert dataset.notes == ("1 picture beside train is not used, such as extra/x/000.png",)
     assert set(load_dataset(tmp_path / "d", validation=0).splits) == {"train", "test"}  # of which nothing is held out
 
 
@@ -284,7 +286,7 @@ def test_flat_folder_has_no_labels(tmp_path):
 def test_loose_pictures_are_unlabelled(tmp_path):
     folder(tmp_path / "d", {"a": 5, ".": 1})
     dataset = load_dataset(tmp_path / "d")
-    assert dataset.splits["train"].labels.tolist() == [-1, 0, 0, 0, 0, 0]
+    assert dataset.splits["train"].stored_labels.tolist() == [-1, 0, 0, 0, 0, 0]
     assert describe_dataset(dataset)["splits"]["train"]["unlabelled"] == 1
 
 
@@ -292,11 +294,12 @@ def test_links_in_a_ring_end(tmp_path):
     folder(tmp_path / "d", {"a": 4})
     (tmp_path / "d/a/again").symlink_to(tmp_path / "d")
     (tmp_path / "d/a/self").symlink_to(tmp_path / "d/a/self")
-    (tmp_path / "d/b").symlink_to(tmp_path / "d/a")  # no ring: the same pictures as another category
+    (tmp_path / "d/b").symlink_to(tmp_path / "d/a")  # no ring, but the same pictures
     (tmp_path / "d/a/gone.png").symlink_to(tmp_path / "nowhere.png")
     dataset = load_dataset(tmp_path / "d")
-    assert sum(map(len, dataset.splits.values())) == 8
-    assert {file for file, _ in dataset.skipped} >= {"a/gone.png"}
+    assert sum(map(len, dataset.splits.values())) == 4
+    assert {file for file, _ in dataset.skipped} == {"a/gone.png", "a/self"}
+    assert "2 links to folders that are read already: a/again, b; every folder is read once" in dataset.notes
 
 
 def test_what_is_no_picture_is_left_aside_and_said(tmp_path):
@@ -316,7 +319,7 @@ def test_what_is_no_picture_is_left_aside_and_said(tmp_path):
         "b/cut.png": dict(dataset.skipped)["b/cut.png"]}  # fmt: skip
     assert "truncated" in dict(dataset.skipped)["b/cut.png"]
     assert sum(map(len, dataset.splits.values())) == 7
-    assert dataset.facts["other_files"] == 1
+    assert dataset.facts.other_files == 1
     kept = {images.name(i): images.label(i)[0] for images in dataset.splits.values() for i in range(len(images))}
     assert kept == {**{f"a/00{i}.png": 0 for i in range(4)}, **{f"b/00{i}.png": 1 for i in range(3)}}
 
@@ -342,7 +345,7 @@ def test_folders_without_a_readable_picture(tmp_path):
     with pytest.raises(UserError, match=r"no pictures in .*d \(it is empty\)"):
         load_dataset(tmp_path / "d")
     (tmp_path / "d/readme.txt").write_text("words")
-    with pytest.raises(UserError, match=r"no pictures in .*d \(it holds 1 other files: readme\.txt\)"):
+    with pytest.raises(UserError, match=r"no pictures in .*d \(it holds 1 other file: readme\.txt\)"):
         load_dataset(tmp_path / "d")
     (tmp_path / "d/p.png").write_text("words")
     with pytest.raises(
@@ -393,7 +396,7 @@ def test_array_layouts(array, shape, tmp_path):
     levels = array if array.dtype == np.uint8 else np.rint(array * 255.0).astype(np.uint8)
     expected = levels if levels.shape[1:] == shape else levels.reshape(10, 9, 11, -1).transpose(0, 3, 1, 2)
     assert dataset.splits["train"].shape == shape
-    assert (dataset.splits["train"].pixels == expected).all()
+    assert (dataset.splits["train"].stored_pixels == expected).all()
     assert sizes(dataset) == {"train": 8, "test": 2}
 
 
@@ -428,7 +431,7 @@ def test_npz_with_labels_and_test(tmp_path):
     assert splits["test"].label().tolist() == [-1, -1]
     np.savez(tmp_path / "y.npz", images=noise(3, 8, 8), labels=np.array(["dog", "cat", "dog"]))
     train = load_dataset(tmp_path / "y.npz").splits["train"]
-    assert (train.categories, train.labels.tolist()) == (("cat", "dog"), [1, 0, 1])
+    assert (train.categories, train.stored_labels.tolist()) == (("cat", "dog"), [1, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -486,12 +489,12 @@ def test_parquet_in_the_hubs_schema(tmp_path):
     )
     parquet.write_table(table(test, "img", names, label=[0, 1]), tmp_path / "test.parquet")
     dataset = load_dataset(tmp_path, validation=0.2)
-    assert (dataset.splits["train"].pixels == train.transpose(0, 3, 1, 2)).all()
+    assert (dataset.splits["train"].stored_pixels == train.transpose(0, 3, 1, 2)).all()
     assert (dataset.splits["test"].uint8() == test.transpose(0, 3, 1, 2)).all()
-    assert dataset.splits["train"].labels.tolist() == [1, 0, 1, 0, -1, -1]
+    assert dataset.splits["train"].stored_labels.tolist() == [1, 0, 1, 0, -1, -1]
     assert dataset.splits["train"].categories == tuple(names)
     assert describe_dataset(dataset)["splits"]["test"]["categories"] == {"plane": 1, "boat": 1, "never": 0}
-    assert dataset.facts["formats"] == {"WEBP": 6, "PNG": 2}
+    assert dataset.facts.formats == {"WEBP": 6, "PNG": 2}
 
 
 def test_parquet_without_names_and_with_holes(tmp_path):
@@ -499,7 +502,7 @@ def test_parquet_without_names_and_with_holes(tmp_path):
     parquet.write_table(table(pictures, "photo", label=[5, 5, 5, 3]), tmp_path / "train-00000-of-00001.parquet")
     dataset = load_dataset(tmp_path)
     assert dataset.splits["train"].categories == ("3", "5")
-    assert dataset.splits["train"].labels.tolist() == [1, 0]
+    assert dataset.splits["train"].stored_labels.tolist() == [1, 0]
     assert dataset.skipped == (("train 1", "not a picture"), ("train 2", "empty"))
     parquet.write_table(pa.table({"image": [encoded(noise(8, 8))] * 2}), tmp_path / "plain.parquet")
     assert load_dataset(tmp_path / "plain.parquet").splits["train"].labels is None
@@ -586,7 +589,7 @@ def test_names_are_paths_first_then_under_vaelab_data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no/such", "pictures.npz", "a/b/c", "", "x" * 5000])
 def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
-    monkeypatch.setattr(find, "hub_source", lambda name: pytest.fail("asked the hub"))
+    monkeypatch.setattr(hub, "read_hub", lambda name: pytest.fail("asked the hub"))
     with pytest.raises(
         UserError, match=r"looked for: the path .*, \$VAELAB_DATA \(unset\)(.|\n)*give a folder of images"
     ):
@@ -596,9 +599,9 @@ def test_a_path_that_is_not_there_never_asks_the_hub(name, monkeypatch):
 def test_a_near_name_is_suggested(tmp_path, monkeypatch):
     (tmp_path / "flowers").mkdir()
     monkeypatch.setenv("VAELAB_DATA", str(tmp_path))
-    assert 'did you mean "flowers"?' in str(hub.source_not_found_error("flower", "the hub"))
-    assert 'did you mean "digits"?' in str(hub.source_not_found_error("digit", "the hub"))
-    assert "did you mean" not in str(hub.source_not_found_error("zzz", "the hub"))
+    assert 'did you mean "flowers"?' in str(source_not_found_error("flower", "the hub"))
+    assert 'did you mean "digits"?' in str(source_not_found_error("digit", "the hub"))
+    assert "did you mean" not in str(source_not_found_error("zzz", "the hub"))
 
 
 # ---- fingerprint and duplicates -------------------------------------------------------------------------------------
@@ -664,12 +667,12 @@ def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
     first = load_dataset(root)
     forbid_decoding(monkeypatch)
     second = load_dataset(root, validation=0.3)
-    assert isinstance(second.splits["train"].pixels, np.memmap)
-    assert not second.splits["train"].pixels.flags.writeable
+    assert isinstance(second.splits["train"].stored_pixels, np.memmap)
+    assert not second.splits["train"].stored_pixels.flags.writeable
     assert (second.fingerprint, second.skipped, second.notes) == (first.fingerprint, first.skipped, first.notes)
     root.rename(tmp_path / "renamed")
     assert load_dataset(tmp_path / "renamed").fingerprint == first.fingerprint
-    assert [file.suffix for file in sorted(Path(first.facts["cache"]).iterdir())] == [".json", ".npy", ".npy", ".npy"]
+    assert [file.suffix for file in sorted(Path(first.facts.cache).iterdir())] == [".json", ".npy", ".npy", ".npy"]
 
 
 def test_pictures_are_read_ahead_where_memory_may_not_hold_them(tmp_path, cache, monkeypatch):
@@ -695,7 +698,7 @@ def test_each_setting_and_each_change_is_an_entry_of_its_own(tmp_path, cache):
 def test_a_damaged_entry_is_built_again(harm, tmp_path, capsys):
     root = folder(tmp_path / "d", {"a": 5})
     whole = load_dataset(root).splits["train"].uint8()
-    entry = Path(load_dataset(root).facts["cache"])
+    entry = Path(load_dataset(root).facts.cache)
     if harm == "cut":
         os.truncate(entry / "train.npy", 200)
     elif harm == "gone":
@@ -714,10 +717,10 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
     root = folder(tmp_path / "d", {"a": 9})
     (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # its header is whole
     (root / "a/007.png").write_text("not a picture")
-    monkeypatch.setattr(decode_cache, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "CHUNK", 2)
     whole = load_dataset(root, size=8)
     shutil.rmtree(cache)
-    work, worked = getattr(decode_cache, stage), []
+    work, worked = getattr(build, stage), []
 
     def interrupted(pictures, start, **rest):
         if start == 4 and len(worked) == 2:
@@ -725,23 +728,23 @@ def test_an_interrupted_build_goes_on_where_it_was(stage, tmp_path, cache, monke
         worked.append(start)
         return work(pictures, start, **rest)
 
-    monkeypatch.setattr(decode_cache, stage, interrupted)
+    monkeypatch.setattr(build, stage, interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_dataset(root, size=8)
     assert [Path(name).suffix for name in entries(cache)] == [".part"]
-    monkeypatch.setattr(decode_cache, stage, lambda *given, **rest: worked.append(given[1]) or work(*given, **rest))
+    monkeypatch.setattr(build, stage, lambda *given, **rest: worked.append(given[1]) or work(*given, **rest))
     again = load_dataset(root, size=8)
     assert worked == [0, 2, 4, 6, 8][: len(worked)], "each piece once"
     assert (again.fingerprint, sorted(again.skipped)) == (whole.fingerprint, sorted(whole.skipped))
     assert len(again.skipped) == 2
-    assert (again.splits["train"].pixels == whole.splits["train"].pixels).all()
+    assert (again.splits["train"].stored_pixels == whole.splits["train"].stored_pixels).all()
     assert len(entries(cache)) == 1, "nothing else is left"
 
 
 def test_a_build_killed_at_its_very_end_is_whole(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 9})
     (root / "a/004.png").write_bytes((root / "a/004.png").read_bytes()[:60])  # found out when it is decoded
-    monkeypatch.setattr(decode_cache, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "CHUNK", 2)
     whole = load_dataset(root, size=8)
     shutil.rmtree(cache)
     remove = shutil.rmtree
@@ -757,7 +760,7 @@ def test_a_build_killed_at_its_very_end_is_whole(tmp_path, cache, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             load_dataset(root, size=8)
     again = load_dataset(root, size=8)
-    assert (again.splits["train"].pixels == whole.splits["train"].pixels).all()
+    assert (again.splits["train"].stored_pixels == whole.splits["train"].stored_pixels).all()
     assert again.fingerprint == whole.fingerprint
 
 
@@ -766,12 +769,12 @@ def test_many_processes_decode_as_one_does(tmp_path, cache, monkeypatch):
     (root / "a/003.png").write_text("not a picture")
     alone = load_dataset(root, size=8)
     shutil.rmtree(cache)
-    monkeypatch.setattr(decode_cache, "CHUNK", 4)
-    monkeypatch.setattr(decode_cache, "SINGLE_PROCESS_SECONDS", 0)
-    monkeypatch.setattr(decode_cache, "num_processors", lambda: 2)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "SINGLE_PROCESS_SECONDS", 0)
+    monkeypatch.setattr(chunks, "_num_processors", lambda: 2)
     together = load_dataset(root, size=8)
     assert (together.fingerprint, together.skipped) == (alone.fingerprint, alone.skipped)
-    assert (together.splits["train"].pixels == alone.splits["train"].pixels).all()
+    assert (together.splits["train"].stored_pixels == alone.splits["train"].stored_pixels).all()
 
 
 def test_two_processes_at_once(tmp_path, cache):
@@ -791,9 +794,7 @@ def test_a_build_that_comes_too_late_leaves_nothing(tmp_path, cache):
     root = folder(tmp_path / "d", {"a": 3})
     load_dataset(root)
     [entry] = cache.iterdir()
-    decode_cache.build_entry(
-        entry, find.find_source(str(root)), None, None
-    )  # as one that looked before the other had ended
+    build.build_entry(entry, find_source(str(root)), DecodeSettings())  # as one that looked before the other had ended
     assert list(cache.iterdir()) == [entry]
 
 
@@ -804,7 +805,7 @@ def test_no_room_is_said_and_leaves_nothing(tmp_path, cache, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode_cache, "_decode_chunk", full)
+        patch.setattr(build, "_decode_chunk", full)
         with pytest.raises(
             UserError, match=r"need 640 bytes in the cache folder .*cache: No space left on device\nmake room"
         ):

@@ -1,24 +1,23 @@
 """Loading: from what DATA names to `Images`, decoded once and mapped from a cache afterwards.
 
-    find     what DATA names                                                                           -> Source
-    make     look at every picture, agree on one shape, decode (`building`)                            -> a cache entry
-    load     map the entry, make the splits that the source lacks                                      -> Dataset
-
-The cache is content-addressed: its key hashes names, sizes and times of the files, the settings and the decoder's
-version. It holds .npy files and one JSON file, and is never changed.
+find     what DATA names (`sources`)                                             -> DataSource
+build    read every header, agree on one shape, decode (`build`)                 -> a cache entry
+load     map the entry, make the splits that the source lacks (`splits`)         -> Dataset
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vaelab.core.errors import UserError
-from vaelab.datasets.cache import SIDE_LIMITS, open_entry
-from vaelab.datasets.images import Dataset, Images
-from vaelab.datasets.sources.find import find_source
+from vaelab.datasets.cache import SIDE_LIMITS, CacheEntry, DecodeSettings, open_entry
+from vaelab.datasets.images import Dataset, DatasetFacts, Images
+from vaelab.datasets.sources.source import DataSource, find_source
 from vaelab.datasets.splits import binarise_splits, make_splits, subsample_splits
 
 __all__ = ["describe_dataset", "load_dataset"]
@@ -32,66 +31,126 @@ def load_dataset(
     validation: float | None = None,
     subset: int | None = None,
     binarise: str | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> Dataset:
-    """The images that `data` names, decoded once and mapped from the cache afterwards.
+    """Load the images that `data` names, decoded once and mapped from the cache afterwards.
 
-    `size` (a side, or height and width) crops to the centre and resizes; `channels` 1 or 3 overrides what the pictures
-    say. A source without a test split gives up 20 % of its pictures for one; `validation` is the fraction of the
-    training pictures held out besides, unless the source stores a validation split, which then serves; None means just
-    what is stored. Both are drawn by constant seeds, stratified by label, and leave every category a training picture;
-    they never depend on a run. `subset` keeps that many pictures for training and validation, evenly over categories.
-    `binarise` draws pixels to be black or white by a constant seed; "dynamic" keeps the grey ones for training besides.
-    A dataset of the hub is fetched once and stays as it was.
+    A source without a test split gives up 20 % of its pictures for one. Both test and validation are drawn by constant
+    seeds, stratified by label, and leave every category a training picture; they never depend on a run. A data set of
+    the hub is fetched once and stays as it was.
+
+    Args:
+        data: A path, a name below $VAELAB_DATA, "digits", or a name of the Hugging Face hub.
+        size: A side, or height and width, in pixels: crop to the centre and resize.
+        channels: 1 (grey) or 3 (colour), whatever the pictures have.
+        validation: The fraction of the training pictures held out, unless the source stores a validation split, which
+            then serves; None for just what is stored.
+        subset: Keep that many pictures for training and validation, evenly over categories.
+        binarise: Draw pixels to be black or white by a constant seed; "dynamic" keeps the grey ones for training.
+        value_range: The values that become black and white, where pictures have more than eight bits a channel;
+            None for the range that all of them suggest.
+
+    Returns:
+        The images by split, and what is worth knowing about them.
+
+    Raises:
+        UserError: There are no such data, or they cannot be read as images of one size.
+
+    Example:
+        >>> dataset = load_dataset("digits", validation=0.1)
+        >>> {name: len(images) for name, images in dataset.splits.items()}
+        {'train': 1294, 'validation': 144, 'test': 359}
     """
-    _check_settings(size, channels, validation)
+    _check_settings(size, channels, validation, value_range)
     sides = (size, size) if isinstance(size, int) else size
-    source = find_source(str(data))
-    folder, meta, parts = open_entry(source, sides, channels)
-    splits, made = make_splits(parts, validation)
-    splits = splits if subset is None else subsample_splits(splits, subset)
-    splits = splits if binarise is None else binarise_splits(splits, keep_source=binarise == "dynamic")
-    used = sum(entry.stat().st_size for entry in folder.iterdir())
-    facts = {**meta["facts"], "splits": made, "bytes": used, "cache": str(folder)}
-    skipped = tuple((file, reason) for file, reason in meta["skipped"])
+    source = find_source(data if isinstance(data, Path) else str(data))
+    entry = open_entry(source, DecodeSettings(sides, channels, value_range))
+    splits, origins = make_splits(entry.splits, validation)
+    if subset is not None:
+        splits = subsample_splits(splits, subset)
+    if binarise is not None:
+        splits = binarise_splits(splits, keep_source=binarise == "dynamic")
     return Dataset(
-        str(data),
-        source.location,
-        splits,
-        meta["fingerprint"],
-        skipped,
-        tuple(meta["notes"]),
-        facts,
-        size,
-        validation,
-        subset,
-        binarise,
+        source=str(data),
+        location=source.location,
+        splits=splits,
+        fingerprint=entry.meta.fingerprint,
+        skipped=(*source.skipped, *entry.meta.skipped),
+        notes=(*source.notes, *entry.meta.notes),
+        facts=_dataset_facts(source, entry, origins),
+        size=size,
+        validation=validation,
+        subset=subset,
+        binarise=binarise,
     )
 
 
+def _dataset_facts(source: DataSource, entry: CacheEntry, origins: dict[str, str]) -> DatasetFacts:
+    return replace(
+        entry.meta.facts,
+        other_files=sum(source.other_kinds.values()),
+        other_kinds=dict(source.other_kinds),
+        split_origins=origins,
+        bytes=_folder_bytes(entry.folder),
+        cache=str(entry.folder),
+    )
+
+
+def _folder_bytes(folder: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir())
+    except OSError:  # only shown, and not worth an error
+        return 0
+
+
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What is in a dataset, for JSON: counts, shape, sizes, modes, splits, skipped files, duplicates, disk use."""
-    facts = dict(dataset.facts)
-    made = facts.pop("splits")
-    splits = {
-        name: {"n": len(part), "origin": made[name], **_category_counts(part)} for name, part in dataset.splits.items()
-    }
-    head = {"source": dataset.source, "location": dataset.location, "fingerprint": dataset.fingerprint}
+    """What is in a data set, for JSON.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        Counts, shape, sizes, modes, splits, skipped files (each, and in groups with remedies), duplicates, disk use.
+    """
+    facts = asdict(dataset.facts)
+    origins = facts.pop("split_origins")
+    splits = {}
+    for name, images in dataset.splits.items():
+        splits[name] = {"n": len(images), "origin": origins[name], **_category_counts(images)}
     first = next(iter(dataset.splits.values()))
-    skipped = [{"file": file, "reason": reason} for file, reason in dataset.skipped]
-    body = {"shape": list(first.shape), "categories": list(first.categories), "splits": splits}
-    return {**head, **body, **facts, "skipped": skipped, "notes": list(dataset.notes)}
+    facts["duplicates"]["examples"] = [list(pair) for pair in dataset.facts.duplicates.examples]
+    facts["one_colour"]["examples"] = list(dataset.facts.one_colour.examples)
+    for name in ("columns", "attributes"):
+        facts[name] = list(facts[name])
+    facts["value_range"] = list(dataset.facts.value_range) if dataset.facts.value_range else None
+    return {
+        "source": dataset.source,
+        "location": dataset.location,
+        "fingerprint": dataset.fingerprint,
+        "shape": list(first.shape),
+        "categories": list(first.categories),
+        "splits": splits,
+        **facts,
+        "skipped": [file._asdict() for file in dataset.skipped],
+        "skipped_groups": [{**asdict(group), "examples": list(group.examples)} for group in dataset.skipped_groups],
+        "notes": list(dataset.notes),
+    }
 
 
 def _category_counts(images: Images) -> dict[str, Any]:
-    if images.labels is None:
+    if images.stored_labels is None:
         return {}
-    labels = images.label()
-    counts = np.bincount(labels[labels >= 0], minlength=len(images.categories)).tolist()
-    unlabelled = {"unlabelled": n} if (n := int((labels < 0).sum())) else {}
-    return {"categories": dict(zip(images.categories, counts, strict=True)), **unlabelled}
+    counts = Counter(images.label().tolist())
+    categories = {name: counts[i] for i, name in enumerate(images.categories)}
+    return {"categories": categories, **({"unlabelled": counts[-1]} if counts[-1] else {})}
 
 
-def _check_settings(size: int | tuple[int, int] | None, channels: int | None, validation: float | None) -> None:
+def _check_settings(
+    size: int | tuple[int, int] | None,
+    channels: int | None,
+    validation: float | None,
+    value_range: tuple[float, float] | None,
+) -> None:
     for side in (size,) if isinstance(size, int) else size or ():
         if not SIDE_LIMITS[0] <= side <= SIDE_LIMITS[1]:
             raise UserError(f"size must be between {SIDE_LIMITS[0]} and {SIDE_LIMITS[1]} pixels a side, got {side}")
@@ -99,3 +158,6 @@ def _check_settings(size: int | tuple[int, int] | None, channels: int | None, va
         raise UserError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
     if validation is not None and not 0 <= validation < 1:
         raise UserError(f"validation is a fraction of the training pictures, at least 0 and below 1, got {validation}")
+    if value_range is not None and not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
+        low, high = value_range
+        raise UserError(f"value_range is the lowest and the highest value, the lower first, got {low:g} and {high:g}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from vaelab.core.errors import UserError
 from vaelab.datasets.images import SPLIT_ORDER, Images
 
-__all__ = ["binarise_splits", "make_splits", "subsample_splits"]
+__all__ = ["Splits", "binarise_splits", "make_splits", "subsample_splits"]
 
 TEST_FRACTION = 0.2  # of a source without a test split
 
@@ -17,82 +18,116 @@ TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of
 
 BINARISE_SEED = 20150901  # a constant as well
 
+ROWS_PER_BLOCK = 1024  # pictures that are binarised together
 
-def make_splits(stored_splits: dict[str, Images], validation: float | None) -> tuple[dict[str, Images], dict[str, str]]:
-    """Train, validation if asked for, and test, and how each came about; with validation None, as stored."""
-    splits: dict[str, Images] = {"train": stored_splits["train"]}
-    made: dict[str, str] = dict.fromkeys(SPLIT_ORDER, "stored")
-    wanted = [("test", TEST_FRACTION, TEST_SEED), ("validation", validation, VALIDATION_SEED)]
-    for split, fraction, seed in wanted:
+
+class Splits(NamedTuple):
+    """The splits of a data set, and how each came about: "stored", or in words."""
+
+    images: dict[str, Images]
+    origins: dict[str, str]
+
+
+def make_splits(stored_splits: dict[str, Images], validation: float | None) -> Splits:
+    """Make the splits that a source does not store.
+
+    Args:
+        stored_splits: The stored splits; `train` is among them.
+        validation: The fraction of the training pictures held out for validation, where no such split is stored; 0 for
+            none, also where one is stored; None for just what is stored.
+
+    Returns:
+        Train, validation and test, as far as pictures can be spared for them.
+    """
+    splits = {"train": stored_splits["train"]}
+    origins: dict[str, str] = dict.fromkeys(SPLIT_ORDER, "stored")
+    requested_splits = [("test", TEST_FRACTION, TEST_SEED), ("validation", validation, VALIDATION_SEED)]
+    for split, fraction, seed in requested_splits:
         if fraction != 0 and split in stored_splits:
             splits[split] = stored_splits[split]
         elif fraction:
-            _hold_out(splits, split, fraction, seed)
-            made |= {split: f"{fraction:.6g} of train, stratified, by a fixed seed", "train": "the rest"}
-    splits = {split: splits[split] for split in SPLIT_ORDER if split in splits}
-    return splits, {split: made[split] for split in splits}
+            splits.update(_hold_out(splits["train"], split, fraction, seed))
+            origins[split] = f"{fraction:.6g} of train, stratified, by a fixed seed"
+            origins["train"] = "the rest"
+    present = [split for split in SPLIT_ORDER if split in splits]
+    return Splits({split: splits[split] for split in present}, {split: origins[split] for split in present})
 
 
 def subsample_splits(splits: dict[str, Images], count: int) -> dict[str, Images]:
-    """The splits with at most `count` pictures for training and validation together, in the proportion they had.
+    """Keep at most `count` pictures for training and validation together, in the proportion they had.
 
     Categories get equal shares as far as they have the pictures; a fixed seed draws them. The test split stays whole.
+
+    Raises:
+        UserError: So few would leave a split empty.
     """
-    total = sum(len(images) for split, images in splits.items() if split != "test")
-    shares = {split: round(count * len(images) / total) for split, images in splits.items() if split != "test"}
-    if empty := [split for split, share in shares.items() if not share]:
+    reduced = [split for split in splits if split != "test"]
+    total = sum(len(splits[split]) for split in reduced)
+    shares = {split: round(count * len(splits[split]) / total) for split in reduced}
+    empty = [split for split, share in shares.items() if not share]
+    if empty:
         raise UserError(f"subset {count} leaves no picture for {' and '.join(empty)}; give more of them")
-    return splits | {
-        split: splits[split].select(_balanced_subset(splits[split].label(), n)) for split, n in shares.items()
-    }
+    subsets = dict(splits)
+    for split, share in shares.items():
+        subsets[split] = splits[split].select(_balanced_subset(splits[split].label(), share))
+    return subsets
 
 
 def binarise_splits(splits: dict[str, Images], keep_source: bool) -> dict[str, Images]:
-    """The splits with every pixel drawn to be 0 or 255, with its grey value as the probability: by a constant seed.
+    """Draw every pixel to be 0 or 255, with its grey value as the probability, by a constant seed.
 
-    The draw is a function of the stored picture's row. `keep` leaves the grey pixels at hand for training, so that it
-    may draw anew at each visit. Source: On the Quantitative Analysis of Deep Belief Networks, Salakhutdinov and Murray
-    2008, from which the field has the custom.
+    The draw is a function of the stored picture's row.
+
+    Args:
+        splits: The splits of a data set.
+        keep_source: Keep the grey pixels for training, so that it may draw anew at each visit.
+
+    Source: On the Quantitative Analysis of Deep Belief Networks, Salakhutdinov and Murray 2008, from which the field
+    has the custom.
     """
-    drawn: dict[int, np.ndarray] = {}
-    for images in splits.values():  # splits may share their pixels
-        if id(images.pixels) not in drawn:
-            drawn[id(images.pixels)] = _draw_binary_pixels(images.pixels, len(drawn))
-    return {
-        split: replace(images, pixels=drawn[id(images.pixels)], source_pixels=images.pixels if keep_source else None)
-        for split, images in splits.items()
-    }
+    drawn_pixels: dict[int, np.ndarray] = {}
+    binarised = {}
+    for split, images in splits.items():
+        pixels = images.stored_pixels
+        if id(pixels) not in drawn_pixels:  # splits may share their pixels
+            drawn_pixels[id(pixels)] = _draw_binary_pixels(pixels, len(drawn_pixels))
+        source_pixels = pixels if keep_source else None
+        binarised[split] = replace(images, stored_pixels=drawn_pixels[id(pixels)], source_pixels=source_pixels)
+    return binarised
 
 
 def _draw_binary_pixels(pixels: np.ndarray, split_index: int) -> np.ndarray:
     drawn = np.empty(pixels.shape, np.uint8)
-    for block, start in enumerate(range(0, len(pixels), 1024)):
-        some = pixels[start : start + 1024]
-        chance = np.random.default_rng([BINARISE_SEED, split_index, block]).integers(
-            255, size=some.shape, dtype=np.uint8
-        )
-        drawn[start : start + 1024] = 255 * (chance < some)
+    for block, start in enumerate(range(0, len(pixels), ROWS_PER_BLOCK)):
+        block_pixels = pixels[start : start + ROWS_PER_BLOCK]
+        rng = np.random.default_rng([BINARISE_SEED, split_index, block])
+        thresholds = rng.integers(255, size=block_pixels.shape, dtype=np.uint8)
+        drawn[start : start + ROWS_PER_BLOCK] = 255 * (thresholds < block_pixels)
     return drawn
 
 
 def _balanced_subset(labels: np.ndarray, count: int) -> np.ndarray:
     """Positions, sorted, of at most `count` pictures: the first of each category, then the second, and so on."""
-    order = np.random.default_rng(VALIDATION_SEED).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    first = np.searchsorted(labels[order], labels[order])  # where the category of each begins
-    turn = np.argsort(np.arange(len(order)) - first, kind="stable")
-    return np.sort(order[turn[:count]])
+    order = _shuffled_by_label(labels, VALIDATION_SEED)
+    category_start = np.searchsorted(labels[order], labels[order])
+    round_robin_order = np.argsort(np.arange(len(order)) - category_start, kind="stable")
+    return np.sort(order[round_robin_order[:count]])
 
 
-def _hold_out(splits: dict[str, Images], split: str, fraction: float, seed: int) -> None:
-    """Move a fraction of the training pictures into another split; nothing happens where none can be spared."""
-    train = splits["train"]
-    chosen = _stratified_mask(train.label(), fraction, seed)
-    if not chosen.any() and split == "validation":  # each category has one picture: some of them are given up
-        chosen = _stratified_mask(np.zeros(len(train), np.int64), fraction, seed)
-    if chosen.any():
-        splits[split] = replace(train.select(chosen), split=split)
-        splits["train"] = train.select(~chosen)
+def _shuffled_by_label(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Positions, shuffled and then sorted by label."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return order[np.argsort(labels[order], kind="stable")]
+
+
+def _hold_out(train: Images, split: str, fraction: float, seed: int) -> dict[str, Images]:
+    """Move a fraction of the training pictures into another split; empty where none can be spared."""
+    mask = _stratified_mask(train.label(), fraction, seed)
+    if not mask.any() and split == "validation":  # each category has one picture: some of them are given up
+        mask = _stratified_mask(np.zeros(len(train), np.int64), fraction, seed)
+    if not mask.any():
+        return {}
+    return {split: replace(train.select(mask), split=split), "train": train.select(~mask)}
 
 
 def _stratified_mask(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -100,10 +135,9 @@ def _stratified_mask(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
 
     The pictures, shuffled and then sorted by label, are passed at even steps; the first of each label is left out.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    rest = order[1:][labels[order[1:]] == labels[order[:-1]]]
-    count = min(max(1, round(fraction * len(labels))), len(rest))
-    chosen = np.zeros(len(labels), bool)
-    chosen[rest[(2 * np.arange(count) + 1) * len(rest) // (2 * max(count, 1))]] = True
-    return chosen
+    order = _shuffled_by_label(labels, seed)
+    candidates = order[1:][labels[order[1:]] == labels[order[:-1]]]
+    count = min(max(1, round(fraction * len(labels))), len(candidates))
+    mask = np.zeros(len(labels), bool)
+    mask[candidates[(2 * np.arange(count) + 1) * len(candidates) // (2 * max(count, 1))]] = True
+    return mask

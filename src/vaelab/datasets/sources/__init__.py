@@ -1,1 +1,1 @@
-"""Where images come from: folders, arrays, tables, the hub."""
+"""Where images come from: folders, files, arrays, tables, the hub. Each module registers the sources it opens."""

@@ -1,86 +1,248 @@
-"""Folders of image files; subfolders are categories or splits."""
+"""Folders of picture files: sub-folders are categories or splits."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from vaelab.core.console import count_text
 from vaelab.core.errors import UserError
-from vaelab.datasets.decoding import SUFFIXES, error_text
-from vaelab.datasets.sources.raw import SPLIT_FOLDERS, DataSource, RawDataset, RawSplit, Skipped, encode_labels
+from vaelab.datasets.decoding import HEIC_SUFFIXES, readable_suffixes, unreadable_reason
+from vaelab.datasets.naming import list_text, printable_name, split_of_folder
+from vaelab.datasets.skipped import SkippedFile
+from vaelab.datasets.sources.labels import LabelColumn, encode_labels
+from vaelab.datasets.sources.metadata import METADATA_NAMES, Metadata, attribute_array, read_metadata
+from vaelab.datasets.sources.source import DataSource, Precedence, RawDataset, RawSplit, Request, register
+from vaelab.datasets.sources.walk import FoundFile, Walk, walk_files
 
 __all__ = ["folder_source"]
 
 
-def folder_source(path: Path) -> DataSource:
-    """A folder of pictures: sub-folders are categories, below train/, test/ and validation/ if there is a train/."""
-    skipped: Skipped = []
-    files = sorted(_walk_files(path, "", (_inode(path),), skipped))
-    chosen = [(name, status) for name, status in files if name[name.rfind(".") :].lower() in SUFFIXES]
-    if not chosen:
-        others = ", ".join(name for name, _ in files[:3]) + (" ..." if len(files) > 3 else "")
-        held = f"it holds {len(files)} other files: {others}" if files else "it is empty"
-        raise UserError(f"no pictures in {path.resolve()} ({held})\nknown are {' '.join(sorted(SUFFIXES))}")
-    stamp = [[name, status.st_size, status.st_mtime_ns, status.st_ctime_ns] for name, status in chosen]
-    others = len(files) - len(chosen)
-    return DataSource(
-        str(path.resolve()), stamp, partial(_split_by_folder, path, [name for name, _ in chosen], skipped, others)
+class SortedFiles(NamedTuple):
+    """The files of a folder by what they are for."""
+
+    pictures: list[FoundFile]
+    metadata: list[FoundFile]
+    unreadable: list[SkippedFile]
+    other_kinds: dict[str, int]
+
+
+class Layout(NamedTuple):
+    """How the folders of pictures are to be understood.
+
+    Args:
+        depth: The number of leading folders that wrap everything and say nothing.
+        split_folders: The split that each folder below these stands for; empty where they are categories.
+        notes: Sentences for the user.
+    """
+
+    depth: int
+    split_folders: Mapping[str, str]
+    notes: list[str]
+
+
+def _is_folder(request: Request) -> bool:
+    return request.path is not None and request.path.is_dir()
+
+
+@register(Precedence.ANY_PATH, _is_folder, lambda: sorted(readable_suffixes()))
+def folder_source(request: Request) -> DataSource:
+    """A folder of pictures.
+
+    Sub-folders are categories. Where they are named after splits (train, Training, val, test, ...), they are the
+    splits, and the folders below them the categories. A lone folder around everything is passed through. metadata.csv
+    or metadata.jsonl may give the labels.
+
+    Raises:
+        UserError: The folder holds no picture that can be read.
+    """
+    assert request.path is not None
+    path = request.path
+    walk = walk_files(path)
+    files = _sort_files(walk)
+    if not files.pictures:
+        raise _no_pictures_error(path, walk, files)
+    used = sorted(files.pictures + files.metadata)
+    stamp: list[Any] = [[file.name, file.size, file.mtime_ns, file.ctime_ns] for file in used]
+    if any(file.name.lower().endswith(HEIC_SUFFIXES) for file in files.pictures):
+        stamp.append(_heic_reader_version())
+    names = [file.name for file in files.pictures]
+    read = partial(_read_folder, path, names, [file.name for file in files.metadata])
+    skipped = (*walk.skipped, *files.unreadable)
+    return DataSource(str(path.resolve()), stamp, read, skipped, tuple(walk.notes), files.other_kinds)
+
+
+def _heic_reader_version() -> list[str]:
+    from importlib.metadata import version
+
+    return ["pi-heif", version("pi-heif")]
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower() if "." in name.rpartition("/")[2] else ""
+
+
+def _sort_files(walk: Walk) -> SortedFiles:
+    """Tell pictures from metadata, from pictures that cannot be read here, and from other files."""
+    readable = readable_suffixes()
+    pictures, metadata, unreadable = [], [], []
+    others: Counter[str] = Counter()
+    for file in walk.files:
+        suffix = _suffix(file.name)
+        if suffix in readable:
+            pictures.append(file)
+        elif file.name.rpartition("/")[2].lower() in METADATA_NAMES:
+            metadata.append(file)
+        elif reason := unreadable_reason(suffix):
+            unreadable.append(SkippedFile(printable_name(file.name), reason))
+        else:
+            others[printable_name(suffix) or "no suffix"] += 1
+    return SortedFiles(pictures, metadata, unreadable, dict(others.most_common()))
+
+
+def _no_pictures_error(path: Path, walk: Walk, files: SortedFiles) -> UserError:
+    where = printable_name(str(path.resolve()))
+    known = f"known are {' '.join(sorted(readable_suffixes()))}"
+    if files.unreadable:
+        first = files.unreadable[0]
+        count = count_text(len(files.unreadable), "file")
+        what = f"no pictures in {where} that can be read: {count} such as {first.file}"
+        return UserError(f"{what}\n{first.reason}\n{known}")
+    if not walk.files:
+        return UserError(f"no pictures in {where} (it is empty)\n{known}")
+    names = list_text([printable_name(file.name) for file in walk.files], 3)
+    count = count_text(len(walk.files), "other file")
+    return UserError(f"no pictures in {where} (it holds {count}: {names})\n{known}")
+
+
+# Splits and categories.
+
+
+def _read_folder(path: Path, names: Sequence[str], metadata_files: Sequence[str]) -> RawDataset:
+    """The pictures of a folder by split and category, as their relative names and the metadata say."""
+    layout = _find_layout(path, names)
+    members: dict[str, list[str]] = {}
+    unused = []
+    for name in names:
+        split = _split_of(name, layout)
+        if split is None:
+            unused.append(name)
+        else:
+            members.setdefault(split, []).append(name)
+    notes = list(layout.notes)
+    if unused:
+        count = count_text(len(unused), "picture")
+        verb = "is" if len(unused) == 1 else "are"
+        notes.append(f"{count} beside train {verb} not used, such as {printable_name(unused[0])}")
+    metadata = read_metadata(path, metadata_files, names) if metadata_files else None
+    if metadata is not None:
+        notes.extend(metadata.notes)
+    columns = _label_columns(members, layout, metadata)
+    labels, categories = encode_labels(columns)
+    splits = {}
+    for split, files in members.items():
+        shown_names = [printable_name(name) for name in files]
+        images = [path / name for name in files]
+        splits[split] = RawSplit(images, labels[split], shown_names, _attributes(files, metadata))
+    return RawDataset(splits, categories, tuple(notes))
+
+
+def _find_layout(path: Path, names: Sequence[str]) -> Layout:
+    """Whether folders stand for splits or categories, below those that wrap everything.
+
+    Raises:
+        UserError: There are splits, but none for training.
+    """
+    depth = _wrapping_depth(names)
+    notes = []
+    if depth:
+        wrapper = printable_name("/".join(names[0].split("/")[:depth]))
+        notes.append(f"all pictures lie below {wrapper}, whose folders are taken as those of the data")
+    tops = {name.split("/")[depth] for name in names if name.count("/") > depth}
+    known = {top: split for top in sorted(tops) if (split := split_of_folder(top)) is not None}
+    splits = set(known.values())
+    # A category may itself be called "train": it is a split only beside another one, or alone.
+    if "train" in splits and (len(splits) > 1 or len(tops) == 1):
+        return Layout(depth, known, notes + _merged_split_notes(known))
+    if tops and len(known) == len(tops) and "train" not in splits:
+        raise _no_training_error(path, list(known))
+    return Layout(depth, {}, notes)
+
+
+def _wrapping_depth(names: Sequence[str]) -> int:
+    """The number of folders, each the only one beside no picture, that hold further folders and are no splits."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    depth = 0
+    while True:
+        tops = {parts[depth] if len(parts) > depth else None for parts in folders}
+        if len(tops) != 1 or None in tops:
+            return depth
+        is_leaf = any(len(parts) == depth + 1 for parts in folders)
+        if is_leaf or split_of_folder(str(next(iter(tops)))) is not None:
+            return depth
+        depth += 1
+
+
+def _merged_split_notes(known: Mapping[str, str]) -> list[str]:
+    notes = []
+    for split in dict.fromkeys(known.values()):
+        folders = [folder for folder, its_split in known.items() if its_split == split]
+        if len(folders) > 1:
+            notes.append(f"the folders {' and '.join(folders)} together are the {split} split")
+    return notes
+
+
+def _no_training_error(path: Path, folders: list[str]) -> UserError:
+    first = folders[0]
+    return UserError(
+        f"{printable_name(str(path))} has {', '.join(folders)} but no pictures in train\n"
+        f"put pictures for training into {path.name}/train, or name the folder itself: {path / first}"
     )
 
 
-def _walk_files(
-    folder: Path, prefix: str, parent_inodes: tuple[Any, ...], skipped: Skipped
-) -> Iterator[tuple[str, os.stat_result]]:
-    """The files below a folder, hidden ones left out; a link that leads back to a folder above is not followed."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        skipped.append((prefix, error_text(error)))
-        return
-    for entry in entries:
-        name = f"{prefix}{entry.name}"
-        try:
-            if entry.name.startswith("."):
-                continue
-            if not entry.is_dir():
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    yield name, status
-            elif (mark := _inode(Path(entry.path))) not in parent_inodes:
-                yield from _walk_files(Path(entry.path), f"{name}/", (*parent_inodes, mark), skipped)
-        except OSError as error:
-            skipped.append((name, error_text(error)))
+def _split_of(name: str, layout: Layout) -> str | None:
+    """The split of a picture; None where it lies beside the folders of the splits."""
+    if not layout.split_folders:
+        return "train"
+    parts = name.split("/")
+    return layout.split_folders.get(parts[layout.depth]) if len(parts) > layout.depth + 1 else None
 
 
-def _inode(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _label_columns(
+    members: Mapping[str, list[str]], layout: Layout, metadata: Metadata | None
+) -> dict[str, LabelColumn | None]:
+    """The labels of each split: of the metadata where they have any, else the folders."""
+    columns: dict[str, LabelColumn | None] = {}
+    if metadata is not None and metadata.label_column is not None:
+        for split, names in members.items():
+            columns[split] = LabelColumn(_plain_column(metadata.values(names, metadata.label_column)))
+        return columns
+    depth = layout.depth + bool(layout.split_folders)
+    values = {split: [_folder_at(name, depth) for name in names] for split, names in members.items()}
+    if not any(value is not None for column in values.values() for value in column):
+        return dict.fromkeys(members)
+    return {split: LabelColumn(column) for split, column in values.items()}
 
 
-def _split_by_folder(path: Path, names: list[str], skipped: Skipped, others: int) -> RawDataset:
-    """The pictures of a folder by split and category, as their relative names say."""
-    tops = {name.split("/")[0] for name in names if "/" in name}
-    known = {top: SPLIT_FOLDERS[top.lower()] for top in tops if top.lower() in SPLIT_FOLDERS}
-    # A category may itself be called "train": it is a split only beside another one, or alone.
-    stored = "train" in known.values() and (len(known) > 1 or len(tops) == 1)
-    if not stored and tops and len(known) == len(tops):
-        raise UserError(f"{path} has {', '.join(sorted(known))} but no pictures in train")
-    members: dict[str, list[str]] = {}
-    for name in names:
-        members.setdefault(known.get(name.split("/")[0], "") if stored else "train", []).append(name)
-    beside = members.pop("", [])
-    notes = [f"{len(beside)} pictures beside train are not used, such as {beside[0]}"] if beside else []
-    values = {split: [_folder_category(name, stored) for name in part] for split, part in members.items()}
-    named = any(value for column in values.values() for value in column)
-    labels, categories = encode_labels({split: column if named else None for split, column in values.items()}, None)
-    parts = {split: RawSplit([path / name for name in part], labels[split], part) for split, part in members.items()}
-    return RawDataset(parts, categories, list(skipped), notes, {"other_files": others})
+def _plain_column(values: list[Any]) -> list[Any]:
+    """Labels of metadata: numbers where all of them are, so that they are sorted as such."""
+    array = attribute_array([value for value in values if value not in (None, "")])
+    if array.dtype.kind != "i":
+        return [value if isinstance(value, str | int | float) or value is None else str(value) for value in values]
+    return [None if value in (None, "") else int(value) for value in values]
 
 
-def _folder_category(name: str, stored: bool) -> str | None:
-    folders = name.split("/")[1 if stored else 0 : -1]
-    return folders[0] if folders else None
+def _folder_at(name: str, depth: int) -> str | None:
+    parts = name.split("/")
+    return parts[depth] if len(parts) > depth + 1 else None
+
+
+def _attributes(names: Sequence[str], metadata: Metadata | None) -> dict[str, np.ndarray]:
+    if metadata is None:
+        return {}
+    return {printable_name(name): attribute_array(metadata.values(names, name)) for name in metadata.attributes}

@@ -1,76 +1,558 @@
-"""Parquet files with a column of images."""
+"""Parquet files with a column of images, in the schema of the Hugging Face hub, of pandas or of one's own."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from vaelab.core.console import count_text
 from vaelab.core.errors import UserError
-from vaelab.datasets.decoding import error_text
-from vaelab.datasets.sources.raw import RawDataset, RawSplit, encode_labels
+from vaelab.datasets.decoding import UnreadableImage, readable_suffixes
+from vaelab.datasets.files import error_text, file_stamp, read_error, require_memory, require_regular
+from vaelab.datasets.naming import list_text, printable_name, split_of_folder, split_of_stem
+from vaelab.datasets.sources.labels import LABEL_COLUMNS, LabelColumn, encode_labels, merge_columns
+from vaelab.datasets.sources.source import SPLITS, DataSource, Precedence, RawDataset, RawSplit, Request, register
+from vaelab.datasets.sources.walk import is_ignored
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["parquet_source", "table_source"]
+__all__ = ["ImageTable", "parquet_file_source", "parquet_folder_source", "read_tables"]
+
+IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "pixel_values")
+
+PATH_COLUMNS = ("image", "img", "image_path", "img_path", "path", "file_name", "filename", "file", "filepath")
+
+NESTED_FOLDERS = ("data", "default")  # in which the hub keeps the files of a data set
 
 
-def parquet_source(shards: dict[str, list[Path]]) -> RawDataset:
-    import pyarrow as pa
+class ImageTable(NamedTuple):
+    """A table of pictures.
+
+    Args:
+        table: The rows.
+        features: What the hub's metadata say of the columns; empty where they say nothing.
+        name: What the table is called in messages.
+        folders: The folders below which rows may name files; the first is what relative names start from.
+    """
+
+    table: pyarrow.Table
+    features: Mapping[str, Any]
+    name: str
+    folders: Sequence[Path]
+
+
+class Columns(NamedTuple):
+    """The columns of a table that are used, and those that look like labels and are not."""
+
+    image: str
+    label: str | None
+    unused_labels: tuple[str, ...]
+
+
+class Shards(NamedTuple):
+    """The parquet files of a folder by split, and those that are not used."""
+
+    files: dict[str, list[Path]]
+    unused: list[Path]
+    notes: list[str]
+
+
+# Files.
+
+
+def _is_parquet_file(request: Request) -> bool:
+    path = request.path
+    return path is not None and path.is_file() and path.suffix.lower() == ".parquet"
+
+
+@register(Precedence.MARKED_PATH, _is_parquet_file, lambda: (".parquet",))
+def parquet_file_source(request: Request) -> DataSource:
+    """A parquet file, all of which is the training split."""
+    assert request.path is not None
+    return _shards_source(request.path, Shards({"train": [request.path]}, [], []))
+
+
+def _is_parquet_folder(request: Request) -> bool:
+    return request.path is not None and request.path.is_dir() and bool(_find_shards(request.path).files)
+
+
+@register(Precedence.MARKED_PATH, _is_parquet_folder)
+def parquet_folder_source(request: Request) -> DataSource:
+    """A folder of parquet files named after their splits: train.parquet, dev-00000-of-00001.parquet, test/0000.parquet.
+
+    Raises:
+        UserError: There are splits, but none for training.
+    """
+    assert request.path is not None
+    path = request.path
+    shards = _find_shards(path)
+    if "train" not in shards.files:
+        have = list_text([str(file.relative_to(path)) for files in shards.files.values() for file in files])
+        raise UserError(
+            f"{printable_name(str(path))} has {have} but no parquet file for training\n"
+            "call that train.parquet, or give the file itself as the data"
+        )
+    return _shards_source(path, shards)
+
+
+def _shards_source(path: Path, shards: Shards) -> DataSource:
+    root = path if path.is_dir() else path.parent
+    stamp: list[Any] = []
+    for split, files in shards.files.items():
+        for file in files:
+            require_regular(file)
+            stamp.append([split, *file_stamp(str(file.relative_to(root)), file), *_row_files_stamp(file)])
+    notes = list(shards.notes)
+    if shards.unused:
+        names = list_text([printable_name(str(file.relative_to(root))) for file in shards.unused])
+        notes.append(f"{count_text(len(shards.unused), 'parquet file')} not used: {names}")
+    return DataSource(str(path.resolve()), stamp, partial(_read_shards, shards.files), (), tuple(notes))
+
+
+def _find_shards(path: Path) -> Shards:
+    """The parquet files of a folder, or of the folder inside it in which the hub keeps them."""
+    for folder in _candidate_folders(path):
+        shards = _shards_in(folder)
+        if shards.files:
+            return shards
+    return Shards({}, [], [])
+
+
+def _candidate_folders(path: Path) -> Iterator[Path]:
+    """The folder itself; then the usual folders inside it, and a lone one."""
+    yield path
+    folders = [child for child in _children(path) if child.is_dir()]
+    for folder in folders:
+        if folder.name in NESTED_FOLDERS or len(folders) == 1:
+            yield folder
+
+
+def _children(path: Path) -> list[Path]:
+    try:
+        return sorted(child for child in path.iterdir() if not is_ignored(child.name))
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
+def _shards_in(folder: Path) -> Shards:
+    """The parquet files directly in a folder, and in its folders that are named after splits."""
+    files: dict[str, list[Path]] = {}
+    unused = []
+    has_pictures = False
+    for child in _children(folder):
+        if child.suffix.lower() == ".parquet":
+            split = split_of_stem(child.stem)
+            if split is None:
+                unused.append(child)
+            else:
+                files.setdefault(split, []).append(child)
+        elif child.suffix.lower() in readable_suffixes():
+            has_pictures = True
+        elif (split := split_of_folder(child.name)) is not None and child.is_dir():
+            inner = [file for file in _children(child) if file.suffix.lower() == ".parquet"]
+            files.setdefault(split, []).extend(inner)
+    found = {split: sorted(files[split]) for split in SPLITS if files.get(split)}
+    if not found and unused and not has_pictures:
+        names = list_text([printable_name(file.name) for file in unused])
+        return Shards({"train": unused}, [], [f"no parquet file is named after a split: {names} are for training"])
+    return Shards(found, unused, [])
+
+
+def _row_files_stamp(file: Path) -> list[Any]:
+    """What the files are known by that the rows of a parquet file name instead of holding pictures."""
+    stamp: list[Any] = []
+    for picture in _named_pictures(file):
+        if isinstance(picture, Path) and picture.is_file():
+            stamp.append(file_stamp(str(picture), picture)[1:])
+        else:
+            stamp.append(None)
+    return [stamp] if stamp else []
+
+
+def _named_pictures(file: Path) -> list[Any]:
+    """The files that rows name, in order; quick where all rows hold their pictures."""
     from pyarrow import parquet
 
+    with _reading(file):
+        stored = parquet.ParquetFile(file)
+        schema = stored.schema_arrow
+        features = _features(schema)
+        name = _image_column(schema, features, str(file))
+        if not _is_text(schema.field(name).type) and _holds_all_pictures(stored.metadata, name):
+            return []
+        column = stored.read(columns=[name])[name]
+        return [picture for picture in _pictures(column, [file.parent]) if not _is_bytes(picture)]
+
+
+def _is_bytes(picture: Any) -> bool:
+    return picture is not None and not isinstance(picture, Path | UnreadableImage)
+
+
+def _holds_all_pictures(metadata: Any, column: str) -> bool:
+    """Whether the statistics of a file say that no row lacks the bytes of its picture."""
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for i in range(row_group.num_columns):
+            chunk = row_group.column(i)
+            is_bytes = chunk.path_in_schema in (column, f"{column}.bytes") and chunk.physical_type == "BYTE_ARRAY"
+            if is_bytes and (chunk.statistics is None or chunk.statistics.null_count != 0):
+                return False
+    return True
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn Arrow's errors into a sentence."""
+    import pyarrow as pa
+
     try:
-        tables = {s: pa.concat_tables(map(parquet.read_table, files)) for s, files in shards.items() if files}
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise read_error(file, error) from error
     except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{shards['train'][0].parent}: the parquet files cannot be read: {error_text(error)}"
-        ) from error
-    metadata = json.loads((tables["train"].schema.metadata or {}).get(b"huggingface", b"{}"))
-    return table_source(tables, metadata.get("info", {}).get("features", {}), str(shards["train"][0]))
+        where = printable_name(str(file.parent))
+        raise UserError(f"{where}: the parquet files cannot be read: {error_text(error)}") from error
 
 
-def table_source(tables: dict[str, pyarrow.Table], features: dict[str, Any], location: str) -> RawDataset:
-    """Arrow tables in the hub's schema; `features` is the hub's description of their columns."""
-    schema = tables["train"].schema
-    image, label = _image_column(schema, location), _label_column(schema, features)
-    columns = {split: table[label].to_pylist() if label else None for split, table in tables.items()}
-    names = features.get(label, {}).get("names") if label else None
-    labels, categories = encode_labels(columns, tuple(names) if names else None)
-    parts = {split: RawSplit(_encoded_images(table[image]), labels[split], None) for split, table in tables.items()}
-    return RawDataset(parts, categories, facts={"columns": [image, *([label] if label else [])]})
+def _read_shards(shards: Mapping[str, Sequence[Path]]) -> RawDataset:
+    tables: dict[str, list[ImageTable]] = {}
+    for split, files in shards.items():
+        tables[split] = [_read_shard(file) for file in files]
+    return read_tables(tables)
 
 
-def _image_column(schema: pyarrow.Schema, location: str) -> str:
+def _read_shard(file: Path) -> ImageTable:
+    """The columns of a parquet file that are used."""
+    from pyarrow import parquet
+
+    with _reading(file):
+        stored = parquet.ParquetFile(file)
+        schema = stored.schema_arrow
+        features = _features(schema)
+        columns = _choose_columns(schema, features, str(file))
+        wanted = [columns.image, *([columns.label] if columns.label else []), *columns.unused_labels]
+        require_memory(_stored_bytes(stored.metadata, wanted), printable_name(str(file)), "unpacked")
+        return ImageTable(stored.read(columns=wanted), features, printable_name(str(file)), [file.parent])
+
+
+def _stored_bytes(metadata: Any, columns: Sequence[str]) -> int:
+    """The unpacked size of some columns of a parquet file."""
+    total = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for i in range(row_group.num_columns):
+            chunk = row_group.column(i)
+            if chunk.path_in_schema.split(".")[0] in columns:
+                total += chunk.total_uncompressed_size
+    return total
+
+
+# Columns.
+
+
+def read_tables(tables: Mapping[str, Sequence[ImageTable]]) -> RawDataset:
+    """Tables of pictures as a data set.
+
+    Args:
+        tables: The tables of each split. Their columns and types may differ.
+
+    Returns:
+        The pictures, still encoded, with their labels.
+
+    Raises:
+        UserError: A table has no column of images.
+    """
+    first = tables["train"][0]
+    columns = _choose_columns(first.table.schema, first.features, first.name)
+    notes: list[str] = []
+    images: dict[str, list[Any]] = {}
+    labels: dict[str, LabelColumn | None] = {}
+    for split, shards in tables.items():
+        images[split] = []
+        label_columns = []
+        for shard in shards:
+            chosen = _choose_columns(shard.table.schema, shard.features, shard.name)
+            images[split].extend(_pictures(shard.table[chosen.image], shard.folders))
+            label_columns.append(_read_labels(shard, chosen))
+        labels[split] = _merge_labels(label_columns, [len(shard.table) for shard in shards])
+        if labels[split] is None and columns.label is not None:
+            notes.append(f"the {split} split has no column {columns.label}: its pictures are unlabelled")
+    notes.extend(_unused_notes(columns, labels))
+    encoded, categories = encode_labels(labels)
+    splits = {split: RawSplit(images[split], encoded[split], None) for split in tables}
+    used = (columns.image, *([columns.label] if columns.label and categories else []))
+    return RawDataset(splits, categories, tuple(notes), used)
+
+
+def _merge_labels(columns: Sequence[LabelColumn | None], lengths: Sequence[int]) -> LabelColumn | None:
+    """The labels of a split's shards as one column; shards without labels are unlabelled."""
+    if all(column is None for column in columns):
+        return None
+    filled = []
+    for column, length in zip(columns, lengths, strict=True):
+        filled.append(LabelColumn([None] * length) if column is None else column)
+    known = [column for column in columns if column is not None]
+    if len({column.names for column in known}) == 1:  # what is missing has no say in the names
+        filled = [column._replace(names=known[0].names) for column in filled]
+    return merge_columns(filled)
+
+
+def _unused_notes(columns: Columns, labels: Mapping[str, LabelColumn | None]) -> list[str]:
+    notes = []
+    for name in columns.unused_labels:
+        notes.append(f"the column {printable_name(name)} looks like labels and is not used")
+    if columns.label is not None and all(column is None for column in labels.values()):
+        notes.append(f"the column {printable_name(columns.label)} holds no single label for each picture: not used")
+    return notes
+
+
+def _features(schema: pyarrow.Schema) -> dict[str, Any]:
+    """What the metadata of the hub say of the columns, whatever their form; empty where they say nothing."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None:
+        return {}
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return _named_features(_member(_member(metadata, "info") or metadata, "features"))
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _named_features(features: Any) -> dict[str, Any]:
+    """Features by column: of a mapping, or of a list of {"name": ..., "dtype": ...} as in a data set's card."""
+    if isinstance(features, dict):
+        return {str(name): feature for name, feature in features.items()}
+    if not isinstance(features, list):
+        return {}
+    named = {}
+    for feature in features:
+        name = _member(feature, "name")
+        if isinstance(name, str):
+            named[name] = feature.get("dtype", feature)
+    return named
+
+
+def _class_names(feature: Any, depth: int = 0) -> tuple[str, ...] | None:
+    """The names of classes in the description of a column, also within a list; None where it has none."""
+    if isinstance(feature, list):
+        feature = feature[0] if feature else None
+    if not isinstance(feature, dict) or depth > 4:
+        return None
+    names = feature.get("names")
+    if isinstance(names, dict) and all(str(key).isdigit() for key in names):
+        names = [names[key] for key in sorted(names, key=int)]
+    if isinstance(names, list) and names:
+        return tuple(str(name) for name in names)
+    for inner in ("feature", "class_label", "dtype", "list", "sequence"):
+        if (found := _class_names(feature.get(inner), depth + 1)) is not None:
+            return found
+    return None
+
+
+def _choose_columns(schema: pyarrow.Schema, features: Mapping[str, Any], name: str) -> Columns:
+    image = _image_column(schema, features, name)
+    classes = [column for column in schema.names if column != image and _class_names(features.get(column))]
+    named = [column for column in schema.names if column != image and column.lower() in LABEL_COLUMNS]
+    named.sort(key=lambda column: LABEL_COLUMNS.index(column.lower()))
+    fitting = [column for column in named if _can_be_labels(schema.field(column).type)]
+    ordered = list(dict.fromkeys(classes + fitting))
+    label = ordered[0] if ordered else None
+    unused = [column for column in named if column not in ordered]
+    return Columns(image, label, tuple(unused))
+
+
+def _value_type(data_type: Any) -> Any:
+    """The type of the values of a dictionary-encoded column; other types are themselves."""
     import pyarrow.types as kinds
 
-    structs = {f.name for f in schema if kinds.is_struct(f.type) and f.type.get_field_index("bytes") >= 0}
-    fits = [f.name for f in schema if f.name in structs or kinds.is_binary(f.type)]
-    if not fits:
-        have = ", ".join(schema.names)
-        raise UserError(f"{location} has no column of images, that is struct<bytes, path> or binary (has: {have})")
-    return min(fits, key=lambda name: (name != "image", name != "img"))
+    return data_type.value_type if kinds.is_dictionary(data_type) else data_type
 
 
-def _label_column(schema: pyarrow.Schema, features: dict[str, Any]) -> str | None:
+def _is_text(data_type: Any) -> bool:
     import pyarrow.types as kinds
 
-    classes = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    named = [name for name in ("label", "labels", "class", "category") if name in schema.names]
-    plain = [n for n in named if kinds.is_integer(schema.field(n).type) or kinds.is_string(schema.field(n).type)]
-    return next(iter(classes + plain), None)
+    value = _value_type(data_type)
+    return kinds.is_string(value) or kinds.is_large_string(value) or kinds.is_string_view(value)
 
 
-def _encoded_images(column: pyarrow.ChunkedArray) -> list[Any]:
-    """The encoded pictures of an Arrow column: buffers into its memory, or paths where it holds no bytes."""
+def _is_binary(data_type: Any) -> bool:
+    import pyarrow.types as kinds
+
+    value = _value_type(data_type)
+    checks = (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view, kinds.is_fixed_size_binary)
+    return any(check(value) for check in checks)
+
+
+def _is_list(data_type: Any) -> bool:
+    import pyarrow.types as kinds
+
+    names = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(kinds, name)(data_type) for name in names if hasattr(kinds, name))
+
+
+def _is_bytes_list(data_type: Any) -> bool:
+    """Whether a column holds encoded files as lists of numbers."""
+    import pyarrow.types as kinds
+
+    return _is_list(data_type) and kinds.is_integer(data_type.value_type)
+
+
+def _can_be_labels(data_type: Any) -> bool:
+    import pyarrow.types as kinds
+
+    value = _value_type(data_type)
+    if _is_list(value):
+        return _can_be_labels(value.value_type)
+    checks = (kinds.is_integer, kinds.is_boolean, kinds.is_floating, kinds.is_null)
+    return _is_text(value) or _is_binary(value) or any(check(value) for check in checks)
+
+
+def _is_image_struct(data_type: Any) -> bool:
+    import pyarrow.types as kinds
+
+    if not kinds.is_struct(data_type):
+        return False
+    names = {data_type.field(i).name: data_type.field(i).type for i in range(data_type.num_fields)}
+    return "bytes" in names or ("path" in names and _is_text(names["path"]))
+
+
+def _image_column(schema: pyarrow.Schema, features: Mapping[str, Any], name: str) -> str:
+    """The column of images: as the hub's metadata say, by its type, or by its name and type."""
+    structs = [field.name for field in schema if _is_image_struct(field.type)]
+    binary = [field.name for field in schema if _is_binary(field.type) and field.name.lower() not in LABEL_COLUMNS]
+    declared = [column for column in schema.names if _member(features.get(column), "_type") == "Image"]
+    lists = [f.name for f in schema if _is_bytes_list(f.type) and f.name.lower() in (*IMAGE_COLUMNS, "bytes")]
+    paths = [f.name for f in schema if _is_text(f.type) and f.name.lower() in PATH_COLUMNS]
+    for candidates in (structs + binary, declared, lists, paths):
+        if candidates:
+            return min(candidates, key=_image_name_rank)
+    have = ", ".join(printable_name(column) for column in schema.names)
+    raise UserError(
+        f"{printable_name(name)} has no column of images, that is struct<bytes, path> or binary (has: {have})"
+    )
+
+
+def _image_name_rank(name: str) -> int:
+    return IMAGE_COLUMNS.index(name.lower()) if name.lower() in IMAGE_COLUMNS else len(IMAGE_COLUMNS)
+
+
+# Pictures and labels of a column.
+
+
+def _pictures(column: pyarrow.ChunkedArray, folders: Sequence[Path]) -> list[Any]:
+    """The pictures of a column: buffers into its memory, or paths where it holds no bytes."""
     import pyarrow as pa
 
     pictures: list[Any] = []
     for chunk in column.chunks:
-        fields = {"bytes": chunk}
+        fields: dict[str, Any] = {}
         if pa.types.is_struct(chunk.type):
-            fields = dict(zip((f.name for f in chunk.type), chunk.flatten(), strict=True))
-        paths = fields.get("path", pa.nulls(len(chunk))).to_pylist()
-        both = zip(fields["bytes"], paths, strict=True)
-        pictures += [data.as_buffer() if data.is_valid else path and Path(path) for data, path in both]
+            names = [chunk.type.field(i).name for i in range(chunk.type.num_fields)]
+            fields = dict(zip(names, chunk.flatten(), strict=True))
+        elif _is_text(chunk.type):
+            fields["path"] = chunk
+        else:
+            fields["bytes"] = chunk
+        contents = _encoded(fields["bytes"]) if "bytes" in fields else [None] * len(chunk)
+        paths = _texts(fields["path"]) if "path" in fields else [None] * len(chunk)
+        for content, path in zip(contents, paths, strict=True):
+            pictures.append(_local_file(path, folders) if content is None and path else content)
     return pictures
+
+
+def _encoded(array: Any) -> list[Any]:
+    """The encoded files of an array of bytes in any of Arrow's types; None where a row holds none."""
+    import pyarrow as pa
+
+    if pa.types.is_null(array.type):
+        return [None] * len(array)
+    if _is_bytes_list(array.type):
+        return [_bytes_of_numbers(row) for row in array.to_pylist()]
+    if _is_text(array.type):
+        raise UserError("a column of images holds text; allowed are the bytes of picture files")
+    plain = _decoded_dictionary(array)
+    if not pa.types.is_binary(plain.type):
+        plain = plain.cast(pa.large_binary())
+    return [row.as_buffer() if row.is_valid else None for row in plain]
+
+
+def _bytes_of_numbers(row: list[int | None] | None) -> Any:
+    if row is None:
+        return None
+    try:
+        return bytes(number if number is None or number >= 0 else number + 256 for number in row)  # type: ignore[misc]
+    except (ValueError, TypeError):
+        return UnreadableImage("not a picture")
+
+
+def _decoded_dictionary(array: Any) -> Any:
+    import pyarrow as pa
+
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _texts(array: Any) -> list[str | None]:
+    return _decoded_dictionary(array).to_pylist()
+
+
+def _local_file(path: str, folders: Sequence[Path]) -> Path | UnreadableImage:
+    """The file that a row names, which must lie below one of the folders: a table of others may name any file."""
+    if not isinstance(path, str) or "\x00" in path:
+        return UnreadableImage("no file of that name")
+    try:
+        target = (folders[0] / path).resolve()
+        is_inside = any(target.is_relative_to(folder.resolve()) for folder in folders)
+        if not is_inside:
+            return UnreadableImage(f"outside the folder of the table: {printable_name(path)}")
+        if not target.exists():
+            return UnreadableImage(f"no file {printable_name(path)}")
+        return target if target.is_file() else UnreadableImage("not a regular file")
+    except (RuntimeError, ValueError):  # a ring of links
+        return UnreadableImage(f"no file {printable_name(path)}")
+    except OSError as error:
+        if "too long" in error_text(error):
+            return UnreadableImage("no file of that name")
+        raise read_error(path, error) from error
+
+
+def _read_labels(shard: ImageTable, columns: Columns) -> LabelColumn | None:
+    """The labels of a table; None where it has none, or several for each picture."""
+    if columns.label is None:
+        return None
+    column = shard.table[columns.label]
+    values = [value for chunk in column.chunks for value in _decoded_dictionary(chunk).to_pylist()]
+    names = _class_names(shard.features.get(columns.label))
+    values = _single_values(values)
+    if values is None or any(isinstance(value, float) and not _is_whole(value) for value in values):
+        return None
+    return LabelColumn(values, names)
+
+
+def _is_whole(value: float) -> bool:
+    return bool(np.isnan(value)) or value.is_integer()
+
+
+def _single_values(values: list[Any]) -> list[Any] | None:
+    """Values out of lists of one; None where a list holds several."""
+    singles = []
+    for value in values:
+        if isinstance(value, list):
+            if len(value) > 1:
+                return None
+            singles.append(value[0] if value else None)
+        else:
+            singles.append(value)
+    return singles
