@@ -321,7 +321,7 @@ def trace_path(root: Path) -> list[Step]:
             [sys.executable, __file__, "--trace", str(trace), str(root), *words],
         )
         for command in commands:
-            subprocess.run(command, env=os.environ | variables, check=True, capture_output=True)
+            subprocess.run(command, env=os.environ | variables, check=True, stdout=subprocess.DEVNULL)
         calls, stack = json.loads(trace.read_text())
     return describe_calls(root, calls, stack)
 

@@ -76,7 +76,7 @@ def read_run(folder: Path, name: str) -> dict:
 
 
 def test_every_promised_kind_has_an_example() -> None:
-    assert set(EXAMPLES) >= {"loss", "prior"}
+    assert set(EXAMPLES) >= {"loss", "prior", "metric", "data source"}
 
 
 def test_a_loss(tmp_path: Path) -> None:
@@ -90,3 +90,17 @@ def test_a_prior(tmp_path: Path) -> None:
     carry_out("prior", tmp_path)
     assert read_run(tmp_path / "runs/prior", "spec.json")["prior"] == {"name": "laplace", "scale": 0.7}
     assert (tmp_path / "samples.png").exists()
+
+
+def test_a_metric(tmp_path: Path) -> None:
+    outcome = carry_out("metric", tmp_path)
+    metrics = json.loads(outcome.stdout[1])["metrics"]
+    assert 0 < metrics["mae"]["value"] < 1
+    assert metrics["mae"]["stderr"] > 0
+    assert "mae" in read_run(tmp_path / "runs/metric", "metrics.json")["test"]["metrics"]
+
+
+def test_a_data_source(tmp_path: Path) -> None:
+    outcome = carry_out("data source", tmp_path)
+    assert json.loads(outcome.stdout[0])["categories"] == ["small", "large"]
+    assert read_run(tmp_path / "runs/source", "spec.json")["data"] == "squares"
