@@ -229,7 +229,7 @@ def evaluate(
     from vaelab.core.devices import num_processors, num_threads
     from vaelab.datasets.images import select_split
     from vaelab.evaluation.evidence import evidence_metrics
-    from vaelab.evaluation.metrics import metrics_record
+    from vaelab.evaluation.metrics import evaluate_model
 
     run = _open_run(run)
     _check_evaluation(n, evidence)
@@ -250,17 +250,16 @@ def evaluate(
         images = images.evenly_spaced(n)
     threads = min(run.origin["plan"]["threads"], num_processors())
     with num_threads(threads):  # as when metrics.json was written: the same digits
-        record = metrics_record(
-            run.key, run.model, run.spec.objective, data if is_other and data else run.spec.data, images
-        )
-        record["metrics"] |= evidence_metrics(run, images, evidence)
+        source = data if is_other and data else run.spec.data
+        evaluation = evaluate_model(run.key, run.model, run.spec.objective, source, images)
+        evaluation = evaluation.with_metrics(evidence_metrics(run, images, evidence))
         if full:
             held_out = images.split in ("validation", "test")  # the training images may then be fitted to
             train_images = dataset.splits["train"] if held_out else None
-            record["metrics"] |= representation.separability_metrics(run, images, train_images)
+            evaluation = evaluation.with_metrics(representation.separability_metrics(run, images, train_images))
         if full or network:
-            record["metrics"] |= samples.sample_quality_metrics(run, images, network)
-    return record
+            evaluation = evaluation.with_metrics(samples.sample_quality_metrics(run, images, network))
+    return evaluation.to_dict()
 
 
 def _check_evaluation(n: int | None, evidence: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Baselines: what all runs of one data set are compared with, made once per seed and kept on disk."""
+"""Baselines: what all runs of a data set are compared with, made once for each seed and kept on disk."""
 
 from __future__ import annotations
 
@@ -8,39 +8,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vaelab.analysis.classifier import Classifier, classifier_accuracy, train_classifier
-from vaelab.analysis.representation import flat_pixels, mean_cca, project
+from vaelab.analysis.classifier import (
+    Classifier,
+    apply_to_images,
+    classifier_accuracy,
+    has_two_categories,
+    train_classifier,
+)
+from vaelab.analysis.representation import flat_pixels, mean_cca, project_representation
+from vaelab.analysis.results import AnalysisResult
+from vaelab.analysis.separability import LabelledPoints
+from vaelab.core.console import notice
+from vaelab.core.errors import UserError
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Dataset, Images
-from vaelab.evaluation.statistics import Arrays, Numbers
 from vaelab.runs.run import Run
 
 __all__ = ["MAX_FEATURE_POINTS", "Baseline", "baseline_dir", "display_split", "open_baseline"]
 
-BASELINE_VERSION = 1  # of what a reference holds
+BASELINE_VERSION = 1  # of the stored files
 
-MAX_FEATURE_POINTS = 10_000  # of the test split, in features
+MAX_FEATURE_POINTS = 10_000  # images of the test split whose representations are analysed
 
 MAX_PROBE_IMAGES = 10_000  # training images to which a linear probe is fitted
 
-
-# What runs are held against.
-
-
-def baseline_dir(run: Run) -> Path:
-    """The folder of the references of a run: that of its study, or one beside it."""
-    of_study = run.path.parent.parent / "references"
-    return of_study if of_study.is_dir() else run.path.parent / "references"
+Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What all runs of a data set and a seed are held against, made once and kept in the folder `where`."""
+    """What all runs of a data set and a seed are compared with.
+
+    Attributes:
+        dataset: The data set.
+        seed: The seed of the runs.
+        folder: Where the files of the baseline are kept.
+    """
 
     dataset: Dataset
     seed: int
@@ -48,66 +56,113 @@ class Baseline:
 
     @property
     def test_images(self) -> Images:
-        """The points of features: of the test split, or what comes nearest to it."""
+        """The images whose representations are analysed: of the test split, or of what comes nearest to it."""
         return display_split(self.dataset).evenly_spaced(MAX_FEATURE_POINTS)
 
     @property
     def probe_images(self) -> Images:
+        """The training images to which linear probes are fitted."""
         return self.dataset.splits["train"].evenly_spaced(MAX_PROBE_IMAGES)
 
     @property
     def num_clusters(self) -> int:
+        """The clusters of k-means: as many as categories, or ten where there are none."""
         return len(self.test_images.categories) or 10
 
     @cached_property
     def classifier(self) -> Classifier | None:
-        """A classifier of the training images; none without two categories."""
-        train, file = self.dataset.splits["train"], self.folder / "classifier.safetensors"
-        if np.unique(train.label()[train.label() >= 0]).size < 2:
+        """A classifier of the training images; None for fewer than two categories."""
+        train = self.dataset.splits["train"]
+        if not has_two_categories(train):
             return None
-        if not file.exists():
+        file = self.folder / "classifier.safetensors"
+
+        def read() -> Classifier:
+            model = Classifier(train.shape, len(train.categories))
+            try:
+                model.load_state_dict(read_tensors(file)[0])
+            except RuntimeError:  # names or shapes that differ
+                raise UserError(f"{file} is damaged") from None
+            return model.eval().requires_grad_(False)
+
+        def make() -> None:
             write_tensors(file, train_classifier(train, self.seed).state_dict())
-        model = Classifier(train.shape, len(train.categories))
-        model.load_state_dict(read_tensors(file)[0])
-        return model.eval().requires_grad_(False)
+
+        return _read_or_make(file, read, make)
 
     @cached_property
-    def projections(self) -> tuple[Numbers, Arrays]:
-        """What is known of the pixels, and of the classifier's features."""
+    def projections(self) -> AnalysisResult:
+        """The projections of the pixels and of the classifier's features, with their separability."""
         file = self.folder / "views.safetensors"
-        if not file.exists():
-            numbers, found = self._compute_projections()
-            write_tensors(file, {n: torch.from_numpy(a) for n, a in found.items()}, {"numbers": numbers})
-        tensors, kept = read_tensors(file)
-        return kept["numbers"], {n: t.numpy() for n, t in tensors.items()}
 
-    def _compute_projections(self) -> tuple[Numbers, Arrays]:
-        numbers, found = project("raw", flat_pixels(self.test_images), flat_pixels(self.probe_images), self)
-        if self.classifier is None:
-            return numbers, found
-        tested, fitted = (
-            _apply_in_batches(self.classifier.features, images) for images in (self.test_images, self.probe_images)
+        def read() -> AnalysisResult:
+            tensors, metadata = read_tensors(file)
+            if not isinstance(metadata.get("numbers"), dict):
+                raise UserError(f"{file} is damaged")
+            return AnalysisResult(metadata["numbers"], {name: tensor.numpy() for name, tensor in tensors.items()})
+
+        def make() -> None:
+            result = self._compute_projections()
+            tensors = {name: torch.from_numpy(array) for name, array in result.arrays.items()}
+            write_tensors(file, tensors, {"numbers": dict(result.numbers)})
+
+        return _read_or_make(file, read, make)
+
+    def project(self, name: str, test_points: np.ndarray, probe_points: np.ndarray) -> AnalysisResult:
+        """`project_representation` for points of `test_images`, (N, D), and of `probe_images`, (M, D)."""
+        return project_representation(
+            name, self.label_test(test_points), self.label_probe(probe_points), self.num_clusters, self.seed
         )
-        more, places = project("classifier", tested, fitted, self)
-        more["classifier_accuracy"] = classifier_accuracy(self.classifier, self.test_images)
-        more["correlation_classifier"] = mean_cca(found["raw_pca"], places["classifier_pca"])
-        return numbers | more, found | places
+
+    def label_test(self, points: np.ndarray) -> LabelledPoints:
+        """Points of `test_images`, (N, D), with their labels."""
+        return LabelledPoints(points, self.test_images.label())
+
+    def label_probe(self, points: np.ndarray) -> LabelledPoints:
+        """Points of `probe_images`, (M, D), with their labels."""
+        return LabelledPoints(points, self.probe_images.label())
+
+    def _compute_projections(self) -> AnalysisResult:
+        pixels = self.project("raw", flat_pixels(self.test_images), flat_pixels(self.probe_images))
+        if self.classifier is None:
+            return pixels
+        test_features = apply_to_images(self.classifier.features, self.test_images)
+        probe_features = apply_to_images(self.classifier.features, self.probe_images)
+        features = self.project("classifier", test_features, probe_features)
+        comparison = {
+            "classifier_accuracy": classifier_accuracy(self.classifier, self.test_images),
+            "correlation_classifier": mean_cca(pixels.arrays["raw_pca"], features.arrays["classifier_pca"]),
+        }
+        return pixels.merged(features).merged(AnalysisResult(comparison))
+
+
+def baseline_dir(run: Run) -> Path:
+    """The folder of the baselines of a run: that of its study, or one beside the run."""
+    of_study = run.path.parent.parent / "references"
+    return of_study if of_study.is_dir() else run.path.parent / "references"
 
 
 def display_split(dataset: Dataset) -> Images:
+    """The images that figures and analyses show: the test split, or what comes nearest to it."""
     splits = dataset.splits
     return splits.get("test") or splits.get("validation") or splits["train"]
 
 
 def open_baseline(dataset: Dataset, seed: int, folder: Path) -> Baseline:
-    """The reference of a data set for runs of a seed, in a folder of its own below `where`."""
-    name = [BASELINE_VERSION, dataset.fingerprint, dataset.size, dataset.validation, dataset.subset, seed]
-    name += [dataset.binarise] if dataset.binarise else []  # older references keep their names
-    return Baseline(dataset, seed, folder / hashlib.blake2b(json.dumps(name).encode(), digest_size=8).hexdigest())
+    """The baseline of a data set for runs of a seed, in a folder of its own below `folder`."""
+    identity = [BASELINE_VERSION, dataset.fingerprint, dataset.size, dataset.validation, dataset.subset, seed]
+    if dataset.binarise:  # so that older baselines keep their names
+        identity.append(dataset.binarise)
+    digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
+    return Baseline(dataset, seed, folder / digest)
 
 
-def _apply_in_batches(function: Callable[[Tensor], Tensor], images: Images) -> np.ndarray:
-    parts = [
-        function(torch.from_numpy(images.uint8(slice(i, i + 500))).float() / 255) for i in range(0, len(images), 500)
-    ]
-    return torch.cat(parts).numpy()
+def _read_or_make(file: Path, read: Callable[[], Stored], make: Callable[[], None]) -> Stored:
+    """What a file holds. It is made where it is missing, and made again where it is damaged."""
+    if file.exists():
+        try:
+            return read()
+        except UserError:
+            notice(f"{file} is damaged and is made again")
+    make()
+    return read()

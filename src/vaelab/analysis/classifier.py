@@ -1,13 +1,14 @@
-"""A small classifier of the same images: what the reports hold the codes against.
+"""A small classifier of the same images, with which analyses compare the codes.
 
 Two strided convolutions and a layer of 64 features, trained on the training split with its labels for a fixed number of
-images. It measures runs and takes part in none: how much of a category a decoded image shows, and how features look
-that were made to tell categories apart.
+images. No run is trained with it. It measures how much of a category a decoded image shows, and its features are an
+example of a representation that was trained to separate the categories.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,13 +19,19 @@ from vaelab.core.console import progress
 from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
 
-__all__ = ["Classifier", "classifier_accuracy", "train_classifier"]
+__all__ = ["Classifier", "apply_to_images", "classifier_accuracy", "has_two_categories", "train_classifier"]
 
 NUM_FEATURES = 64
 
 MAX_IMAGES_SEEN = 300_000  # training images, repetitions counted
 
 BATCH_SIZE = 128
+
+EVALUATION_BATCH_SIZE = 500
+
+MIN_STEPS = 200
+
+MAX_EPOCHS = 20
 
 LEARNING_RATE = 2e-3
 
@@ -51,28 +58,36 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer decides on, (B, 64)."""
+        """The input of the last layer, (B, 64)."""
         return self.body(x - 0.5)
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
-        """Of each category, (B, K)."""
+        """The probabilities of the categories, (B, K)."""
         return self(x).softmax(1)
 
 
-@torch.enable_grad()  # whoever asks for it may be evaluating
+@torch.enable_grad()  # callers may be evaluating
 def train_classifier(images: Images, seed: int = 0) -> Classifier:
-    """A classifier of the labelled ones among the images, by Adam with a rate that falls to 0."""
+    """Train a classifier with Adam and a learning rate that falls to 0.
+
+    Args:
+        images: Training images, of which the labelled ones are used.
+        seed: Of the weights and of the order.
+
+    Returns:
+        The classifier, ready for evaluation.
+    """
     labels = images.label()
     images, labels = images.select(labels >= 0), torch.from_numpy(labels[labels >= 0])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(seed, "classifier").initial_seed())
         model = Classifier(images.shape, len(images.categories))
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
-    steps = max(200, min(MAX_IMAGES_SEEN, 20 * len(images)) // BATCH_SIZE)
-    draws = torch.randint(len(images), (steps, BATCH_SIZE), generator=generator(seed, "classifier order"))
+    steps = max(MIN_STEPS, min(MAX_IMAGES_SEEN, MAX_EPOCHS * len(images)) // BATCH_SIZE)
+    batch_rows = torch.randint(len(images), (steps, BATCH_SIZE), generator=generator(seed, "classifier order"))
     with progress("training a classifier", steps) as advance:
-        for step, rows in enumerate(draws):
+        for step, rows in enumerate(batch_rows):
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)
             x = torch.from_numpy(images.uint8(rows.numpy())).float().div_(255)
             loss = F.cross_entropy(model(x), labels[rows])
@@ -84,11 +99,23 @@ def train_classifier(images: Images, seed: int = 0) -> Classifier:
     return model.eval().requires_grad_(False)
 
 
-def classifier_accuracy(model: Classifier, images: Images) -> float:
-    """The share of the labelled images that it puts into their category."""
+def has_two_categories(images: Images) -> bool:
+    """Whether the labels of images name at least two categories."""
     labels = images.label()
-    hits = [
-        model(torch.from_numpy(images.uint8(slice(i, i + 500))).float() / 255).argmax(1).numpy()
-        for i in range(0, len(images), 500)
-    ]
-    return float((np.concatenate(hits) == labels)[labels >= 0].mean())
+    return np.unique(labels[labels >= 0]).size >= 2
+
+
+def apply_to_images(function: Callable[[Tensor], Tensor], images: Images) -> np.ndarray:
+    """A function of images (B, C, H, W) -> (B, F), applied in batches; gives (N, F)."""
+    parts = []
+    for start in range(0, len(images), EVALUATION_BATCH_SIZE):
+        x = torch.from_numpy(images.uint8(slice(start, start + EVALUATION_BATCH_SIZE))).float() / 255
+        parts.append(function(x))
+    return torch.cat(parts).numpy()
+
+
+def classifier_accuracy(model: Classifier, images: Images) -> float:
+    """The share of the labelled images that the classifier puts into their category."""
+    labels = images.label()
+    predicted = apply_to_images(lambda x: model(x).argmax(1), images)
+    return float((predicted == labels)[labels >= 0].mean())

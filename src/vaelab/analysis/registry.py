@@ -1,15 +1,14 @@
-r"""Examinations: what is found out about a finished run besides its metrics, once, and kept beside it.
+r"""Analyses: what is computed from a finished run besides its metrics, once, and kept beside it.
 
-    features         codes against pixels and a classifier's features: PCA, k-means, t-SNE, and numbers
-    interpolations   paths between categories, and how the classifier sees them
-    samples          images of the prior: how much they differ, how sharp they are, how far from the test images
-    evidence         -log p(x) of test images by importance sampling, enough of both to compare runs
-    full_evidence    the same as the literature states it, of all test images by 5,000 samples: minutes a run
-    leaks            what the colours of background, hair and skin alone tell of the category
+    features         codes compared with pixels and a classifier's features: PCA, k-means, t-SNE, and numbers
+    interpolations   paths between categories, and the probabilities that the classifier gives along them
+    samples          samples of the prior: their diversity, their sharpness, and their distance from the test images
+    evidence         -log p(x) of test images by importance sampling, precise enough to compare runs
+    full_evidence    the same as in the literature, of all test images by 5,000 samples: minutes for each run
+    leaks            how well the colours of background, hair and skin alone predict the category
 
-An examination is a function (run, reference) -> (numbers, arrays) and stands in `EXAMINATIONS` under its name. It
-leaves <run>/examinations/<name>.json and .safetensors. A `Reference` is what all runs of one data set are held against;
-it is made once, too.
+An analysis is a function (run, baseline) -> `AnalysisResult`. `ANALYSES` has each under the name that files and study
+definitions use. Its results are <run>/examinations/<name>.json and .safetensors.
 """
 
 from __future__ import annotations
@@ -17,195 +16,273 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vaelab.analysis.baseline import MAX_FEATURE_POINTS, Baseline, display_split
+from vaelab.analysis.classifier import has_two_categories
 from vaelab.analysis.interpolation import alpha_values, draw_pairs, interpolate_images
 from vaelab.analysis.projections import kmeans, pca
-from vaelab.analysis.representation import flat_pixels, mean_cca, measure_separability, project
-from vaelab.analysis.samples import frechet_distance, has_prior_term, sample_prior
-from vaelab.analysis.separability import linear_probe_accuracy
-from vaelab.core.console import progress
+from vaelab.analysis.representation import flat_pixels, mean_cca, separability_numbers
+from vaelab.analysis.results import AnalysisResult
+from vaelab.analysis.samples import extract_features, frechet_distance, has_prior_term, sample_prior
+from vaelab.analysis.separability import LabelledPoints, linear_probe_accuracy
 from vaelab.core.files import read_json, write_json
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
-from vaelab.evaluation.evidence import log_evidence
+from vaelab.evaluation.evidence import run_log_evidence
 from vaelab.evaluation.image_quality import laplacian_energy
-from vaelab.evaluation.metrics import batches, encode_all, likelihood_of
-from vaelab.evaluation.statistics import Arrays, Numbers
+from vaelab.evaluation.metrics import batches, encode_all
 from vaelab.runs.run import Run
 
 __all__ = ["ANALYSES", "has_analysis", "read_analyses", "read_analysis_arrays", "run_analysis"]
 
-NUM_PAIRS = 200  # of interpolation, in numbers
+NUM_PAIRS = 200  # pairs of interpolations that numbers are computed from
 
-SHOWN_PAIRS = 7  # and in pictures
+SHOWN_PAIRS = 7  # pairs of which images are kept
 
-NUM_ALPHAS = 21  # values of alpha
+NUM_ALPHAS = 21  # values of alpha on each path
 
-NUM_PRIOR_SAMPLES = 2000  # of the prior, in numbers
+ALPHA_STRIDE = 4  # whether a probability rises is seen at every fourth alpha: 0, 0.2, ..., 1
+
+NUM_PRIOR_SAMPLES = 2000  # samples that numbers are computed from
+
+SAVED_SAMPLES = 64  # samples of which images are kept
 
 EVIDENCE_BUDGET = 2000, 1000  # test images, and samples of the posterior of each, with which runs are compared
 
 FULL_EVIDENCE_BUDGET = MAX_FEATURE_POINTS, 5000  # and those of the figures in the literature
 
-SAVED_SAMPLES = 64  # and in pictures
-
 
 def analyses_dir(run: Run) -> Path:
+    """The folder of the results of a run's analyses."""
     return run.path / "examinations"
 
 
-def read_analyses(run: Run) -> dict[str, Numbers]:
-    """The numbers of every examination that a run has been through, by name."""
+def read_analyses(run: Run) -> dict[str, dict[str, float]]:
+    """The numbers of every analysis that was made of a run, by the name of the analysis."""
     return {file.stem: read_json(file) for file in sorted(analyses_dir(run).glob("*.json"))}
 
 
 def has_analysis(run: Run, name: str) -> bool:
+    """Whether an analysis was made of a run."""
     return (analyses_dir(run) / f"{name}.json").exists()
 
 
-def read_analysis_arrays(run: Run, name: str) -> Arrays:
-    """The arrays that an examination left; empty where it has not been made."""
+def read_analysis_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
+    """The arrays that an analysis left; empty where there are none."""
     file = analyses_dir(run) / f"{name}.safetensors"
-    return {n: t.numpy() for n, t in read_tensors(file)[0].items()} if file.exists() else {}
+    if not file.exists():
+        return {}
+    tensors, _ = read_tensors(file)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def run_analysis(run: Run, name: str, baseline: Baseline) -> None:
-    """Carry out one examination; the numbers, written last, say that it is done."""
-    numbers, found = ANALYSES[name](run, baseline)
-    if found:
-        write_tensors(analyses_dir(run) / f"{name}.safetensors", {n: torch.from_numpy(a) for n, a in found.items()})
-    write_json(analyses_dir(run) / f"{name}.json", numbers)
+    """Make an analysis and store its results. The numbers are written last, and say that it is complete."""
+    result = ANALYSES[name](run, baseline)
+    if result.arrays:
+        tensors = {name: torch.from_numpy(array) for name, array in result.arrays.items()}
+        write_tensors(analyses_dir(run) / f"{name}.safetensors", tensors)
+    write_json(analyses_dir(run) / f"{name}.json", dict(result.numbers))
 
 
-# The examinations.
+# Features
 
 
-def analyse_features(run: Run, baseline: Baseline) -> tuple[Numbers, Arrays]:
-    tested, fitted = (
-        encode_all(run.model, images).mean.numpy() for images in (baseline.test_images, baseline.probe_images)
-    )
-    numbers, found = project("codes", tested, fitted, baseline)
+def analyse_features(run: Run, baseline: Baseline) -> AnalysisResult:
+    """The codes, compared with pixels, principal components of pixels, and the features of a classifier."""
+    test_codes = encode_all(run.model, baseline.test_images).mean.numpy()
+    probe_codes = encode_all(run.model, baseline.probe_images).mean.numpy()
+    codes = baseline.project("codes", test_codes, probe_codes)
     others = baseline.projections
-    numbers["correlation"] = mean_cca(others[1]["raw_pca"], found["codes_pca"])
-    both = np.concatenate([flat_pixels(baseline.test_images), flat_pixels(baseline.probe_images)])
-    scores, _ = pca(both, min(run.model.latent_dim, both.shape[1]))  # as many components as the code has
-    halves = scores[: len(tested)], scores[len(tested) :]
-    clusters = kmeans(halves[0][:, :3], baseline.num_clusters, baseline.seed)
-    numbers |= measure_separability("pca", *halves, baseline, clusters)
-    rows = np.linspace(0, len(display_split(baseline.dataset)) - 1, len(tested)).astype(np.int64)
-    return others[0] | numbers, others[1] | found | {"labels": baseline.test_images.label(), "rows": rows}
+    correlation = {"correlation": mean_cca(others.arrays["raw_pca"], codes.arrays["codes_pca"])}
+    components = AnalysisResult(_component_separability(run.model.latent_dim, baseline))
+    shown = np.linspace(0, len(display_split(baseline.dataset)) - 1, len(test_codes)).astype(np.int64)
+    images = AnalysisResult(arrays={"labels": baseline.test_images.label(), "rows": shown})
+    result = others.merged(codes).merged(AnalysisResult(correlation))
+    return result.merged(components).merged(images)
+
+
+def _component_separability(latent_dim: int, baseline: Baseline) -> dict[str, float]:
+    """How well as many principal components of the pixels as the code has dimensions separate the categories."""
+    pixels = np.concatenate([flat_pixels(baseline.test_images), flat_pixels(baseline.probe_images)])
+    scores, _ = pca(pixels, min(latent_dim, pixels.shape[1]))
+    count = len(baseline.test_images)
+    test_scores, probe_scores = scores[:count], scores[count:]
+    clusters = kmeans(test_scores[:, :3], baseline.num_clusters, baseline.seed)
+    return separability_numbers("pca", baseline.label_test(test_scores), baseline.label_probe(probe_scores), clusters)
+
+
+# Interpolations
+
+
+class InterpolationPairs(NamedTuple):
+    """Where paths start and end, as positions of images, (P,) each; and the two categories, or -1 for any."""
+
+    start: np.ndarray
+    end: np.ndarray
+    categories: tuple[int, int]
 
 
 @torch.no_grad()
-def analyse_interpolations(run: Run, baseline: Baseline) -> tuple[Numbers, Arrays]:
+def analyse_interpolations(run: Run, baseline: Baseline) -> AnalysisResult:
+    """Paths between test images, and how probable the classifier finds the category of their end."""
     images = display_split(baseline.dataset)
-    start, end, ends = interpolation_pairs(images)
-    made = interpolate_images(run.model, images.uint8(start), images.uint8(end), alpha_values(NUM_ALPHAS))
-    found = {
-        "originals": _to_uint8(made.originals[:SHOWN_PAIRS]),
-        "images": _to_uint8(made.images[:SHOWN_PAIRS]),
-        "alphas": made.alphas.numpy(),
-        "ends": np.array(ends),
+    pairs = choose_interpolation_pairs(images)
+    alphas = alpha_values(NUM_ALPHAS)
+    paths = interpolate_images(run.model, images.uint8(pairs.start), images.uint8(pairs.end), alphas)
+    arrays = {
+        "originals": _to_uint8(paths.originals[:SHOWN_PAIRS]),
+        "images": _to_uint8(paths.images[:SHOWN_PAIRS]),
+        "alphas": paths.alphas.numpy(),
+        "ends": np.array(pairs.categories),
     }
-    if baseline.classifier is None or (images.label(end) < 0).any():
-        return {}, found
-    seen = baseline.classifier.probabilities(made.images.flatten(0, 1)).unflatten(0, made.images.shape[:2])
-    p = seen[torch.arange(len(end)), :, torch.from_numpy(images.label(end))].numpy()
-    rises = np.diff(p[:, ::4], axis=1) >= 0
-    numbers = {f"probability_{round(100 * a)}": float(v) for a, v in zip(found["alphas"], p.mean(0), strict=True)}
-    return numbers | {"rising": float(rises.all(1).mean())}, found | {"probability": p[:SHOWN_PAIRS]}
+    end_labels = images.label(pairs.end)
+    if baseline.classifier is None or (end_labels < 0).any():
+        return AnalysisResult({}, arrays)
+    flat = baseline.classifier.probabilities(paths.images.flatten(0, 1))
+    of_all_categories = flat.unflatten(0, paths.images.shape[:2])  # (P, T, K)
+    probability = of_all_categories[torch.arange(len(end_labels)), :, torch.from_numpy(end_labels)].numpy()
+    numbers = {}
+    for alpha, mean in zip(arrays["alphas"], probability.mean(0), strict=True):
+        numbers[f"probability_{round(100 * alpha)}"] = float(mean)
+    is_rising = (np.diff(probability[:, ::ALPHA_STRIDE], axis=1) >= 0).all(1)
+    numbers["rising"] = float(is_rising.mean())
+    arrays["probability"] = probability[:SHOWN_PAIRS]
+    return AnalysisResult(numbers, arrays)
 
 
-def interpolation_pairs(images: Images) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Where paths start and end: of two categories from the second, as in report A, to the first; else of any two."""
+def choose_interpolation_pairs(images: Images) -> InterpolationPairs:
+    """Pairs of two categories from the second, as in report A, to the first; of more, pairs of different categories."""
     labels = images.label()
     if len(images.categories) == 2 and set(labels) >= {0, 1}:
         start, end = draw_pairs(images, NUM_PAIRS, images.categories[1], images.categories[0])
-        return start, end, (1, 0)
+        return InterpolationPairs(start, end, (1, 0))
     start, end = draw_pairs(images, NUM_PAIRS)
     differ = (labels[start] != labels[end]) | (labels[start] < 0)
-    return (start[differ], end[differ], (-1, -1)) if differ.sum() >= SHOWN_PAIRS else (start, end, (-1, -1))
+    if differ.sum() >= SHOWN_PAIRS:
+        start, end = start[differ], end[differ]
+    return InterpolationPairs(start, end, (-1, -1))
 
 
 def _to_uint8(x: Tensor) -> np.ndarray:
     return x.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
 
 
+# Samples
+
+
 @torch.no_grad()
-def analyse_samples(run: Run, baseline: Baseline) -> tuple[Numbers, Arrays]:
+def analyse_samples(run: Run, baseline: Baseline) -> AnalysisResult:
+    """Samples of the prior compared with test images; nothing where the codes were not trained to follow the prior."""
     if not has_prior_term(run.spec, run.model.shape):
-        return {}, {}
-    made = sample_prior(run.model, NUM_PRIOR_SAMPLES)
+        return AnalysisResult()
+    generated = sample_prior(run.model, NUM_PRIOR_SAMPLES)
     real = torch.from_numpy(display_split(baseline.dataset).evenly_spaced(NUM_PRIOR_SAMPLES).uint8()).float() / 255
     numbers = {
-        "diversity": float(made.std(0).mean() / real.std(0).mean()),
-        "sharpness": float((laplacian_energy(made).mean() / laplacian_energy(real).mean()).sqrt()),
+        "diversity": float(generated.std(0).mean() / real.std(0).mean()),
+        "sharpness": float((laplacian_energy(generated).mean() / laplacian_energy(real).mean()).sqrt()),
     }
     if baseline.classifier is not None:
-        numbers["distance"] = frechet_distance(
-            *(baseline.classifier.features(x).double().numpy() for x in (made, real))
-        )
-    return numbers, {"images": _to_uint8(made[:SAVED_SAMPLES])}
+        network = baseline.classifier.features
+        generated_features = extract_features(network, generated, NUM_PRIOR_SAMPLES)
+        real_features = extract_features(network, real, NUM_PRIOR_SAMPLES)
+        numbers["distance"] = frechet_distance(generated_features, real_features)
+    return AnalysisResult(numbers, {"images": _to_uint8(generated[:SAVED_SAMPLES])})
 
 
-def analyse_evidence(run: Run, baseline: Baseline) -> tuple[Numbers, Arrays]:
+# Evidence
+
+
+def analyse_evidence(run: Run, baseline: Baseline) -> AnalysisResult:
+    """The evidence, precise enough to compare runs."""
     return _importance_sample(run, baseline, *EVIDENCE_BUDGET)
 
 
-def analyse_full_evidence(run: Run, baseline: Baseline) -> tuple[Numbers, Arrays]:
+def analyse_full_evidence(run: Run, baseline: Baseline) -> AnalysisResult:
+    """The evidence as in the literature."""
     return _importance_sample(run, baseline, *FULL_EVIDENCE_BUDGET)
 
 
-def _importance_sample(run: Run, baseline: Baseline, count: int, samples: int) -> tuple[Numbers, Arrays]:
-    likelihood = likelihood_of(run.model, run.spec.objective)
-    if likelihood is None:
-        return {}, {}
-    images = display_split(baseline.dataset).evenly_spaced(count)
-    with progress("log evidence", len(images)) as advance:
-        found = log_evidence(run.model, likelihood, images, samples, advance)
-    numbers = {
-        "negative_log_evidence": -found.value.mean().item(),
-        "effective_samples": found.effective_sample_size.mean().item(),
-        "error_of_sampling": found.standard_error_of_mean,
-        "error_over_images": found.value.std().item() / math.sqrt(len(found.value)),
-    }
-    return numbers, {}
+def _importance_sample(run: Run, baseline: Baseline, max_images: int, samples: int) -> AnalysisResult:
+    """The evidence of test images; nothing where the loss stands for no likelihood."""
+    evidence = run_log_evidence(run, display_split(baseline.dataset).evenly_spaced(max_images), samples)
+    if evidence is None:
+        return AnalysisResult()
+    return AnalysisResult(
+        {
+            "negative_log_evidence": -evidence.value.mean().item(),
+            "effective_samples": evidence.effective_sample_size.mean().item(),
+            "error_of_sampling": evidence.standard_error_of_mean,
+            "error_over_images": evidence.value.std().item() / math.sqrt(len(evidence.value)),
+        }
+    )
 
 
-FACE_PATCHES: dict[str, Callable[[int, int], list[tuple[slice, slice]]]] = {
-    "background": lambda h, w: [(slice(0, h // 8), slice(0, w // 8)), (slice(0, h // 8), slice(w - w // 8, w))],
-    "hair": lambda h, w: [(slice(0, h // 8), slice(3 * w // 8, 5 * w // 8))],
-    "skin": lambda h, w: [(slice(3 * h // 8, 5 * h // 8), slice(3 * w // 8, 5 * w // 8))],
-}  # of a face that fills its picture: the upper corners, the middle of the upper edge, and the middle
+# Shortcuts
+
+Patch = tuple[slice, slice]  # rows and columns of an image
+
+
+def background_patches(height: int, width: int) -> list[Patch]:
+    """The two upper corners."""
+    rows = slice(0, height // 8)
+    return [(rows, slice(0, width // 8)), (rows, slice(width - width // 8, width))]
+
+
+def hair_patches(height: int, width: int) -> list[Patch]:
+    """The middle of the upper edge."""
+    return [(slice(0, height // 8), slice(3 * width // 8, 5 * width // 8))]
+
+
+def skin_patches(height: int, width: int) -> list[Patch]:
+    """The middle."""
+    return [(slice(3 * height // 8, 5 * height // 8), slice(3 * width // 8, 5 * width // 8))]
+
+
+FACE_PATCHES: dict[str, Callable[[int, int], list[Patch]]] = {  # of a face that fills its image
+    "background": background_patches,
+    "hair": hair_patches,
+    "skin": skin_patches,
+}
 
 
 @torch.no_grad()
-def probe_shortcuts(run: Run, baseline: Baseline) -> tuple[Numbers, Arrays]:
-    tested, fitted = display_split(baseline.dataset), baseline.probe_images
-    if np.unique(tested.label()[tested.label() >= 0]).size < 2:
-        return {}, {}
+def probe_shortcuts(run: Run, baseline: Baseline) -> AnalysisResult:
+    """How well the colours of a few patches predict the category, in reconstructions and in the originals."""
+    test, probe = display_split(baseline.dataset), baseline.probe_images
+    if not has_two_categories(test):
+        return AnalysisResult()
     numbers = {}
-    for what, see in (("", run.model.reconstruct), ("_original", lambda x: x)):
-        views = [torch.cat([see(batch.x) for batch in batches(run.model, images)]) for images in (fitted, tested)]
-        for name, places in FACE_PATCHES.items():
-            colours = [_patch_colors(x, places(*x.shape[2:])) for x in views]
-            numbers[f"{name}{what}"] = linear_probe_accuracy((colours[0], fitted.label()), (colours[1], tested.label()))
-    counts = np.bincount(tested.label())
-    return numbers | {"chance": float(counts.max() / counts.sum())}, {}
+    for suffix, view in (("", run.model.reconstruct), ("_original", _unchanged)):
+        test_x = torch.cat([view(batch.x) for batch in batches(run.model, test)])
+        probe_x = torch.cat([view(batch.x) for batch in batches(run.model, probe)])
+        for name, patches in FACE_PATCHES.items():
+            places = patches(*test_x.shape[2:])
+            probe_colors = LabelledPoints(_patch_colors(probe_x, places), probe.label())
+            test_colors = LabelledPoints(_patch_colors(test_x, places), test.label())
+            numbers[f"{name}{suffix}"] = linear_probe_accuracy(probe_colors, test_colors)
+    counts = np.bincount(test.label())
+    numbers["chance"] = float(counts.max() / counts.sum())
+    return AnalysisResult(numbers)
 
 
-def _patch_colors(x: Tensor, patches: list[tuple[slice, slice]]) -> np.ndarray:
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _patch_colors(x: Tensor, patches: list[Patch]) -> np.ndarray:
     """The mean colour of patches of images (N, C, H, W) and its square, (N, 2 C)."""
-    mean = torch.cat([x[:, :, rows, columns].flatten(2) for rows, columns in patches], 2).mean(2)
+    pixels = [x[:, :, rows, columns].flatten(2) for rows, columns in patches]
+    mean = torch.cat(pixels, 2).mean(2)
     return torch.cat([mean, mean.square()], 1).numpy()
 
 
-ANALYSES: dict[str, Callable[[Run, Baseline], tuple[Numbers, Arrays]]] = {
+ANALYSES: dict[str, Callable[[Run, Baseline], AnalysisResult]] = {
     "features": analyse_features,
     "interpolations": analyse_interpolations,
     "samples": analyse_samples,

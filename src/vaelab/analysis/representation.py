@@ -1,111 +1,120 @@
-"""How well categories are separated in a representation: codes, pixels, principal components, classifier features."""
+"""Representations of images: codes, pixels and features, their projections and how well they separate categories."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaelab.analysis.projections import compute_projection, kmeans, pca
+from vaelab.analysis.results import AnalysisResult
 from vaelab.analysis.separability import (
+    LabelledPoints,
     canonical_correlations,
     cluster_agreement,
     distance_ratio,
-    linear_probe_accuracy,
-    nearest_neighbour_accuracy,
+    separability,
 )
 from vaelab.core.console import progress
 from vaelab.datasets.images import Images
 from vaelab.evaluation.metrics import encode_all
-from vaelab.evaluation.statistics import Arrays, Metrics, Numbers, jackknife_error, proportion_metric
+from vaelab.evaluation.results import Metric
+from vaelab.evaluation.statistics import jackknife_error, proportion_metric
 from vaelab.runs.run import Run
 
-if TYPE_CHECKING:
-    from vaelab.analysis.baseline import Baseline
+__all__ = ["flat_pixels", "mean_cca", "project_representation", "separability_metrics"]
 
-__all__ = ["flat_pixels", "mean_cca", "measure_separability", "project", "separability_metrics"]
-
-PROBE_IMAGES = 10_000  # training images to which a probe is fitted, at most
+MAX_PROBE_IMAGES = 10_000  # training images to which a probe is fitted, at most
 
 
-def separability_metrics(run: Run, images: Images, probe_images: Images | None) -> Metrics:
-    """How well categories are told apart in codes, pixels and principal components; none without two categories.
+def separability_metrics(run: Run, images: Images, probe_images: Images | None) -> dict[str, Metric]:
+    """How well categories are separated in codes, in pixels, and in as many principal components of pixels.
 
-    `fitted` are training images for the linear probe, which is left out without them.
+    Args:
+        run: The run whose codes are measured.
+        images: The images; those without a label do not count.
+        probe_images: Training images, which the linear probe is fitted to. Without them there is no probe.
+
+    Returns:
+        codes_ari, codes_nmi, codes_neighbour, codes_probe, and the same of raw and pca, each with its standard error
+        over images; empty for fewer than two categories.
     """
-    known = images.label() >= 0
-    images = images.select(known)
+    images = images.select(images.label() >= 0)
     if np.unique(images.label()).size < 2:
         return {}
-    sets = [images] + (
-        [probe_images.select(probe_images.label() >= 0).evenly_spaced(PROBE_IMAGES)] if probe_images is not None else []
-    )
-    spaces = {"codes": [encode_all(run.model, s).mean.numpy() for s in sets], "raw": [flat_pixels(s) for s in sets]}
-    scores, _ = pca(np.concatenate(spaces["raw"]), min(run.model.latent_dim, spaces["raw"][0].shape[1]))
-    spaces["pca"] = [scores[: len(images)], scores[len(images) :]][: len(sets)]
-    found: Metrics = {}
-    with progress("telling categories apart", len(spaces)) as advance:
-        for done, (space, points) in enumerate(spaces.items(), 1):
-            found |= {f"{space}_{name}": metric for name, metric in _space_metrics(points, sets).items()}
-            advance(done, space)
-    return found
-
-
-def _space_metrics(points: list[np.ndarray], sets: list[Images]) -> Metrics:
-    labels = sets[0].label()
-    clusters = kmeans(points[0], len(sets[0].categories))
-    found = {
-        name: {
-            "value": value,
-            "stderr": jackknife_error(
-                lambda rest, n=name: cluster_agreement(clusters[rest], labels[rest])[n], len(labels)
-            ),
-        }
-        for name, value in cluster_agreement(clusters, labels).items()
+    image_sets = [images]
+    if probe_images is not None:
+        labelled = probe_images.select(probe_images.label() >= 0)
+        image_sets.append(labelled.evenly_spaced(MAX_PROBE_IMAGES))
+    pixels = [flat_pixels(image_set) for image_set in image_sets]
+    scores, _ = pca(np.concatenate(pixels), min(run.model.latent_dim, pixels[0].shape[1]))
+    representations = {
+        "codes": [encode_all(run.model, image_set).mean.numpy() for image_set in image_sets],
+        "raw": pixels,
+        "pca": [scores[: len(images)], scores[len(images) :]],
     }
-    found["neighbour"] = proportion_metric(nearest_neighbour_accuracy(points[0], labels), len(labels))
-    if len(points) > 1:
-        found["probe"] = proportion_metric(
-            linear_probe_accuracy((points[1], sets[1].label()), (points[0], labels)), len(labels)
-        )
-    return found
+    metrics = {}
+    with progress("measuring separability", len(representations)) as advance:
+        for done, (name, points) in enumerate(representations.items(), 1):
+            labelled_points = [LabelledPoints(p, s.label()) for p, s in zip(points, image_sets, strict=False)]
+            for quantity, metric in _with_errors(*labelled_points, num_clusters=len(images.categories)).items():
+                metrics[f"{name}_{quantity}"] = metric
+            advance(done, name)
+    return metrics
+
+
+def _with_errors(test: LabelledPoints, probe: LabelledPoints | None = None, *, num_clusters: int) -> dict[str, Metric]:
+    """The separability of one representation with standard errors over images."""
+    clusters = kmeans(test.points, num_clusters)
+    numbers = separability(test, clusters, probe)
+    metrics = {}
+    for name in ("ari", "nmi"):
+
+        def agreement(kept: np.ndarray, name: str = name) -> float:
+            return cluster_agreement(clusters[kept], test.labels[kept])[name]
+
+        metrics[name] = Metric(numbers[name], jackknife_error(agreement, len(test.labels)))
+    for name in ("neighbour", "probe"):
+        if name in numbers:
+            metrics[name] = proportion_metric(numbers[name], len(test.labels))
+    return metrics
 
 
 def flat_pixels(images: Images) -> np.ndarray:
-    """The pixels in [0, 1], (N, C H W)."""
+    """The pixels in [0, 1], float32 (N, C H W)."""
     return images.uint8().reshape(len(images), -1).astype(np.float32) / 255
 
 
-def project(
-    space: str, test_points: np.ndarray, probe_points: np.ndarray, baseline: Baseline
-) -> tuple[Numbers, Arrays]:
-    """The three views of a space of points, and how far it tells the categories apart."""
-    views = compute_projection(test_points, baseline.num_clusters, baseline.seed, f"t-SNE of {space}")
-    found = {f"{space}_{name}": np.ascontiguousarray(view) for name, view in views._asdict().items()}
-    numbers = measure_separability(space, test_points, probe_points, baseline, views.clusters)
-    known = baseline.test_images.label() >= 0
+def project_representation(
+    name: str, test: LabelledPoints, probe: LabelledPoints, num_clusters: int, seed: int
+) -> AnalysisResult:
+    """Project a representation with PCA, k-means and t-SNE, and measure how well it separates the categories.
+
+    Args:
+        name: The representation, such as `codes`; numbers and arrays are called NAME_...
+        test: The points to show and to measure.
+        probe: Other points, which the linear probe is fitted to.
+        num_clusters: The clusters of k-means.
+        seed: Of k-means and t-SNE.
+
+    Returns:
+        The numbers of `separability`, with the distance ratio in the plane of t-SNE, and the arrays of `Projection`.
+    """
+    projection = compute_projection(test.points, num_clusters, seed, f"t-SNE of {name}")
+    arrays = {f"{name}_{view}": np.ascontiguousarray(array) for view, array in projection._asdict().items()}
+    numbers = separability_numbers(name, test, probe, projection.clusters)
+    known = test.labels >= 0
     if known.any():
-        numbers[f"{space}_tsne_ratio"] = distance_ratio(views.tsne[known], baseline.test_images.label()[known])
-    return numbers, found
+        numbers[f"{name}_tsne_ratio"] = distance_ratio(projection.tsne[known], test.labels[known])
+    return AnalysisResult(numbers, arrays)
 
 
-def measure_separability(
-    space: str, test_points: np.ndarray, probe_points: np.ndarray, baseline: Baseline, clusters: np.ndarray
-) -> Numbers:
-    """The numbers of one space, of the points that have labels."""
-    labels, other = baseline.test_images.label(), baseline.probe_images.label()
-    known, those = labels >= 0, other >= 0
-    if np.unique(labels[known]).size < 2 or np.unique(other[those]).size < 2:
-        return {}
-    points, labels = test_points[known], labels[known]
-    numbers = cluster_agreement(clusters[known], labels) | {
-        "neighbour": nearest_neighbour_accuracy(points, labels),
-        "probe": linear_probe_accuracy((probe_points[those], other[those]), (points, labels)),
-        "ratio": distance_ratio(points, labels),
-    }
-    return {f"{space}_{name}": value for name, value in numbers.items()}
+def separability_numbers(
+    name: str, test: LabelledPoints, probe: LabelledPoints, clusters: np.ndarray
+) -> dict[str, float]:
+    """The numbers of `separability` with the name of the representation before them."""
+    numbers = separability(test, clusters, probe) if probe.has_categories else {}
+    return {f"{name}_{quantity}": value for quantity, value in numbers.items()}
 
 
 def mean_cca(first: np.ndarray, second: np.ndarray) -> float:
-    """The mean canonical correlation of two matrices of scores."""
+    """The mean canonical correlation of two score matrices of the same points, (N, A) and (N, B)."""
     return float(canonical_correlations(first, second).mean())

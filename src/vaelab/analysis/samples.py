@@ -1,95 +1,148 @@
-r"""Evaluation: what can be measured of a run besides the metrics that training leaves, each with its standard error.
+r"""Samples of the prior: how far they are from images.
 
-    negative_log_evidence                   -log p(x) by importance sampling, nats per image
-    codes_*, raw_*, pca_*                   how well categories are told apart in codes, in pixels, and in as many
-                                            principal components of pixels as the code has dimensions
-    classifier_frechet_distance             between prior samples and images, as a small classifier of the same data
-                                            sees them; `_of_train`: between training images and images, for comparison
-    frechet_inception_distance, kernel_...  the same with the Inception network whose weights the user gives
+    classifier_frechet_distance             between prior samples and images, in the features of a small classifier of
+                                            the same data; `_of_train`: between training images and images, to compare
+    frechet_inception_distance              the same with the Inception network whose weights the user gives
+    kernel_inception_distance               a kernel distance in the same features
 
-Errors are over images: of means directly, of accuracies binomial, of what is no mean by leaving out a tenth at a time.
+`evaluate` measures them with standard errors over images, from leaving out a tenth at a time. The analyses of a study
+measure the first of them, with fewer samples.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vaelab.analysis.baseline import baseline_dir, open_baseline
-from vaelab.core.console import progress
+from vaelab.core.console import ProgressCallback, progress
 from vaelab.core.errors import UserError
 from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
-from vaelab.evaluation.statistics import Metrics, jackknife_error
+from vaelab.evaluation.results import Metric
+from vaelab.evaluation.statistics import jackknife_error
 from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
 
-__all__ = ["frechet_distance", "has_prior_term", "load_inception", "sample_prior", "sample_quality_metrics"]
+__all__ = [
+    "extract_features",
+    "frechet_distance",
+    "has_prior_term",
+    "load_inception",
+    "polynomial_kernel_mmd",
+    "sample_prior",
+    "sample_quality_metrics",
+]
 
-DISTANCE_IMAGES = 10_000  # images and samples that distances between distributions are measured with, at most
+MAX_DISTANCE_IMAGES = 10_000  # images and samples that distances between distributions are measured with
+
+FEATURE_BATCH_SIZE = 500
+
+INCEPTION_BATCH_SIZE = 50
+
+CLASSIFIER_NOTE = "in the features of a small classifier of these data: to compare runs of one data set, and no FID"
+
+FeatureFunction = Callable[[Tensor], Tensor]
 
 
-def sample_quality_metrics(run: Run, images: Images, network: Callable[[Tensor], Tensor] | None) -> Metrics:
-    """How far prior samples are from images; none where the codes were not drawn to the prior."""
+def sample_quality_metrics(run: Run, images: Images, inception: FeatureFunction | None) -> dict[str, Metric]:
+    """How far prior samples are from images.
+
+    Args:
+        run: The run that is sampled.
+        images: The images, of which at most 10,000 are used.
+        inception: The Inception network of FID, as `load_inception` gives it, or None.
+
+    Returns:
+        Distances with standard errors over images; empty where the codes were not trained to follow the prior.
+    """
     if not has_prior_term(run.spec, run.model.shape):
         return {}
-    against = open_baseline(run.dataset, run.spec.seed, baseline_dir(run))
-    images = images.evenly_spaced(DISTANCE_IMAGES)
-    train = against.dataset.splits["train"].evenly_spaced(len(images))
-    real, seen = (torch.from_numpy(i.uint8()).float().div_(255) for i in (images, train))
-    made = sample_prior(run.model, len(images))
-    found: Metrics = {}
-    if against.classifier is not None:
-        eyes = [_extract_features(against.classifier.features, x) for x in (made, real, seen)]
-        found["classifier_frechet_distance"] = distance_metric(frechet_distance, eyes[0], eyes[1])
-        found["classifier_frechet_distance_of_train"] = distance_metric(frechet_distance, eyes[2], eyes[1])
-        note = "in the features of a small classifier of these data: to compare runs of one data set, and no FID"
-        found["classifier_frechet_distance"]["note"] = note
-    if network is not None:
-        with progress("Inception features", 2 * len(made)) as advance:
-            eyes = [
-                _extract_features(network, x, 50, lambda done, at=at: advance(at * len(made) + done))
-                for at, x in enumerate((made, real))
-            ]
-        found["frechet_inception_distance"] = distance_metric(frechet_distance, *eyes)
-        found["kernel_inception_distance"] = distance_metric(polynomial_kernel_mmd, *eyes)
-        note = f"{len(made):,} samples against {len(images):,} images: it falls with their number"
-        found["frechet_inception_distance"]["note"] = note
-    return found
+    baseline = open_baseline(run.dataset, run.spec.seed, baseline_dir(run))
+    images = images.evenly_spaced(MAX_DISTANCE_IMAGES)
+    real = _to_float(images)
+    generated = sample_prior(run.model, len(images))
+    metrics: dict[str, Metric] = {}
+    if baseline.classifier is not None:
+        train = _to_float(baseline.dataset.splits["train"].evenly_spaced(len(images)))
+        features = [extract_features(baseline.classifier.features, x) for x in (generated, train, real)]
+        distance = _distance_metric(frechet_distance, features[0], features[2])
+        metrics["classifier_frechet_distance"] = replace(distance, note=CLASSIFIER_NOTE)
+        metrics["classifier_frechet_distance_of_train"] = _distance_metric(frechet_distance, features[1], features[2])
+    if inception is not None:
+        metrics |= _inception_distances(inception, generated, real)
+    return metrics
 
 
-def distance_metric(
-    distance_function: Callable[[np.ndarray, np.ndarray], float], first: np.ndarray, second: np.ndarray
-) -> dict[str, Any]:
-    count = min(len(first), len(second))
-    return {
-        "value": distance_function(first, second),
-        "stderr": jackknife_error(lambda rest: distance_function(first[rest], second[rest]), count),
-    }
+def _inception_distances(inception: FeatureFunction, generated: Tensor, real: Tensor) -> dict[str, Metric]:
+    """FID and KID between samples and images, (N, C, H, W) each."""
+    with progress("Inception features", len(generated) + len(real)) as advance:
+        generated_features = extract_features(inception, generated, INCEPTION_BATCH_SIZE, advance)
+        real_features = extract_features(
+            inception, real, INCEPTION_BATCH_SIZE, lambda done, text="": advance(len(generated) + done, text)
+        )
+    fid = _distance_metric(frechet_distance, generated_features, real_features)
+    note = f"{len(generated):,} samples and {len(real):,} images: it falls with their number"
+    kid = _distance_metric(polynomial_kernel_mmd, generated_features, real_features)
+    return {"frechet_inception_distance": replace(fid, note=note), "kernel_inception_distance": kid}
 
 
-def _extract_features(
-    network: Callable[[Tensor], Tensor], x: Tensor, size: int = 500, advance: Callable[[int], None] | None = None
+def _distance_metric(
+    distance: Callable[[np.ndarray, np.ndarray], float], first: np.ndarray, second: np.ndarray
+) -> Metric:
+    """A distance between two sets of features, (N, F) and (M, F), with its jackknife error."""
+
+    def distance_of_subset(kept: np.ndarray) -> float:
+        return distance(first[kept], second[kept])
+
+    return Metric(distance(first, second), jackknife_error(distance_of_subset, min(len(first), len(second))))
+
+
+def extract_features(
+    network: FeatureFunction,
+    x: Tensor,
+    batch_size: int = FEATURE_BATCH_SIZE,
+    advance: ProgressCallback | None = None,
 ) -> np.ndarray:
-    parts = []
+    """The features of images, computed in batches.
+
+    Args:
+        network: Images (B, C, H, W) -> features (B, F).
+        x: Images in [0, 1], (N, C, H, W).
+        batch_size: The images in a batch.
+        advance: Is called with the number of images that are done.
+
+    Returns:
+        The features in float64, (N, F).
+    """
+    features, done = [], 0
     with torch.no_grad():
-        for part in x.split(size):
-            parts.append(network(part).double().numpy())
+        for batch in x.split(batch_size):
+            features.append(network(batch).double().numpy())
+            done += len(batch)
             if advance is not None:
-                advance(size * len(parts))
-    return np.concatenate(parts)
+                advance(done)
+    return np.concatenate(features)
+
+
+def _to_float(images: Images) -> Tensor:
+    return torch.from_numpy(images.uint8()).float().div_(255)
 
 
 def polynomial_kernel_mmd(first: np.ndarray, second: np.ndarray) -> float:
-    r"""The squared maximum mean discrepancy for the kernel (x . y / d + 1)^3, unbiased.
+    r"""The squared maximum mean discrepancy for the kernel (x . y / F + 1)^3, unbiased.
+
+    Args:
+        first: Features, (N, F).
+        second: Features, (M, F).
 
     Source: Demystifying MMD GANs, arXiv 1801.01401.
     """
@@ -97,17 +150,27 @@ def polynomial_kernel_mmd(first: np.ndarray, second: np.ndarray) -> float:
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    def own(a: np.ndarray) -> float:
+    def mean_of_pairs(a: np.ndarray) -> float:
         values = kernel(a, a)
         return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
 
-    return float(own(first) + own(second) - 2 * kernel(first, second).mean())
+    return float(mean_of_pairs(first) + mean_of_pairs(second) - 2 * kernel(first, second).mean())
 
 
-def load_inception(file: Path) -> Callable[[Tensor], Tensor]:
-    """The Inception network of FID as TorchScript: images (B, C, H, W) in [0, 1] -> features (B, F)."""
+def load_inception(file: Path) -> FeatureFunction:
+    """The Inception network of FID from a TorchScript file.
+
+    Args:
+        file: Such as inception-2015-12-05.pt.
+
+    Returns:
+        A function of images (B, C, H, W) in [0, 1] that gives features (B, F).
+
+    Raises:
+        UserError: The file is not TorchScript.
+    """
     try:
-        with warnings.catch_warnings():  # torch would have no one write such files any more; FID's is one
+        with warnings.catch_warnings():  # torch advises against writing such files; FID's network is one
             warnings.simplefilter("ignore", DeprecationWarning)
             network = torch.jit.load(str(file)).eval()
     except (RuntimeError, ValueError, OSError) as error:
@@ -125,13 +188,22 @@ def load_inception(file: Path) -> Callable[[Tensor], Tensor]:
 
 
 def has_prior_term(spec: Spec, shape: Shape) -> bool:
-    """Whether the codes were drawn to the prior at all: with KL weight 0, samples of it mean nothing."""
+    """Whether the codes were trained to follow the prior. With KL weight 0 they were not, and samples mean nothing."""
     return spec.objective.effective_kl_weight(shape) != 0
 
 
 @torch.no_grad()
 def sample_prior(model: VAE, count: int, seed: int = 0) -> Tensor:
-    """The mean images of codes drawn from the prior, (count, C, H, W)."""
+    """The mean images of codes drawn from the prior.
+
+    Args:
+        model: The model.
+        count: How many.
+        seed: Of the codes.
+
+    Returns:
+        Images in [0, 1], (count, C, H, W).
+    """
     noise = torch.randn(count, model.latent_dim, generator=generator(seed, "samples"))
     codes = model.sample_prior(noise)
     return torch.cat([model.decode_mean(part) for part in codes.split(500)])
@@ -140,12 +212,20 @@ def sample_prior(model: VAE, count: int, seed: int = 0) -> Tensor:
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     r"""|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) between the Gaussians fitted to two sets of features.
 
-    Source: GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500, with the features of our own classifier:
-    its unit is no one else's.
+    Args:
+        first: Features, (N, F).
+        second: Features, (M, F).
+
+    Source: GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500. The unit is that of the features: only with
+    those of the Inception network is it FID.
+
+    Example:
+        >>> x = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+        >>> round(frechet_distance(x, x + 3), 6)
+        18.0
     """
-    means = [x.mean(0) for x in (first, second)]
-    covariances = [np.cov(x, rowvar=False) for x in (first, second)]
+    means = [features.mean(0) for features in (first, second)]
+    covariances = [np.cov(features, rowvar=False) for features in (first, second)]
     eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(0)
-    return float(
-        np.square(means[0] - means[1]).sum() + sum(np.trace(c) for c in covariances) - 2 * np.sqrt(eigenvalues).sum()
-    )
+    traces = sum(np.trace(covariance) for covariance in covariances)
+    return float(np.square(means[0] - means[1]).sum() + traces - 2 * np.sqrt(eigenvalues).sum())

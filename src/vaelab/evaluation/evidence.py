@@ -2,13 +2,13 @@ r"""Evidence: log p(x), by importance sampling with the posterior.
 
     log p(x) = log E_q w,    w = p(x|z) p(z) / q(z|x),    estimated by    log (1/K) sum_k w_k,  z_k ~ q(z|x)
 
-For K = 1 this is the bound; it rises towards the evidence with K and stays below it on average. Each image is encoded
-once, and its K codes are decoded in batches that fit into memory. Noise is named by the row of the image: the same
-image gives the same numbers, whatever it is evaluated with.
+For K = 1 this is the bound. It rises towards the evidence with K and stays below it on average. Each image is encoded
+once, and its K codes are decoded in batches that fit into memory. The noise is a function of the row of the image: the
+same image gives the same numbers, whatever else is evaluated.
 
-Of binary pixels the networks compute in bfloat16 where the processor does. Rounded weights are another model, whose
-evidence differs: by how much, the first samples of each image tell, for which p(x|z) is computed in float32 as well.
-That difference is added; what is left is far below the error of sampling (on MNIST 0.001 nats beside 0.013).
+For binary pixels the networks compute in bfloat16 where the processor does. Rounded weights are another model, with
+another evidence. To correct for it, p(x|z) of the first samples of each image is also computed in float32, and the
+difference is added. What is left is far below the error of sampling (on MNIST 0.001 nats, against 0.013).
 
 Source: Importance Weighted Autoencoders, arXiv 1509.00519.
 """
@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,27 +29,39 @@ from vaelab.core.devices import has_bfloat16
 from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
 from vaelab.evaluation.metrics import Batch, batches, likelihood_of
-from vaelab.evaluation.statistics import Metrics, mean_and_error
+from vaelab.evaluation.results import Metric
+from vaelab.evaluation.statistics import mean_metric
 from vaelab.models.densities import Normal
 from vaelab.models.likelihoods import Likelihood
 from vaelab.models.vae import VAE
 from vaelab.runs.run import Run
 
-__all__ = ["LogEvidence", "evidence_metrics", "log_evidence"]
+__all__ = ["LogEvidence", "evidence_metrics", "log_evidence", "run_log_evidence"]
 
 VALUES_PER_BATCH = 2**19  # pixel values that are decoded at once: few enough to stay in a processor's cache
 
-NOISE_BLOCK_SAMPLES = 500  # samples of an image that share a stream of noise
+MAX_CODES_PER_BATCH = 8192
 
-CORRECTION_SAMPLES = 20  # samples by which the evidence in bfloat16 is held against that in float32
+NOISE_BLOCK_SAMPLES = 500  # samples of an image that share a random number generator
+
+CORRECTION_SAMPLES = 20  # samples of each image that are computed in float32 as well
+
+QUICK_EVIDENCE_BUDGET = 500, 100  # images, and samples of each, of a quick evidence
+
+MIN_EFFECTIVE_SAMPLES = 10  # below this the bias of the estimate is larger than its error
 
 
 class LogEvidence(NamedTuple):
-    """Of each image (N,), in float64: log p(x) in nats, the standard error of its estimate, the effective samples.
+    """The log evidence of images, in float64.
 
-    Effective samples are (sum w)^2 / sum w^2, at most K; the standard error of log (1/K) sum w is, to first order,
-    sqrt(1 / effective - 1 / K) at large K. Where few samples are effective, the estimate is too low, by about half of
-    its squared standard error and more where the weights have heavy tails.
+    Effective samples are (sum w)^2 / sum w^2, at most K. The standard error of log (1/K) sum w is, to first order,
+    sqrt(1 / effective - 1 / K) at large K. Where few samples are effective, the estimate is too low: by about half of
+    its squared standard error, and by more where the weights have heavy tails.
+
+    Attributes:
+        value: log p(x) in nats, (N,).
+        standard_error: The standard error of each estimate from sampling, in nats, (N,).
+        effective_sample_size: The effective samples of each image, (N,).
     """
 
     value: Tensor
@@ -57,103 +70,130 @@ class LogEvidence(NamedTuple):
 
     @property
     def standard_error_of_mean(self) -> float:
-        """The standard error, from sampling alone, of the mean over images."""
+        """The standard error, from sampling alone, of the mean over images, in nats."""
         return self.standard_error.square().sum().sqrt().item() / len(self.standard_error)
+
+
+class EvidenceModels(NamedTuple):
+    """The model that samples are decoded with, and the float32 model that corrects it where it is in bfloat16."""
+
+    sampled: VAE
+    exact: VAE | None
 
 
 @torch.no_grad()
 def log_evidence(
     model: VAE, likelihood: Likelihood, images: Images, samples: int, advance: ProgressCallback | None = None
 ) -> LogEvidence:
-    """The log evidence of images by so many samples each; progress counts images."""
-    lower = likelihood.support == "binary" and has_bfloat16(str(model.shared.device))
-    exact, model = model if lower else None, model.bfloat16_copy() if lower else model
-    together = max(1, codes_per_batch(model) // min(samples, NOISE_BLOCK_SAMPLES))
-    found, done = torch.empty(3, len(images), dtype=torch.float64), 0
-    for batch in batches(model, images):
-        q = model.encode(batch.x)
-        for start in range(0, len(batch.x), together):
-            some = slice(start, start + together)
-            part = Batch(start, batch.x[some], batch.noise[some], batch.rows[some])
-            estimate = _estimate_batch((model, exact), likelihood, part, Normal(q.mean[some], q.logvar[some]), samples)
-            # Copied: small tensors that are kept keep apart the memory between them, gigabytes of it in the end.
-            found[:, done : done + len(part.x)] = torch.stack(estimate)
-            done += len(part.x)
+    """Estimate the log evidence of images.
+
+    Args:
+        model: The model.
+        likelihood: Its likelihood p(x|z).
+        images: The images.
+        samples: The samples K of the posterior of each image.
+        advance: Is called with the number of images that are done.
+
+    Returns:
+        The estimates, one for each image.
+    """
+    uses_bfloat16 = likelihood.support == "binary" and has_bfloat16(str(model.shared.device))
+    models = EvidenceModels(model.bfloat16_copy(), model) if uses_bfloat16 else EvidenceModels(model, None)
+    images_at_once = max(1, codes_per_batch(model) // min(samples, NOISE_BLOCK_SAMPLES))
+    estimates = torch.empty(3, len(images), dtype=torch.float64)
+    done = 0
+    for batch in batches(models.sampled, images):
+        q = models.sampled.encode(batch.x)
+        for start in range(0, len(batch.x), images_at_once):
+            part = slice(start, start + images_at_once)
+            part_batch = Batch(start, batch.x[part], batch.noise[part], batch.rows[part])
+            part_q = Normal(q.mean[part], q.logvar[part])
+            estimate = _estimate_batch(models, likelihood, part_batch, part_q, samples)
+            # Copied into one tensor: many small tensors that are kept would fragment the memory, by gigabytes.
+            estimates[:, done : done + len(part_batch.x)] = torch.stack(estimate)
+            done += len(part_batch.x)
             if advance is not None:
                 advance(done)
-    return LogEvidence(*found)
+    return LogEvidence(*estimates)
 
 
 def codes_per_batch(model: VAE) -> int:
     """How many codes are decoded together: a rule of the shape alone."""
-    return max(1, min(8192, VALUES_PER_BATCH // math.prod(model.shape)))
+    return max(1, min(MAX_CODES_PER_BATCH, VALUES_PER_BATCH // math.prod(model.shape)))
 
 
 def _estimate_batch(
-    models: tuple[VAE, VAE | None], likelihood: Likelihood, batch: Batch, q: Normal, samples: int
+    models: EvidenceModels, likelihood: Likelihood, batch: Batch, q: Normal, samples: int
 ) -> LogEvidence:
-    """The evidence of a few images, from running sums of w and w^2, both as logarithms.
-
-    The second model, if any, is the one that is meant.
-    """
-    (model, exact), x, rows = models, batch.x, batch.rows
-    first = torch.full((len(x),), -math.inf, dtype=torch.float64)
-    second, shift = first.clone(), torch.zeros_like(first)
-    for i, drawn in enumerate(_noise_chunks(rows, q.mean.shape[1], samples, max(1, codes_per_batch(model) // len(x)))):
-        noise = drawn.to(x)
+    """The evidence of a few images, from running sums of w and w^2, both as logarithms."""
+    x = batch.x
+    log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64)
+    log_sum_of_squares = log_sum.clone()
+    correction = torch.zeros_like(log_sum)
+    max_samples = max(1, codes_per_batch(models.sampled) // len(x))
+    for chunk, noise_chunk in enumerate(_noise_chunks(batch.rows, q.mean.shape[1], samples, max_samples)):
+        noise = noise_chunk.to(x)
         z = q.sample(noise)  # (K, B, D)
-        log_ratio = model.prior.log_ratio(q, z, noise)  # log p(z) - log q(z|x)
-        weights = (likelihood.log_prob(model.decode(z), x) + log_ratio).cpu().double()
-        if i == 0 and exact is not None:
-            few = z[:CORRECTION_SAMPLES]
-            meant = (likelihood.log_prob(exact.decode(few), x) + log_ratio[:CORRECTION_SAMPLES]).cpu().double()
-            shift = meant.logsumexp(0) - weights[:CORRECTION_SAMPLES].logsumexp(0)
-        first = torch.logaddexp(first, weights.logsumexp(0))
-        second = torch.logaddexp(second, (2 * weights).logsumexp(0))
-    effective = (2 * first - second).exp()
+        log_ratio = models.sampled.prior.log_ratio(q, z, noise)  # log p(z) - log q(z|x)
+        log_w = (likelihood.log_prob(models.sampled.decode(z), x) + log_ratio).cpu().double()
+        if chunk == 0 and models.exact is not None:
+            exact_log_prob = likelihood.log_prob(models.exact.decode(z[:CORRECTION_SAMPLES]), x)
+            exact_log_w = (exact_log_prob + log_ratio[:CORRECTION_SAMPLES]).cpu().double()
+            correction = exact_log_w.logsumexp(0) - log_w[:CORRECTION_SAMPLES].logsumexp(0)
+        log_sum = torch.logaddexp(log_sum, log_w.logsumexp(0))
+        log_sum_of_squares = torch.logaddexp(log_sum_of_squares, (2 * log_w).logsumexp(0))
+    effective = (2 * log_sum - log_sum_of_squares).exp()
     variance = ((samples / effective - 1) / max(samples - 1, 1)).clamp(min=0)
-    return LogEvidence(first + shift - math.log(samples), variance.sqrt(), effective)
+    return LogEvidence(log_sum + correction - math.log(samples), variance.sqrt(), effective)
 
 
 def _noise_chunks(rows: np.ndarray, latent_dim: int, samples: int, max_samples: int) -> Iterator[Tensor]:
-    """The noise of images with these row numbers, (K, B, D), in parts of at most `most` samples, whatever they are."""
+    """The noise of images with these row numbers, in chunks (K, B, D) of at most `max_samples` samples."""
     for start in range(0, samples, NOISE_BLOCK_SAMPLES):
-        shape = min(NOISE_BLOCK_SAMPLES, samples - start), latent_dim
-        drawn = [torch.randn(shape, generator=generator("evidence", row, start)) for row in rows]
-        yield from torch.stack(drawn, 1).split(max_samples)
+        block_shape = min(NOISE_BLOCK_SAMPLES, samples - start), latent_dim
+        noise_of_images = [torch.randn(block_shape, generator=generator("evidence", row, start)) for row in rows]
+        yield from torch.stack(noise_of_images, 1).split(max_samples)
 
 
-QUICK_EVIDENCE_BUDGET = 500, 100  # images and samples of a quick evidence
+def run_log_evidence(run: Run, images: Images, samples: int) -> LogEvidence | None:
+    """The log evidence of images under a run's model; None where its loss stands for no likelihood."""
+    likelihood = likelihood_of(run.model, run.spec.objective)
+    if likelihood is None:
+        return None
+    with progress(f"log evidence, {samples:,} samples for each image", len(images)) as advance:
+        return log_evidence(run.model, likelihood, images, samples, advance)
 
-MIN_EFFECTIVE_SAMPLES = 10  # effective samples, below which the estimate is biased by more than its error
 
+def evidence_metrics(run: Run, images: Images, samples: int | None) -> dict[str, Metric]:
+    """The negative log evidence of images with the error of sampling, and the effective samples.
 
-def evidence_metrics(run: Run, images: Images, samples: int | None) -> Metrics:
-    """The negative log evidence of images, with the error of sampling, and the effective samples.
+    Args:
+        run: The run.
+        images: The images.
+        samples: Samples for each image; None measures some of the images with a few samples; 0 measures nothing.
 
-    With `samples` None, of some images by some samples; with 0, or without a likelihood, none.
+    Returns:
+        negative_log_evidence in nats per image and effective_samples; empty without a likelihood.
     """
     if samples is None:
-        images, samples = images.evenly_spaced(QUICK_EVIDENCE_BUDGET[0]), QUICK_EVIDENCE_BUDGET[1]
-    likelihood = likelihood_of(run.model, run.spec.objective)
-    if likelihood is None or not samples:
+        max_images, samples = QUICK_EVIDENCE_BUDGET
+        images = images.evenly_spaced(max_images)
+    evidence = run_log_evidence(run, images, samples) if samples else None
+    if evidence is None:
         return {}
-    with progress(f"log evidence, {samples} samples an image", len(images)) as advance:
-        found = log_evidence(run.model, likelihood, images, samples, advance)
-    sampling = found.standard_error_of_mean
-    effective = found.effective_sample_size.median().item()
+    effective = evidence.effective_sample_size.median().item()
     note = (
         f"{len(images):,} images with {samples:,} samples each, {effective:.3g} of them effective in the median; "
-        f"error of sampling {sampling:.2g}"
+        f"error of sampling {evidence.standard_error_of_mean:.2g}"
     )
     if effective < MIN_EFFECTIVE_SAMPLES:
         note += "; with so few the truth is lower"
-    extra = {"n": len(images), "samples": samples, "sampling_error": sampling, "note": note}
-    return {
-        "negative_log_evidence": mean_metric(-found.value) | extra,
-        "effective_samples": mean_metric(found.effective_sample_size) | {"n": len(images)},
-    }
-
-
-def mean_metric(values: Tensor) -> dict[str, Any]:
-    return mean_and_error(len(values), values.sum().item(), values.square().sum().item())
+    negative_log_evidence = replace(
+        mean_metric(-evidence.value),
+        n=len(images),
+        samples=samples,
+        sampling_error=evidence.standard_error_of_mean,
+        note=note,
+    )
+    effective_samples = replace(mean_metric(evidence.effective_sample_size), n=len(images))
+    return {"negative_log_evidence": negative_log_evidence, "effective_samples": effective_samples}

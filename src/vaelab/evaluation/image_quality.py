@@ -1,4 +1,8 @@
-"""Image quality: mean squared error, PSNR, SSIM and sharpness of reconstructions."""
+r"""Image quality: how near reconstructions are to their images, image by image.
+
+Every function takes reconstructions and images in [0, 1], each (B, C, H, W), and returns a value for each image, (B,).
+Its decorator puts it into the catalogue of metrics, and with that into metrics.json, tables, claims and reports.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +10,88 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["laplacian_energy", "reconstruction_metrics", "sharpness", "ssim"]
+from vaelab.evaluation.catalogue import MetricInfo, reconstruction_metric
+
+__all__ = ["laplacian_energy", "mean_squared_error", "psnr", "sharpness", "ssim"]
+
+SSIM_WINDOW = 11  # pixels
+
+SSIM_SIGMA = 1.5  # pixels
+
+SSIM_CONSTANTS = 0.01**2, 0.03**2  # of the paper, for images in [0, 1]
 
 
-def reconstruction_metrics(reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
-    """How near reconstructions are to images, each (B,): mse per pixel value, psnr in dB, ssim, sharpness."""
-    mse = (reconstruction - x).square().flatten(1).mean(1)
-    psnr = -10 * mse.clamp(min=1e-10).log10()
-    return {"mse": mse, "psnr": psnr, "ssim": ssim(reconstruction, x), "sharpness": sharpness(reconstruction, x)}
+@reconstruction_metric(MetricInfo("mse", "MSE", unit="per pixel value", direction="lower"))
+def mean_squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
+    """The mean squared error per pixel value, with shape (B, C, H, W) -> (B,).
+
+    Example:
+        >>> mean_squared_error(torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, 1, 2, 2))
+        tensor([0.2500])
+    """
+    return (reconstruction - x).square().flatten(1).mean(1)
 
 
+@reconstruction_metric(MetricInfo("psnr", "PSNR", unit="dB", direction="higher", in_figure=False))
+def psnr(reconstruction: Tensor, x: Tensor) -> Tensor:
+    """The peak signal-to-noise ratio, -10 log10 of the mean squared error, in dB, at most 100 dB.
+
+    Shape: (B, C, H, W) -> (B,).
+
+    Example:
+        >>> psnr(torch.full((1, 1, 2, 2), 0.1), torch.zeros(1, 1, 2, 2))
+        tensor([20.])
+    """
+    mse = mean_squared_error(reconstruction, x)
+    return -10 * mse.clamp(min=1e-10).log10()
+
+
+@reconstruction_metric(MetricInfo("ssim", "SSIM", unit="1: the same", direction="higher"))
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    r"""The structural similarity, with shape (B, C, H, W) -> (B,). It is symmetric; equal images give 1.
+
+    Gaussian window of 11 pixels with sigma 1.5, valid positions only. Where a side is shorter, the window is the
+    largest odd one that fits.
+
+    Source: Image Quality Assessment: From Error Visibility to Structural Similarity, Wang et al. 2004.
+    """
+    channels = x.shape[1]
+    largest_odd_sides = [side - 1 + side % 2 for side in x.shape[2:]]
+    size = min(SSIM_WINDOW, *largest_odd_sides)
+    offset = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
+    window = (-offset.square() / (2 * SSIM_SIGMA**2)).exp()
+    window = window / window.sum()
+
+    def blur(image: Tensor) -> Tensor:
+        rows = F.conv2d(image, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+        return F.conv2d(rows, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x = blur(x * x) - mean_x * mean_x
+    var_y = blur(y * y) - mean_y * mean_y
+    covariance = blur(x * y) - mean_x * mean_y
+    a, b = SSIM_CONSTANTS
+    numerator = (2 * mean_x * mean_y + a) * (2 * covariance + b)
+    denominator = (mean_x * mean_x + mean_y * mean_y + a) * (var_x + var_y + b)
+    return (numerator / denominator).flatten(1).mean(1)
+
+
+@reconstruction_metric(MetricInfo("sharpness", "Sharpness", unit="1: as sharp as the images"))
 def sharpness(reconstruction: Tensor, x: Tensor) -> Tensor:
-    r"""How sharp a reconstruction is beside its image, (B, C, H, W) -> (B,): 1 is as sharp, 0 is flat.
+    r"""How sharp a reconstruction is in relation to its image, with shape (B, C, H, W) -> (B,).
 
-    The root of the ratio of their squared Laplacians, summed over the image: how much of the amplitude of its finest
-    detail is left. It tells nothing of whether the detail is right.
+    The square root of the ratio of their squared Laplacians, summed over the image. It is the share of the amplitude of
+    the finest detail that is left: 1 is as sharp, 0 is flat. It does not say whether the detail is right.
     """
     return (laplacian_energy(reconstruction) / laplacian_energy(x).clamp(min=1e-12)).sqrt()
 
 
 def laplacian_energy(x: Tensor) -> Tensor:
-    """The squared Laplacian of images (B, C, H, W), summed over each, (B,)."""
+    """The squared Laplacian, summed over each image, with shape (B, C, H, W) -> (B,).
+
+    Example:
+        >>> laplacian_energy(torch.eye(3).view(1, 1, 3, 3))
+        tensor([16.])
+    """
     kernel = x.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(x, kernel, groups=x.shape[1]).square().flatten(1).sum(1)
-
-
-def ssim(x: Tensor, y: Tensor) -> Tensor:
-    r"""Structural similarity of images in [0, 1], with shape (B, C, H, W) -> (B,).
-
-    Gaussian window of 11 pixels with sigma 1.5, valid positions only (a smaller odd window where a side is shorter).
-    Source: Image Quality Assessment: From Error Visibility to Structural Similarity, Wang et al. 2004.
-    """
-    channels, side = x.shape[1], min(11, *(s - 1 + s % 2 for s in x.shape[2:]))
-    t = torch.arange(side, dtype=x.dtype, device=x.device) - side // 2
-    g = (-t.square() / (2 * 1.5**2)).exp()
-    g = g / g.sum()
-
-    def blur(v: Tensor) -> Tensor:
-        rows = F.conv2d(v, g.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-        return F.conv2d(rows, g.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-
-    mx, my = blur(x), blur(y)
-    vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    a, b = 0.01**2, 0.03**2
-    ratio = (2 * mx * my + a) * (2 * cov + b) / ((mx * mx + my * my + a) * (vx + vy + b))
-    return ratio.flatten(1).mean(1)

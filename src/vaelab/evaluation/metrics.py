@@ -2,28 +2,32 @@ r"""Metrics: (model, images) -> numbers with their standard errors over images.
 
     negative_elbo = E_q[-log p(x|z)] + KL(q(z|x) || p(z))        in nats per image, one posterior sample
 
-at KL weight 1 whatever weight was trained, with the density that the trained loss stands for, constants included. Names
-end in `_of_mean` where the posterior mean is decoded in place of a sample: usually a lower figure, and no bound.
-Evaluation draws its noise from the index of the image: the same images give the same numbers, whatever the batch size,
-and models of one latent dimension are compared on the same noise.
+The bound has KL weight 1 whatever weight was trained, and the density that the trained loss stands for, constants
+included. Names end in `_of_mean` where the posterior mean is decoded in place of a sample. These are usually lower, and
+no bounds. The noise of evaluation is a function of the index of an image: the same images give the same numbers,
+whatever the batch size, and models of one latent dimension are compared on the same noise.
+
+`evaluation.catalogue` describes each metric. `evaluation.image_quality` has those of reconstructions.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.core.console import ProgressCallback, progress
+from vaelab.core.console import ProgressCallback, count_text, progress
 from vaelab.core.rng import evaluation_noise, generator
 from vaelab.datasets.images import Images, is_binary
-from vaelab.evaluation.image_quality import reconstruction_metrics
-from vaelab.evaluation.statistics import Metrics, RunningMoments
+from vaelab.evaluation.catalogue import MetricInfo, posterior_metric, posterior_metrics, reconstruction_metrics
+from vaelab.evaluation.results import Evaluation, Metric
+from vaelab.evaluation.statistics import RunningMoments
 from vaelab.models.aggregate import decompose_rate, total_correlation
 from vaelab.models.densities import Normal
 from vaelab.models.likelihoods import CrossEntropy, Distortion, Likelihood
@@ -36,30 +40,41 @@ __all__ = [
     "ACTIVE_VARIANCE",
     "Batch",
     "active_units",
+    "aggregate_posterior_metrics",
     "batches",
     "bits_per_dim",
     "compute_metrics",
     "elbo_terms",
     "encode_all",
+    "evaluate_model",
     "fit_global_params",
     "likelihood_of",
     "metric_notes",
-    "metrics_record",
     "validate",
 ]
 
 BATCH_VALUES = 2**22  # pixel values that are evaluated at once
 
-AGGREGATE_CODES, TOTAL_CORRELATION_POSTERIORS = (
-    500,
-    2000,
-)  # codes whose density under the aggregate is measured; posteriors that mix for a TC
+AGGREGATE_CODES = 500  # codes whose density under the aggregate posterior is measured
+
+TOTAL_CORRELATION_POSTERIORS = 2000  # posteriors in the mixture for the total correlation
+
+TOTAL_CORRELATION_CHUNK = 50  # codes whose densities under all posteriors are in memory at once
 
 ACTIVE_VARIANCE = 0.01  # variance of the posterior mean above which a latent dimension is active
 
+GREY_CROSS_ENTROPY_NOTE = "the textbook figure; cross entropy of grey or coloured pixels is no likelihood"
+
 
 class Batch(NamedTuple):
-    """Some images x (B, C, H, W) in [0, 1], from index `start` on, with their row numbers and their noise (B, D)."""
+    """Some images.
+
+    Attributes:
+        start: The position of the first one.
+        x: The images in [0, 1], (B, C, H, W).
+        noise: Their standard normal noise, (B, D).
+        rows: Their row numbers in the data set, (B,).
+    """
 
     start: int
     x: Tensor
@@ -68,7 +83,16 @@ class Batch(NamedTuple):
 
 
 def batches(model: VAE, images: Images, max_size: int = 512) -> Iterator[Batch]:
-    """The images in order, as many at once as memory likes, at `most` so many: a rule of the shape alone."""
+    """The images in order, in batches on the device of the model.
+
+    Args:
+        model: The model that they are for.
+        images: The images.
+        max_size: The largest batch; batches of large images are smaller, by a rule of their shape alone.
+
+    Yields:
+        The batches.
+    """
     size = max(8, min(max_size, BATCH_VALUES // math.prod(images.shape)))
     device = next(model.parameters()).device
     for start in range(0, len(images), size):
@@ -80,34 +104,50 @@ def batches(model: VAE, images: Images, max_size: int = 512) -> Iterator[Batch]:
 @torch.no_grad()
 def encode_all(model: VAE, images: Images) -> Normal:
     """The posteriors of all images, with parameters (N, D)."""
-    parts = [model.encode(batch.x) for batch in batches(model, images)]
-    return Normal(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
+    posteriors = [model.encode(batch.x) for batch in batches(model, images)]
+    return Normal(torch.cat([q.mean for q in posteriors]), torch.cat([q.logvar for q in posteriors]))
 
 
 @torch.no_grad()
 def fit_global_params(model: VAE, images: Images) -> None:
-    """Set the numbers that all pixels share to what suits these training images, where they are not learned."""
-    if not model.distortion.trains_global_params:
-        most = max(8, BATCH_VALUES // math.prod(images.shape))
-        [batch] = batches(model, images.evenly_spaced(most), most)
-        fitted = model.distortion.fit(model(batch.x, batch.noise).params, batch.x)
-        if fitted is not None:
-            model.shared.copy_(fitted)
+    """Set the parameters that all pixels share to their best values, where the loss does not train them.
+
+    Args:
+        model: The model; it is changed.
+        images: Training images, of which as many are used as fit into one batch.
+    """
+    if model.distortion.trains_global_params:
+        return
+    count = max(8, BATCH_VALUES // math.prod(images.shape))
+    [batch] = batches(model, images.evenly_spaced(count), count)
+    fitted = model.distortion.fit(model(batch.x, batch.noise).params, batch.x)
+    if fitted is not None:
+        model.shared.copy_(fitted)
 
 
 def likelihood_of(model: VAE, objective: Objective) -> Likelihood | None:
-    """The likelihood that the loss of a model stands for at the weight it was trained with, if there is one."""
+    """The likelihood that a loss stands for at the KL weight it was trained with; None if there is none."""
     return model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
 
 
 def elbo_terms(model: VAE, objective: Objective, output: VAEOutput, x: Tensor) -> dict[str, Tensor]:
-    """The per-image terms of one pass, each (B,): cross_entropy, squared_error, kl and, where it exists, the bound."""
+    """The terms of the bound for each image.
+
+    Args:
+        model: The model.
+        objective: The objective that it was trained with; the likelihood may depend on its KL weight.
+        output: What the model gave for the images.
+        x: The images, (B, C, H, W).
+
+    Returns:
+        cross_entropy, squared_error, kl and, where there is a bound, negative_elbo, (B,) each.
+    """
     logits = output.params._replace(pixels=model.distortion.logits(output.params))
     kl = model.rate(output)
-    squared = (model.distortion.mean(output.params) - x).square().flatten(1).sum(1)
-    terms = {"cross_entropy": CrossEntropy()(logits, x), "squared_error": squared, "kl": kl}
+    squared_error = (model.distortion.mean(output.params) - x).square().flatten(1).sum(1)
+    terms = {"cross_entropy": CrossEntropy()(logits, x), "squared_error": squared_error, "kl": kl}
     likelihood = likelihood_of(model, objective)
-    if isinstance(likelihood, CrossEntropy):  # which stands there already
+    if isinstance(likelihood, CrossEntropy):
         terms["negative_elbo"] = kl + terms["cross_entropy"]
     elif likelihood is not None:
         terms["negative_elbo"] = kl - likelihood.log_prob(output.params, x)
@@ -115,10 +155,11 @@ def elbo_terms(model: VAE, objective: Objective, output: VAEOutput, x: Tensor) -
 
 
 def bits_per_dim(model: VAE, objective: Objective, output: VAEOutput, batch: Batch) -> dict[str, Tensor]:
-    r"""The bound in bits per pixel value of the stored, 256-level images, (B,), where the likelihood gives one.
+    r"""The bound in bits per pixel value of the stored, 256-level images, (B,); empty where no likelihood gives one.
 
     For a probability of levels it is negative_elbo / (C H W log 2). For a density p it is that of (255 x + u) / 256, u
     uniform in [0, 1), plus 8: by Jensen's inequality E_u log p bounds the log probability of the level.
+
     Source: A note on the evaluation of generative models, arXiv 1511.01844.
     """
     likelihood = likelihood_of(model, objective)
@@ -134,101 +175,173 @@ def bits_per_dim(model: VAE, objective: Objective, output: VAEOutput, batch: Bat
 
 @torch.no_grad()
 def validate(model: VAE, objective: Objective, images: Images) -> dict[str, float]:
-    """The terms that a row of history holds, over `images`, at the weights of the end of training."""
-    sums, totals = RunningMoments(), Counter[str]()
+    """The terms that a row of history holds, at the loss weights of the end of training.
+
+    Args:
+        model: The model.
+        objective: What it is trained with.
+        images: What to measure it on.
+
+    Returns:
+        The loss, the further terms of the objective and the terms of the bound, as means over images.
+    """
+    moments, totals = RunningMoments(), Counter[str]()
     for batch, terms in batch_terms(model, objective, images):
-        sums.add(elbo_terms(model, objective, terms.output, batch.x))
-        totals.update({n: t.item() * len(batch.x) for n, t in {"loss": terms.loss, **terms.extra_terms}.items()})
+        moments.add(elbo_terms(model, objective, terms.output, batch.x))
+        for name, term in {"loss": terms.loss, **terms.extra_terms}.items():
+            totals[name] += term.item() * len(batch.x)
     means = {name: total / len(images) for name, total in totals.items()}
-    return means | {name: m["value"] for name, m in sums.metrics().items()}
+    return means | {name: metric.value for name, metric in moments.metrics().items()}
 
 
 def batch_terms(model: VAE, objective: Objective, images: Images) -> Iterator[tuple[Batch, LossTerms]]:
-    """The images in batches, each with its terms at the weights of the end of training."""
+    """The images in batches, each with the terms of its loss at the loss weights of the end of training."""
     for batch in batches(model, images, max_size=max(8, 512 // objective.num_samples)):
         noise = batch.noise
         if objective.num_samples > 1:
-            more = (evaluation_noise(batch.rows, model.latent_dim, k) for k in range(1, objective.num_samples))
-            noise = torch.stack([noise, *(n.to(noise) for n in more)])
+            samples = [noise]
+            for sample in range(1, objective.num_samples):
+                samples.append(evaluation_noise(batch.rows, model.latent_dim, sample).to(noise))
+            noise = torch.stack(samples)
         yield batch, objective(model, batch.x, noise, batch.x.new_ones(()))
 
 
 @torch.no_grad()
 def compute_metrics(
     model: VAE, objective: Objective, images: Images, advance: ProgressCallback | None = None
-) -> Metrics:
-    """All metrics of a model on images, in float32, with standard errors over images."""
-    sums, loss, means, levels = RunningMoments(), 0.0, [], not is_binary(images)
+) -> dict[str, Metric]:
+    """The metrics that need no more than one pass over the images, in float32.
+
+    Args:
+        model: The model.
+        objective: The objective that it was trained with.
+        images: The images.
+        advance: Is called with the number of images that are done.
+
+    Returns:
+        The metrics by name, with standard errors over images.
+    """
+    moments, total_loss, posteriors = RunningMoments(), 0.0, []
+    has_grey_levels = not is_binary(images)
     for batch, terms in batch_terms(model, objective, images):
-        loss += terms.loss.item() * len(batch.x)
+        total_loss += terms.loss.item() * len(batch.x)
         q = terms.output.q
-        of_mean = VAEOutput(q, q.mean, model.decode(q.mean))
-        sums.add(elbo_terms(model, objective, terms.output, batch.x))
-        if levels:
-            sums.add(bits_per_dim(model, objective, terms.output, batch))
-        sums.add({f"{n}_of_mean": v for n, v in elbo_terms(model, objective, of_mean, batch.x).items() if n != "kl"})
-        sums.add(reconstruction_metrics(model.distortion.mean(of_mean.params).clamp(0, 1), batch.x))
-        means.append(q.mean)
+        output_of_mean = VAEOutput(q, q.mean, model.decode(q.mean))
+        moments.add(elbo_terms(model, objective, terms.output, batch.x))
+        if has_grey_levels:
+            moments.add(bits_per_dim(model, objective, terms.output, batch))
+        terms_of_mean = elbo_terms(model, objective, output_of_mean, batch.x)
+        moments.add({f"{name}_of_mean": term for name, term in terms_of_mean.items() if name != "kl"})
+        moments.add(reconstruction_values(model.distortion.mean(output_of_mean.params).clamp(0, 1), batch.x))
+        posteriors.append(q)
         if advance is not None:
             advance(batch.start + len(batch.x))
-    values = {"loss": {"value": loss / len(images), "stderr": None}} | sums.metrics()
-    return values | {"active_units": {"value": active_units(torch.cat(means)), "stderr": None}}
+    metrics = {"loss": Metric(total_loss / len(images))} | _with_undefined_noted(moments, len(images))
+    q = Normal(torch.cat([q.mean for q in posteriors]), torch.cat([q.logvar for q in posteriors]))
+    for name, (_, function) in posterior_metrics().items():
+        metrics[name] = Metric(function(q))
+    return metrics
+
+
+def reconstruction_values(reconstruction: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """The catalogue's metrics of reconstructions, each for the images that it is defined for."""
+    values = {}
+    for name, (info, function) in reconstruction_metrics().items():
+        value = function(reconstruction, x)
+        values[name] = value[~value.isnan()] if info.undefined_for else value
+    return values
+
+
+def _with_undefined_noted(moments: RunningMoments, count: int) -> dict[str, Metric]:
+    """The means over images. Where a metric is undefined for some images, a note says for how many."""
+    metrics = moments.metrics()
+    for name, (info, _) in reconstruction_metrics().items():
+        defined = moments.count(name)
+        if name in metrics and defined < count:
+            note = f"{count_text(count - defined, 'image')} left out, which cannot be measured: {info.undefined_for}"
+            metrics[name] = replace(metrics[name], n=defined, note=note)
+    return metrics
+
+
+@posterior_metric(MetricInfo("active_units", "Active units", format="d", in_figure=False))
+def count_active_units(q: Normal) -> int:
+    """The active units of posteriors with parameters (N, D)."""
+    return active_units(q.mean)
 
 
 def active_units(means: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
     """The number of latent dimensions whose posterior mean varies over the data, Var_x E[z_d|x] > threshold.
 
+    Args:
+        means: Posterior means, (N, D).
+        threshold: The variance above which a dimension is active.
+
     Source: Importance Weighted Autoencoders, section 5.2, arXiv 1509.00519.
+
+    Example:
+        >>> active_units(torch.tensor([[0.0, 1.0], [0.1, -1.0]]))
+        1
     """
     return int((means.var(0, unbiased=False) > threshold).sum())
 
 
-def metric_notes(distortion: Distortion, metrics: Metrics, images: Images) -> dict[str, str]:
-    """What must be said beside a number, by metric."""
-    grey = isinstance(distortion, CrossEntropy) and not is_binary(images)
-    text = "the textbook figure; cross entropy of grey or coloured pixels is no likelihood"
-    return {name: text for name in metrics if grey and name.startswith("negative_elbo")}
+def metric_notes(distortion: Distortion, metrics: Mapping[str, Metric], images: Images) -> dict[str, str]:
+    """What must be said of metrics, by name."""
+    if not isinstance(distortion, CrossEntropy) or is_binary(images):
+        return {}
+    return {name: GREY_CROSS_ENTROPY_NOTE for name in metrics if name.startswith("negative_elbo")}
 
 
-def metrics_record(run: str, model: VAE, objective: Objective, source: str, images: Images) -> dict[str, Any]:
-    """The metrics of a run's model on some images, as `evaluate` gives and metrics.json holds them."""
+def evaluate_model(run: str, model: VAE, objective: Objective, source: str, images: Images) -> Evaluation:
+    """The metrics of a run's model on images, as training stores them and `evaluate` prints them.
+
+    Args:
+        run: The key of the run.
+        model: Its model.
+        objective: The objective that it was trained with.
+        source: The name of the data.
+        images: The images.
+
+    Returns:
+        The evaluation.
+    """
     with progress(f"evaluating {images.split}", len(images)) as advance:
-        values = compute_metrics(model, objective, images, advance)
+        metrics = compute_metrics(model, objective, images, advance)
     q = encode_all(model, images)
     noise = evaluation_noise(images.rows, model.latent_dim).to(q.mean)
-    values |= aggregate_posterior_metrics(q, noise, model.prior)
-    for name, note in metric_notes(model.distortion, values, images).items():
-        values[name]["note"] = note
-    kl = model.prior.kl_per_dimension(q, q.sample(noise)).double().mean(0).tolist()
-    return {
-        "run": run,
-        "data": source,
-        "split": images.split,
-        "n": len(images),
-        "metrics": values,
-        "kl_per_dimension": kl,
-    }
+    metrics |= aggregate_posterior_metrics(q, noise, model.prior)
+    for name, note in metric_notes(model.distortion, metrics, images).items():
+        metrics[name] = replace(metrics[name], note=note)
+    kl_per_dimension = model.prior.kl_per_dimension(q, q.sample(noise)).double().mean(0).tolist()
+    return Evaluation(run, source, images.split, len(images), metrics, kl_per_dimension)
 
 
-def aggregate_posterior_metrics(q: Normal, noise: Tensor, prior: PriorDensity) -> Metrics:
-    """What the codes of all images are together: the two parts of the rate, and how much dimensions know of each other.
+def aggregate_posterior_metrics(q: Normal, noise: Tensor, prior: PriorDensity) -> dict[str, Metric]:
+    """What the codes of all images are together: the two parts of the rate, and the total correlation.
 
-    With errors over `AGGREGATED` images; the mixture is of all, that of the total correlation of `CORRELATED`, theirs
-    among them.
+    Args:
+        q: The posteriors of all images, with parameters (N, D).
+        noise: Standard normal noise for each, (N, D).
+        prior: The prior p(z).
+
+    Returns:
+        mutual_information, marginal_kl and total_correlation, in nats. Their errors are over at most 500 codes. The
+        mixture is of all posteriors, and of at most 2,000 for the total correlation.
     """
     count = len(q.mean)
-    few = torch.linspace(0, count - 1, min(count, TOTAL_CORRELATION_POSTERIORS)).long()
-    some = few[:: math.ceil(len(few) / AGGREGATE_CODES)]
-    own = Normal(q.mean[some], q.logvar[some])
-    z = own.sample(noise[some])
-    sums = RunningMoments()
-    sums.add(decompose_rate(own, z, q, prior)._asdict())
-    parts = [total_correlation(Normal(q.mean[few], q.logvar[few]), part) for part in z.split(50)]
-    sums.add({"total_correlation": torch.cat(parts)})
-    metrics = sums.metrics()
-    for metric in metrics.values():
-        metric["n"] = len(some)
-    if metrics["mutual_information"]["value"] > math.log(count) - 1:
-        most = f"at most log {count:,} = {math.log(count):.3g} nats can be seen"
-        metrics["mutual_information"]["note"] = f"{most}; what is missing here is too much in marginal_kl"
+    mixture = torch.linspace(0, count - 1, min(count, TOTAL_CORRELATION_POSTERIORS)).long()
+    measured = mixture[:: math.ceil(len(mixture) / AGGREGATE_CODES)]
+    measured_q = Normal(q.mean[measured], q.logvar[measured])
+    z = measured_q.sample(noise[measured])
+    moments = RunningMoments()
+    moments.add(decompose_rate(measured_q, z, q, prior)._asdict())
+    mixture_q = Normal(q.mean[mixture], q.logvar[mixture])
+    correlations = [total_correlation(mixture_q, codes) for codes in z.split(TOTAL_CORRELATION_CHUNK)]
+    moments.add({"total_correlation": torch.cat(correlations)})
+    metrics = {name: replace(metric, n=len(measured)) for name, metric in moments.metrics().items()}
+    information = metrics["mutual_information"]
+    if information.value > math.log(count) - 1:
+        limit = f"at most log {count:,} = {math.log(count):.3g} nats can be seen"
+        note = f"{limit}; what is missing here is too much in marginal_kl"
+        metrics["mutual_information"] = replace(information, note=note)
     return metrics

@@ -1,57 +1,104 @@
-"""Means, proportions and other statistics over images, each with its standard error."""
+"""Statistics over images: means, proportions and others, each with its standard error."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-__all__ = ["Arrays", "Metrics", "Numbers", "RunningMoments", "jackknife_error", "mean_and_error", "proportion_metric"]
+from vaelab.evaluation.results import Metric
+
+__all__ = ["RunningMoments", "jackknife_error", "mean_metric", "proportion_metric"]
 
 JACKKNIFE_GROUPS = 10  # of images, each left out once
 
 
-def proportion_metric(proportion: float, count: int) -> dict[str, Any]:
-    """A share of images with its binomial error."""
-    return {"value": proportion, "stderr": math.sqrt(proportion * (1 - proportion) / max(count - 1, 1))}
+class Moments(NamedTuple):
+    """The sums over images from which mean and standard error follow."""
 
+    count: int = 0
+    total: float = 0.0
+    total_of_squares: float = 0.0
 
-def jackknife_error(statistic: Callable[[np.ndarray], float], count: int) -> float | None:
-    """The standard error of a statistic of images, from leaving out one of ten groups of them at a time."""
-    if count < 2 * JACKKNIFE_GROUPS:
-        return None
-    group = np.arange(count) % JACKKNIFE_GROUPS
-    values = np.array([statistic(np.flatnonzero(group != g)) for g in range(JACKKNIFE_GROUPS)])
-    return float(np.sqrt((JACKKNIFE_GROUPS - 1) * values.var()))
-
-
-Numbers = dict[str, float]
-
-Arrays = dict[str, np.ndarray]
-
-Metrics = dict[str, dict[str, Any]]  # name -> {"value", "stderr"}
+    def metric(self) -> Metric:
+        """The mean with its standard error; no error for a single image."""
+        mean = self.total / self.count
+        if self.count == 1:
+            return Metric(mean)
+        variance = max(self.total_of_squares / self.count - mean**2, 0) * self.count / max(self.count - 1, 1)
+        return Metric(mean, math.sqrt(variance / self.count))
 
 
 class RunningMoments:
-    """Running sums of per-image values in float64, from which mean and standard error follow."""
+    """Running sums of values of images in float64.
+
+    Example:
+        >>> import torch
+        >>> moments = RunningMoments()
+        >>> moments.add({"mse": torch.tensor([1.0, 3.0])})
+        >>> moments.metrics()["mse"].value
+        2.0
+    """
 
     def __init__(self) -> None:
-        self.sums: dict[str, tuple[int, float, float]] = {}
+        self.moments: dict[str, Moments] = {}
 
-    def add(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            v = value.detach().cpu().double()  # some devices have no float64
-            n, first, second = self.sums.get(name, (0, 0.0, 0.0))
-            self.sums[name] = (n + len(v), first + v.sum().item(), second + v.square().sum().item())
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add the values of some images, by name, (B,) each."""
+        for name, tensor in values.items():
+            value = tensor.detach().cpu().double()  # some devices have no float64
+            count, total, total_of_squares = self.moments.get(name, Moments())
+            self.moments[name] = Moments(
+                count + len(value), total + value.sum().item(), total_of_squares + value.square().sum().item()
+            )
 
-    def metrics(self) -> Metrics:
-        return {name: mean_and_error(*sums) for name, sums in self.sums.items()}
+    def count(self, name: str) -> int:
+        """How many values were added under a name."""
+        return self.moments.get(name, Moments()).count
+
+    def metrics(self) -> dict[str, Metric]:
+        """The mean of each name that has values."""
+        return {name: moments.metric() for name, moments in self.moments.items() if moments.count}
 
 
-def mean_and_error(n: int, total: float, total_of_squares: float) -> dict[str, Any]:
-    mean = total / n
-    variance = max(total_of_squares / n - mean**2, 0) * n / max(n - 1, 1)
-    return {"value": mean, "stderr": math.sqrt(variance / n) if n > 1 else None}
+def mean_metric(values: Tensor) -> Metric:
+    """The mean of values of images (N,) with its standard error.
+
+    Example:
+        >>> import torch
+        >>> mean_metric(torch.tensor([1.0, 3.0]))
+        Metric(value=2.0, stderr=1.0, n=None, samples=None, sampling_error=None, note=None)
+    """
+    return Moments(len(values), values.sum().item(), values.square().sum().item()).metric()
+
+
+def proportion_metric(proportion: float, count: int) -> Metric:
+    """A proportion of images with its binomial standard error.
+
+    Example:
+        >>> proportion_metric(0.5, count=26).stderr
+        0.1
+    """
+    return Metric(proportion, math.sqrt(proportion * (1 - proportion) / max(count - 1, 1)))
+
+
+def jackknife_error(statistic: Callable[[np.ndarray], float], count: int) -> float | None:
+    """The standard error of a statistic of images, by the jackknife over ten groups of them.
+
+    Args:
+        statistic: The statistic of the images at some positions, (n,) -> float.
+        count: How many images there are.
+
+    Returns:
+        The error; None for fewer than 20 images.
+    """
+    if count < 2 * JACKKNIFE_GROUPS:
+        return None
+    group = np.arange(count) % JACKKNIFE_GROUPS
+    estimates = []
+    for left_out in range(JACKKNIFE_GROUPS):
+        estimates.append(statistic(np.flatnonzero(group != left_out)))
+    return float(np.sqrt((JACKKNIFE_GROUPS - 1) * np.array(estimates).var()))

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from vaelab.core.errors import UserError
-from vaelab.evaluation.catalogue import TERM_LABELS
+from vaelab.evaluation.catalogue import CURVE_NAMES, metric_info
 from vaelab.figures.layout import (
     DPI,
     FONT_SIZE,
@@ -192,7 +192,7 @@ def plot_curves(history: Sequence[dict[str, Any]], title: str = "") -> Figure:
         for name in row.get(split, {})
         if not name.endswith("_of_mean")
     }
-    names = [name for name in TERM_LABELS if name in seen] + sorted(seen - set(TERM_LABELS))
+    names = [name for name in CURVE_NAMES if name in seen] + sorted(seen - set(CURVE_NAMES))
     if not names:
         raise UserError("there are no training curves to draw: the history holds no epochs")
     columns = 2 if len(names) == 4 else min(3, len(names))
@@ -203,7 +203,8 @@ def plot_curves(history: Sequence[dict[str, Any]], title: str = "") -> Figure:
     draw_title(figure, lines)
     for name in names:
         axes = figure.add_axes((0, 0, 1, 1))
-        style_panel(axes, *TERM_LABELS.get(name, (name.replace("_", " ").capitalize(), "")))
+        info = metric_info(name)
+        style_panel(axes, info.label, info.unit)
         _plot_splits(
             axes,
             {

@@ -22,7 +22,7 @@ from vaelab.analysis.registry import read_analysis_arrays
 from vaelab.analysis.samples import has_prior_term, sample_prior
 from vaelab.core.codec import to_word
 from vaelab.core.errors import UserError, unknown_name_error
-from vaelab.evaluation import catalogue
+from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, SEPARABILITY_METRICS, figure_metrics, metric_info
 from vaelab.figures import curves as curve_figures
 from vaelab.figures import diagram, intervals, layout, scatter, tiles
 from vaelab.figures.curves import MeanCurve
@@ -40,34 +40,7 @@ __all__ = ["STUDY_FIGURES", "check_figures", "draw_study_figures", "figure_file_
 
 MAX_TILES = 10  # images in a row, and settings that have one
 
-NATS_UNIT, SUMMED_UNIT = catalogue.NATS_UNIT, catalogue.SUMMED_UNIT
-
 COMPARED_TERMS = ("cross_entropy", "squared_error", "kl", "negative_elbo", "loss")
-
-METRIC_LABELS = {
-    "cross_entropy_of_mean": ("Cross entropy ↓", NATS_UNIT),
-    "squared_error_of_mean": ("Squared error ↓", SUMMED_UNIT),
-    "mse": ("MSE ↓", "per pixel value"),
-    "ssim": ("SSIM ↑", "1: the same"),
-    "sharpness": ("Sharpness", "1: as sharp as the images"),
-    "kl": ("KL", NATS_UNIT),
-}
-
-SPACE_LABELS = {
-    "raw": "raw pixels",
-    "pca": "PCA of as many dimensions",
-    "codes": "encoder means",
-    "classifier": "classifier features",
-}
-
-SEPARABILITY_LABELS = {
-    "ari": "ARI",
-    "nmi": "NMI",
-    "neighbour": "1-NN",
-    "probe": "linear probe",
-    "ratio": "distance ratio",
-    "tsne_ratio": "t-SNE ratio",
-}
 
 StudyFigure = Callable[[StudyResults, Experiment, str], "Figure | None"]
 
@@ -127,7 +100,8 @@ def study_curves(results: StudyResults, experiment: Experiment, condition: str) 
         found = {n: line for n, line in lines.items() if line is not None}
         whole = term not in ("negative_elbo", "loss") or len(found) == len(outcomes)
         if found and whole and (term != "loss" or have_same_loss(outcomes)):
-            panels[catalogue.TERM_LABELS[term]] = found
+            info = metric_info(term)
+            panels[info.label, info.unit] = found
     if not panels:
         return None
     rows = [row for o in outcomes for record in o.records.values() for row in record.history]
@@ -167,10 +141,10 @@ def have_same_loss(outcomes: Sequence[SettingResult]) -> bool:
 def study_bars(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
     outcomes = finished_settings(results, experiment, condition)
     panels = {}
-    for metric, words in METRIC_LABELS.items():
-        rows = {o.name: interval_row(o.values(metric)) for o in outcomes if len(o.values(metric))}
+    for info in figure_metrics():
+        rows = {o.name: interval_row(o.values(info.name)) for o in outcomes if len(o.values(info.name))}
         if rows:
-            panels[words] = rows
+            panels[info.label_with_direction, info.unit] = rows
     if not panels:
         return None
     drawn = " (small dots), their means and 95 % t intervals" if max_seeds(outcomes) > 1 else ""
@@ -338,7 +312,7 @@ def plot_feature_spaces(
     if (labels < 0).any():
         labels, names = np.where(labels < 0, len(names), labels), (*names, "unlabelled")
     rows = [
-        (SPACE_LABELS[space], Projection(*(found[f"{space}_{part}"] for part in Projection._fields)))
+        (REPRESENTATION_LABELS[space], Projection(*(found[f"{space}_{part}"] for part in Projection._fields)))
         for space in spaces
     ]
     figure = scatter.scatter_panels(
@@ -348,7 +322,7 @@ def plot_feature_spaces(
     caption = f"{len(labels):,} test images{which}; seed {seed}."
     tables = [r.analyses["features"] for r in outcome.records.values() if r.analyses.get("features")]
     if "codes" in spaces and (numbers := separability_rows(tables)):
-        intervals.add_table(figure, list(SEPARABILITY_LABELS.values()), numbers)
+        intervals.add_table(figure, [info.label for info in SEPARABILITY_METRICS], numbers)
         caption += f" Table: means ± standard deviations over {len(tables)} seeds." if len(tables) > 1 else ""
         caption += " ARI, NMI: clusters against categories; 1-NN, linear probe: accuracy; ratios: distance between "
         caption += "categories to distance within."
@@ -357,9 +331,10 @@ def plot_feature_spaces(
 
 def separability_rows(tables: Sequence[Mapping[str, float]]) -> list[tuple[str, list[str]]]:
     """The rows of the table of how far each space tells the categories apart."""
+    names = [info.name for info in SEPARABILITY_METRICS]
     found = {
-        words: [format_over_seeds(tables, f"{space}_{n}") for n in SEPARABILITY_LABELS]
-        for space, words in SPACE_LABELS.items()
+        words: [format_over_seeds(tables, f"{space}_{n}") for n in names]
+        for space, words in REPRESENTATION_LABELS.items()
     }
     return [(words, [cell or "–" for cell in cells]) for words, cells in found.items() if any(cells)]
 

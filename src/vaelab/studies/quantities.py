@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from vaelab.core.errors import UserError, unknown_name_error
-from vaelab.evaluation.catalogue import CURVE_NAMES, METRIC_NAMES
+from vaelab.evaluation.catalogue import CURVE_NAMES, metric_names
 
 __all__ = ["Curve", "Quantity", "RunRecord"]
 
@@ -190,10 +190,10 @@ def _check_expression(node: ast.expr, text: str) -> None:
             for argument in rest:
                 _check_expression(argument, text)
         case ast.Name():
-            _require_known_name(node.id, METRIC_NAMES, text)
+            _require_known_name(node.id, metric_names(), text)
         case ast.Attribute(value=ast.Name(id=of)):
             if of in METRIC_SPLITS:
-                _require_known_name(node.attr, METRIC_NAMES, text)
+                _require_known_name(node.attr, metric_names(), text)
         case _:
             raise UserError(f'the measure "{text}" is not made of metrics, curves and numbers')
 

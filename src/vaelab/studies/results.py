@@ -11,7 +11,7 @@ import numpy as np
 
 from vaelab.analysis.registry import read_analyses
 from vaelab.core.errors import UserError
-from vaelab.evaluation.catalogue import METRIC_NAMES
+from vaelab.evaluation.catalogue import metric_names
 from vaelab.runs.run import Run
 from vaelab.studies.definition import Claim, Experiment, Setting, Study
 from vaelab.studies.hypotheses import decide_verdict
@@ -123,4 +123,4 @@ class StudyResults:
                 test = r.metrics.get("test", {})
                 numbers = {f"{of}.{name}": v for of, table in sorted(r.analyses.items()) for name, v in table.items()}
                 head = {"experiment": o.experiment.id, "reading": o.condition, "setting": o.name, "seed": seed}
-                yield head | {"run": o.runs[seed].key} | {name: test.get(name) for name in METRIC_NAMES} | numbers
+                yield head | {"run": o.runs[seed].key} | {name: test.get(name) for name in metric_names()} | numbers

@@ -23,7 +23,7 @@ from vaelab.core.errors import UserError
 from vaelab.core.files import REPAIR_HINT, write_json
 from vaelab.core.tensors import write_tensors
 from vaelab.datasets.images import Dataset
-from vaelab.evaluation.metrics import metrics_record
+from vaelab.evaluation.metrics import evaluate_model
 from vaelab.runs.run import Run, lock_run, write_history
 from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_to_dict
 from vaelab.training.budget import steps_in_budget
@@ -228,7 +228,7 @@ def finish_run(job: TrainingJob, state: TrainingState) -> None:
     write_tensors(run.path / "weights.safetensors", weights, {"shape": list(job.train_images.shape)})
     model = run.model.to(job.plan.device)
     metrics = {
-        split: metrics_record(run.key, model, run.spec.objective, dataset.source, images)
+        split: evaluate_model(run.key, model, run.spec.objective, dataset.source, images).to_dict()
         for split, images in dataset.splits.items()
         if split != "train"
     }
