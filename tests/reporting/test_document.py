@@ -18,7 +18,8 @@ from plotly.offline import get_plotlyjs
 from sample_runs import examined
 
 from vaelab.figures import study_figures
-from vaelab.reporting import document, payload
+from vaelab.reporting import document
+from vaelab.reporting.images import shrink_to_budget
 from vaelab.runs.run import Run
 from vaelab.runs.spec import run_key
 from vaelab.studies import parsing
@@ -125,11 +126,11 @@ def test_pictures_become_smaller_until_there_is_room() -> None:
         written = BytesIO()
         Image.fromarray(noise.integers(0, 255, (side, side, 3), np.uint8)).save(written, "PNG")
         files[name] = written.getvalue()
-    uris = payload.shrink_to_budget(files, 100_000)
+    uris = shrink_to_budget(files, 100_000)
     assert uris["small"].startswith("data:image/png")
     assert uris["large"].startswith("data:image/webp")
     assert sum(map(len, uris.values())) <= 100_000
-    assert payload.shrink_to_budget(files, 10**6)["large"].startswith("data:image/png")
+    assert shrink_to_budget(files, 10**6)["large"].startswith("data:image/png")
 
 
 # In a browser.
@@ -194,7 +195,7 @@ def test_in_a_browser(browser: Any, report: Path, width: int, scheme: str) -> No
 
     page.get_by_role("button", name="encoder means").first.click()
     page.get_by_role("button", name="Squared error").first.click()
-    assert page.locator('[data-draw="curves"]').first.get_by_text("sum over an image").count()
+    assert page.locator('[data-draw="curves"]').first.get_by_text("sum over pixel values").count()
     poor = [text for contrast, text in page.evaluate(CONTRASTS) if contrast < 4.5]
     assert not poor
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -1,116 +1,230 @@
-r"""The document of a study: report.html, one file that holds everything it shows and asks nothing of any network.
+r"""The report of a study: report.html, one file that holds everything it shows and needs no network.
 
-    Results, pictures of `exhibits`, arrays of `examinations`  ->  plain values  ->  templates/report.html  ->  bytes
+    results, drawn figures, arrays of analyses -> contexts (typed values) -> templates/report.html -> bytes
 
 Verdicts come first, then each experiment with its settings, curves, numbers, figures and claims, then where it all
-comes from. The same results give the same bytes: nothing is dated or drawn by lot.
+comes from. The same results give the same bytes: there is no date, no wall time and nothing random.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from vaelab.core.codec import to_word
 from vaelab.core.files import write_text
 from vaelab.figures import study_figures
-from vaelab.reporting import payload
-from vaelab.reporting.payload import ReportAssets
-from vaelab.runs import spec as specs
-from vaelab.runs.run import Run
-from vaelab.studies.definition import Experiment, Setting, Trial
-from vaelab.studies.hypotheses import SIGNIFICANCE_LEVEL
+from vaelab.reporting.formatting import MISSING, Spread
+from vaelab.reporting.images import PointCloud, ReportAssets, shrink_to_budget
+from vaelab.reporting.payload import (
+    CurvesPayload,
+    FeaturesPayload,
+    InterpolationsPayload,
+    curves_payload,
+    features_payload,
+    interpolations_payload,
+)
+from vaelab.reporting.settings import SettingsContext, provenance_rows, settings_context, summary_facts
+from vaelab.reporting.tables import (
+    MetricsTable,
+    SeparabilityTable,
+    correlation_rows,
+    metrics_table,
+    probability_columns,
+    separability_table,
+)
+from vaelab.reporting.verdicts import ClaimContext, claim_context
+from vaelab.runs.spec import run_key
+from vaelab.studies.definition import Claim, Experiment, Study
+from vaelab.studies.hypotheses import SIGNIFICANCE_LEVEL, VERDICTS
 from vaelab.studies.results import SettingResult, StudyResults
 
 __all__ = ["write_report"]
 
-MAX_REPORT_BYTES = 14_500_000  # bytes of the document
+MAX_REPORT_BYTES = 14_500_000  # bytes of the report
 
 PIXEL_RATIO = 2  # pixels of a drawn figure to one of the page
-
-METRIC_COLUMNS = {  # metric of the test split -> head, unit
-    "cross_entropy_of_mean": ("Cross entropy", "nats"),
-    "squared_error_of_mean": ("Squared error", "sum"),
-    "mse": ("MSE", "per value"),
-    "psnr": ("PSNR", "dB"),
-    "ssim": ("SSIM", ""),
-    "sharpness": ("Sharpness", "1: as sharp"),
-    "kl": ("KL", "nats"),
-    "negative_elbo": ("Negative ELBO", "nats"),
-    "active_units": ("Active units", ""),
-}
-
-REPRESENTATIONS = {
-    "raw": "raw pixels",
-    "pca": "PCA of equal dimension",
-    "codes": "encoder means",
-    "classifier": "classifier",
-}
-
-SEPARABILITY_COLUMNS = {  # number of the features -> head, unit, decimals
-    "ari": ("ARI", "k-means", 3),
-    "nmi": ("NMI", "k-means", 3),
-    "neighbour": ("Nearest neighbour", "accuracy", 3),
-    "probe": ("Linear probe", "accuracy", 3),
-    "ratio": ("Distance ratio", "between / within", 2),
-    "tsne_ratio": ("t-SNE ratio", "between / within", 2),
-}
 
 FIGURE_TITLES = {
     "bars": "Test metrics",
     "samples": "Samples of the prior",
-    "path": "Probability on the way of interpolations",
+    "path": "Probability along interpolations",
     "classifier_features": "Features of the classifier",
     "model": "The network",
 }
 
-CORRELATIONS = {"correlation": "the encoder means", "correlation_classifier": "the features of the classifier"}
 
-VERDICTS = ("supported", "refuted", "undecided")
+# What the template reads
 
-MISSING = "–"
+
+@dataclass(frozen=True)
+class FeaturesPanel:
+    """The features of one setting: points, and how well representations separate the categories."""
+
+    cloud: FeaturesPayload | None
+    table: SeparabilityTable
+    correlations: list[tuple[str, Spread]]
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class InterpolationsPanel:
+    """The interpolations of one setting: strips, and the mean probability along many of them."""
+
+    payload: InterpolationsPayload
+    probabilities: list[tuple[str, Spread]]
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure that was drawn before: its name among the assets, its title, alternative text and size in pixels."""
+
+    name: str
+    title: str
+    alt: str
+    width: int
+    height: int
+
+
+Panels = list[tuple[str, Any]]  # a panel for each setting, by its name
+
+
+@dataclass(frozen=True)
+class FigureContext:
+    """A figure of an experiment.
+
+    Attributes:
+        kind: How it is shown.
+        content: A `CurvesPayload`, a panel for each setting, or a `DrawnFigure`.
+    """
+
+    kind: Literal["curves", "features", "interpolations", "drawn"]
+    content: CurvesPayload | Panels | DrawnFigure
+
+
+@dataclass(frozen=True)
+class ConditionContext:
+    """An experiment under one condition: its name, claims, table and figures."""
+
+    name: str
+    claims: list[ClaimContext]
+    table: MetricsTable
+    figures: list[FigureContext]
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """A claim in the summary, with its verdict under each condition of the study; None where it is not judged."""
+
+    claim: Claim
+    verdicts: list[ClaimContext | None]
+
+
+@dataclass(frozen=True)
+class ExperimentContext:
+    """An experiment, as the report shows it."""
+
+    id: str
+    anchor: str
+    title: str
+    question: str
+    claims: list[ClaimRow]
+    rows: list[tuple[str, str]]
+    settings: SettingsContext
+    conditions: list[ConditionContext]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many runs are finished, of how many, and what went wrong with others, as (run, error)."""
+
+    finished: int
+    total: int
+    failed: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """Everything that the template shows, but for pictures.
+
+    Attributes:
+        study: The study.
+        experiments: Its experiments.
+        progress: How far it has come.
+        verdict_counts: How many claims there are of each verdict.
+        clouds: The point clouds, by name.
+        has_claims: Whether anything was judged.
+        confidence: The level of the intervals, in percent.
+        provenance: Where the numbers come from, as (name, text).
+        facts: What it is about, in a few words each.
+    """
+
+    study: Study
+    experiments: list[ExperimentContext]
+    progress: Progress
+    verdict_counts: list[tuple[str, int]]
+    clouds: dict[str, PointCloud]
+    has_claims: bool
+    confidence: str
+    provenance: list[tuple[str, str]]
+    facts: list[str]
+
+
+# The report
 
 
 def write_report(results: StudyResults, folder: Path, provenance: Mapping[str, Any] | None = None) -> Path:
-    """Write folder/report.html of a study, with the pictures in folder/figures; `origin` is as in a run's origin.json.
+    """Write the report of a study, with the figures that were drawn before.
 
-    What `origin` lacks is taken from the runs.
+    Args:
+        results: What the study came to.
+        folder: The folder of the study, with its figures in folder/figures.
+        provenance: What is known of the study itself, such as its command; the rest is taken from the runs.
+
+    Returns:
+        The path of the report, folder/report.html.
     """
-    shared = ReportAssets({}, {})
-    progress = _run_progress(results)
-    verdicts = {(c["id"], c["reading"]): _verdict_context(c) for c in results.claims}
-    experiments = [
-        _experiment_context(results, k, verdicts, Path(folder), shared) for k in range(len(results.study.experiments))
-    ]
-    page = {
-        "study": results.study,
-        "experiments": experiments,
-        "progress": progress,
-        "counts": [(v, Counter(c["verdict"] for c in results.claims)[v]) for v in VERDICTS],
-        "clouds": shared.point_clouds,
-        "judged": bool(results.claims),
-        "level": f"{100 * (1 - SIGNIFICANCE_LEVEL):g}",
-        "origin": _provenance_rows(results, provenance or {}),
-        "facts": _summary_facts(results, progress["total"]),
-    }
-    bare = _render(page, dict.fromkeys(shared.images, ""))
-    text = _render(page, payload.shrink_to_budget(shared.images, MAX_REPORT_BYTES - len(bare.encode())))
+    assets = ReportAssets()
+    context = report_context(results, Path(folder), assets, provenance or {})
+    text_without_images = _render(context, dict.fromkeys(assets.images, ""))
+    budget = MAX_REPORT_BYTES - len(text_without_images.encode())
     path = Path(folder) / "report.html"
-    write_text(path, text)
+    write_text(path, _render(context, shrink_to_budget(assets.images, budget)))
     return path
 
 
-def _render(page: Mapping[str, Any], uris: Mapping[str, str]) -> str:
+def report_context(
+    results: StudyResults, folder: Path, assets: ReportAssets, provenance: Mapping[str, Any]
+) -> ReportContext:
+    """Everything that the report shows; its pictures and point clouds are kept in `assets`."""
+    claims = {(result.claim.id, result.condition): claim_context(result) for result in results.claim_results}
+    indices = range(len(results.study.experiments))
+    experiments = [_experiment_context(results, index, claims, folder, assets) for index in indices]
+    counts = Counter(context.verdict for context in claims.values())
+    return ReportContext(
+        study=results.study,
+        experiments=experiments,
+        progress=_progress(results),
+        verdict_counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
+        clouds=assets.point_clouds,
+        has_claims=bool(claims),
+        confidence=f"{100 * (1 - SIGNIFICANCE_LEVEL):g}",
+        provenance=provenance_rows(results, provenance),
+        facts=summary_facts(results),
+    )
+
+
+def _render(context: ReportContext, image_uris: Mapping[str, str]) -> str:
+    """The template with its values, and the pictures as data: URIs."""
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
@@ -120,65 +234,55 @@ def _render(page: Mapping[str, Any], uris: Mapping[str, str]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["json"] = lambda value: Markup(json.dumps(value, allow_nan=False).replace("<", "\\u003c"))
+    environment.filters["json"] = to_script_json
     assets = files("vaelab.reporting") / "templates"
-    style, script = (Markup((assets / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
-    template = environment.get_template("report.html")
-    return template.render(page, uris=uris, style=style, script=script, plotly=Markup(get_plotlyjs()), NONE=MISSING)
+    style = Markup((assets / "report.css").read_text(encoding="utf-8"))
+    script = Markup((assets / "report.js").read_text(encoding="utf-8"))
+    return environment.get_template("report.html").render(
+        _field_values(context),
+        uris=image_uris,
+        style=style,
+        script=script,
+        plotly=Markup(get_plotlyjs()),
+        MISSING=MISSING,
+    )
 
 
-# What there is so far
+def to_script_json(value: Any) -> Markup:
+    r"""A value as JSON that may stand inside a script element. Dataclasses become objects.
+
+    Example:
+        >>> str(to_script_json({"name": "</script>"}))
+        '{"name": "\\u003c/script>"}'
+    """
+    text = json.dumps(value, allow_nan=False, default=_field_values)
+    return Markup(text.replace("<", "\\u003c"))
 
 
-def _finished_runs(results: StudyResults) -> list[Run]:
-    """Every finished run once, in the order of the outcomes."""
-    return list(dict.fromkeys(run for o in results.setting_results for run in o.runs.values()))
+def _field_values(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, by name, as they are."""
+    if not is_dataclass(value):
+        raise TypeError(f"a {type(value).__name__} is no value of the report")
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def _run_progress(results: StudyResults) -> dict[str, Any]:
-    """How many runs are finished, each counted once, and what went wrong with others."""
-    names = _run_labels(results) if results.failed else {}
-    failed = [(names.get(key, f"run {key}"), error) for key, error in results.failed.items()]
-    total = len({spec for o in results.setting_results for spec in _setting_specs(results, o)})
-    return {"finished": len(_finished_runs(results)), "total": total, "failed": failed}
-
-
-def _setting_specs(results: StudyResults, o: SettingResult) -> list[specs.Spec]:
-    """The specs of a setting, one for each seed: those of its runs, else as the study asks for them."""
-    return [
-        o.runs[seed].spec if seed in o.runs else results.study.spec(o.experiment, o.condition, o.setting, seed)
-        for seed in results.study.seeds
-    ]
+def _progress(results: StudyResults) -> Progress:
+    """How far the study has come."""
+    labels = _run_labels(results) if results.failed else {}
+    failed = [(labels.get(key, f"run {key}"), error) for key, error in results.failed.items()]
+    return Progress(len(results.finished_runs), results.num_specs, failed)
 
 
 def _run_labels(results: StudyResults) -> dict[str, str]:
-    """What is said of a run by its key, as far as a finished run tells the data and the precision that enter it."""
-    for run in _finished_runs(results)[:1]:
-        origin = run.origin
-        where = origin["data"]["fingerprint"], origin["plan"]["precision"]
-        return {specs.run_key(t.spec, *where): _trial_label(t) for t in reversed(results.study.trials)}
-    return {}
-
-
-def _trial_label(trial: Trial) -> str:
-    return ", ".join(filter(None, (trial.experiment, trial.condition, trial.setting.name, f"seed {trial.spec.seed}")))
-
-
-def _summary_facts(results: StudyResults, total: int) -> list[str]:
-    study, runs = results.study, _finished_runs(results)
-    facts = [study.data]
-    if runs:
-        data = runs[0].origin["data"]
-        facts += [" × ".join(map(str, data["shape"])), _image_counts(data)]
-    return [*facts, f"{total:,} run{'s' * (total > 1)}", _seeds_text(study.seeds)]
-
-
-def _image_counts(data: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count:,} {split}" for split, count in data["images"].items()) + " images"
-
-
-def _seeds_text(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    """What each run is for, by its key. A finished run tells the data and the precision that the keys depend on."""
+    if not results.finished_runs:
+        return {}
+    origin = results.finished_runs[0].origin
+    fingerprint, precision = origin["data"]["fingerprint"], origin["plan"]["precision"]
+    labels: dict[str, str] = {}
+    for trial in results.study.trials:
+        labels.setdefault(run_key(trial.spec, fingerprint, precision), trial.label)
+    return labels
 
 
 # An experiment
@@ -186,329 +290,94 @@ def _seeds_text(seeds: Sequence[int]) -> str:
 
 def _experiment_context(
     results: StudyResults,
-    k: int,
-    verdicts: Mapping[tuple[str, str], dict[str, Any]],
+    index: int,
+    claims: Mapping[tuple[str, str], ClaimContext],
     folder: Path,
     assets: ReportAssets,
-) -> dict[str, Any]:
-    e = results.study.experiments[k]
-    claims = [{"claim": c, "verdicts": [verdicts.get((c.id, r)) for r in results.study.conditions]} for c in e.claims]
-    return {
-        "id": e.id,
-        "anchor": f"experiment-{k + 1}",
-        "title": e.title,
-        "question": e.question,
-        "claims": claims,
-        "rows": [(row, results.study.rows.get(row, "")) for row in e.rows],
-        "settings": _settings_context(results, e),
-        "readings": [
-            {
-                "name": reading,
-                "claims": [verdicts[c.id, reading] for c in e.claims if reading in c.conditions],
-                "table": _metrics_table(results.of_experiment(e, reading)),
-                "figures": _figure_contexts(results.of_experiment(e, reading), f"{k}-{i}", folder, assets),
-            }
-            for i, reading in enumerate(e.conditions)
-        ],
-    }
+) -> ExperimentContext:
+    """The experiment number `index` under all of its conditions."""
+    experiment = results.study.experiments[index]
+    claim_rows = []
+    for claim in experiment.claims:
+        claim_rows.append(ClaimRow(claim, [claims.get((claim.id, name)) for name in results.study.conditions]))
+    conditions = []
+    for number, condition in enumerate(experiment.conditions):
+        settings = results.of_experiment(experiment, condition)
+        judged = [claims[claim.id, condition] for claim in experiment.claims if condition in claim.conditions]
+        figures = _figure_contexts(settings, f"{index}-{number}", folder, assets)
+        conditions.append(ConditionContext(condition, judged, metrics_table(settings), figures))
+    return ExperimentContext(
+        id=experiment.id,
+        anchor=f"experiment-{index + 1}",
+        title=experiment.title,
+        question=experiment.question,
+        claims=claim_rows,
+        rows=[(row, results.study.rows.get(row, "")) for row in experiment.rows],
+        settings=settings_context(results, experiment),
+        conditions=conditions,
+    )
 
 
 def _figure_contexts(
-    outcomes: Sequence[SettingResult], slot: str, folder: Path, assets: ReportAssets
-) -> list[dict[str, Any]]:
-    """What the figures of an experiment under a reading show, the curves first; those without anything are left out."""
-    names = sorted(dict.fromkeys(outcomes[0].experiment.figures), key=lambda name: name != "curves")
-    found = [{"kind": name, "of": _figure_context(name, outcomes, slot, folder, assets)} for name in names]
-    return [figure for figure in found if figure["of"]]
+    settings: Sequence[SettingResult], slot: str, folder: Path, assets: ReportAssets
+) -> list[FigureContext]:
+    """The figures of an experiment under a condition, curves first; those that show nothing are left out."""
+    names = sorted(dict.fromkeys(settings[0].experiment.figures), key=lambda name: name != "curves")
+    contexts = []
+    for name in names:
+        context = _figure_context(name, settings, slot, folder, assets)
+        if context.content:
+            contexts.append(context)
+    return contexts
 
 
-def _figure_context(name: str, outcomes: Sequence[SettingResult], slot: str, folder: Path, assets: ReportAssets) -> Any:
+def _figure_context(
+    name: str, settings: Sequence[SettingResult], slot: str, folder: Path, assets: ReportAssets
+) -> FigureContext:
     """One figure: interactive with a panel for each setting, or a picture that was drawn before."""
     if name == "curves":
-        return payload.curves_payload(outcomes)
+        return FigureContext("curves", curves_payload(settings) or [])
     if name == "features":
-        panels = [_feature_panel(o, assets) for o in outcomes]
-    elif name == "interpolations":
-        panels = [_interpolation_panel(o, f"path-{slot}-{i}", assets) for i, o in enumerate(outcomes)]
-    else:
-        return _static_figure(outcomes[0].experiment, name, outcomes[0].condition, folder, assets)
-    return [(o.name, panel) for o, panel in zip(outcomes, panels, strict=True) if panel]
+        panels = [(setting.name, _features_panel(setting, assets)) for setting in settings]
+        return FigureContext("features", [panel for panel in panels if panel[1]])
+    if name == "interpolations":
+        panels = []
+        for index, setting in enumerate(settings):
+            panels.append((setting.name, _interpolations_panel(setting, f"path-{slot}-{index}", assets)))
+        return FigureContext("interpolations", [panel for panel in panels if panel[1]])
+    drawn = _drawn_figure(settings[0].experiment, name, settings[0].condition, folder, assets)
+    return FigureContext("drawn", drawn or [])
 
 
-def _static_figure(
-    e: Experiment, figure: str, condition: str, folder: Path, assets: ReportAssets
-) -> dict[str, Any] | None:
-    """A picture that was drawn before; None where it was not."""
-    name = study_figures.figure_file_name(e, figure, condition)
+def _features_panel(setting: SettingResult, assets: ReportAssets) -> FeaturesPanel | None:
+    """The features of one setting; None where no run was analysed."""
+    cloud = features_payload(setting, assets)
+    tables = setting.analysis_numbers("features")
+    if cloud is None and not tables:
+        return None
+    return FeaturesPanel(cloud, separability_table(tables), correlation_rows(tables), len(tables))
+
+
+def _interpolations_panel(setting: SettingResult, name: str, assets: ReportAssets) -> InterpolationsPanel | None:
+    """The interpolations of one setting; None where no run was analysed."""
+    payload = interpolations_payload(setting, name, assets)
+    if payload is None:
+        return None
+    tables = setting.analysis_numbers("interpolations")
+    return InterpolationsPanel(payload, probability_columns(tables), len(tables))
+
+
+def _drawn_figure(
+    experiment: Experiment, figure: str, condition: str, folder: Path, assets: ReportAssets
+) -> DrawnFigure | None:
+    """A figure that was drawn before; None where it was not."""
+    name = study_figures.figure_file_name(experiment, figure, condition)
     file = folder / "figures" / f"{name}.png"
     if not file.is_file():
         return None
-    assets.images[f"figure/{name}"] = file.read_bytes()
-    with Image.open(file) as picture:
-        width, height = picture.size
+    assets.add_image(f"figure/{name}", file.read_bytes())
+    with Image.open(file) as image:
+        width, height = image.size
     title = FIGURE_TITLES.get(figure, figure.replace("_", " ").replace("-", " ").capitalize())
-    alt = f"{title} of experiment {e.id}, {e.title}" + (f", {condition}" if condition else "")
-    return {
-        "name": f"figure/{name}",
-        "title": title,
-        "alt": alt,
-        "width": width // PIXEL_RATIO,
-        "height": height // PIXEL_RATIO,
-    }
-
-
-def _feature_panel(outcome: SettingResult, assets: ReportAssets) -> dict[str, Any] | None:
-    cloud = payload.features_payload(outcome, assets)
-    numbers = [r.analyses["features"] for r in outcome.records.values() if "features" in r.analyses]
-    if cloud is None and not numbers:
-        return None
-    columns = [
-        c for c in SEPARABILITY_COLUMNS if any(f"{space}_{c}" in n for n in numbers for space in REPRESENTATIONS)
-    ]
-    rows = [space for space in REPRESENTATIONS if any(f"{space}_{c}" in n for n in numbers for c in columns)]
-    cells = [
-        [
-            _mean_and_deviation([n[f"{s}_{c}"] for n in numbers if f"{s}_{c}" in n], SEPARABILITY_COLUMNS[c][2])
-            for c in columns
-        ]
-        for s in rows
-    ]
-    correlated = [
-        (what, both)
-        for name, what in CORRELATIONS.items()
-        if (both := _mean_and_deviation([n[name] for n in numbers if name in n], 3))
-    ]
-    return {
-        "cloud": cloud,
-        "n": len(numbers),
-        "heads": [SEPARABILITY_COLUMNS[c][:2] for c in columns],
-        "correlated": correlated,
-        "rows": [(REPRESENTATIONS[s], line) for s, line in zip(rows, cells, strict=True)],
-    }
-
-
-def _interpolation_panel(outcome: SettingResult, slot: str, assets: ReportAssets) -> dict[str, Any] | None:
-    made = payload.interpolations_payload(outcome, slot, assets)
-    if made is None:
-        return None
-    numbers = [r.analyses["interpolations"] for r in outcome.records.values() if "interpolations" in r.analyses]
-    means = [
-        (f"{part / 100:g}", both)
-        for part in range(0, 101, 20)
-        if (both := _mean_and_deviation([n[name] for n in numbers if (name := f"probability_{part}") in n], 2))
-    ]
-    return made | {"means": means, "n": len(numbers)}
-
-
-# Settings: what was varied, and what was not
-
-
-def _settings_context(results: StudyResults, experiment: Experiment) -> dict[str, Any]:
-    study = results.study
-    asked = [
-        spec
-        for r in experiment.conditions
-        for o in results.of_experiment(experiment, r)
-        for spec in _setting_specs(results, o)
-    ]
-    if experiment.factors == ["variant"]:
-        varied = [(s.name, _setting_changes(s)) for s in experiment.settings]
-    else:
-        varied = [(f, ", ".join(dict.fromkeys(s.values[f] for s in experiment.settings))) for f in experiment.factors]
-    readings = [(r, _changes_text(study.conditions[r]) or "as it is") for r in experiment.conditions if r]
-    return {
-        "varied": varied,
-        "readings": readings,
-        "fixed": _fixed_fields(asked),
-        "seeds": ", ".join(map(str, study.seeds)),
-    }
-
-
-def _setting_changes(setting: Setting) -> str:
-    return _changes_text(setting.changes) or "the base"
-
-
-def _changes_text(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {_value_text(value)}" for name, value in changes.items())
-
-
-def _fixed_fields(specs_asked_for: Sequence[specs.Spec]) -> list[tuple[str, str]]:
-    """The fields that all specs share, as words; of members that differ, the inner fields that they share."""
-    fixed = []
-    for name in specs.spec_to_dict(specs_asked_for[0]):
-        members = list(dict.fromkeys(getattr(spec, name) for spec in specs_asked_for))
-        if len(members) == 1 and name != "data":
-            fixed.append((name, _value_text(members[0])))
-        elif len({type(member) for member in members}) == 1 and hasattr(members[0], "__dataclass_fields__"):
-            shared = [f for f in members[0].__dataclass_fields__ if len({getattr(m, f) for m in members}) == 1]
-            fixed += [(f"{name}.{f}", _value_text(getattr(members[0], f))) for f in shared]
-    return fixed
-
-
-def _value_text(value: Any) -> str:
-    if hasattr(value, "__dataclass_fields__"):
-        return to_word(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return (
-        ",".join(map(_value_text, value))
-        if isinstance(value, list | tuple)
-        else "none"
-        if value is None
-        else str(value)
-    )
-
-
-# Numbers
-
-
-def _metrics_table(outcomes: Sequence[SettingResult]) -> dict[str, Any]:
-    """Mean and deviation over seeds of the main metrics, the digits of a column after its deviations."""
-    columns = {name: [o.values(name) for o in outcomes] for name in METRIC_COLUMNS}
-    columns = {name: values for name, values in columns.items() if any(len(v) for v in values)}
-    digits = {name: _decimals([v for v in values if len(v)]) for name, values in columns.items()}
-    rows = [
-        (o.name or "base", len(o.records), [_mean_and_deviation(columns[name][i], digits[name]) for name in columns])
-        for i, o in enumerate(outcomes)
-    ]
-    notes = dict.fromkeys(
-        note for o in outcomes for run in list(o.runs.values())[:1] for note in _metric_footnotes(run)
-    )
-    factors = outcomes[0].experiment.factors
-    head = "Setting" if factors in ([], ["variant"]) else ", ".join(factors)
-    return {
-        "head": head,
-        "heads": [METRIC_COLUMNS[name] for name in columns],
-        "rows": rows,
-        "notes": list(notes),
-        "most": max(len(o.records) for o in outcomes),
-    }
-
-
-def _metric_footnotes(run: Run) -> list[str]:
-    metrics = run.metrics.get("test", {}).get("metrics", {})
-    return [
-        f"{METRIC_COLUMNS[name][0]}: {m['note']}."
-        for name, m in metrics.items()
-        if "note" in m and name in METRIC_COLUMNS
-    ]
-
-
-def _decimals(samples: Sequence[np.ndarray]) -> int:
-    """Digits after the point: two of the largest deviation, one of the smallest, but no more than five in all."""
-    deviations = [s for v in samples if len(v) > 1 and (s := float(np.std(v, ddof=1))) > 0]
-    largest = max((abs(float(v.mean())) for v in samples), default=0.0) or 1.0
-    if not math.isfinite(largest) or all(float(x).is_integer() for v in samples for x in v):
-        return 1 if deviations else 0
-    wanted = (
-        max(1 - _magnitude(max(deviations)), -_magnitude(min(deviations))) if deviations else 3 - _magnitude(largest)
-    )
-    return min(max(wanted, 0), max(4 - _magnitude(largest), 0), 6)
-
-
-def _magnitude(value: float) -> int:
-    """The power of ten of the first digit of a number; of 0 and of what is not finite, 0."""
-    return math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
-
-
-def _mean_and_deviation(values: Sequence[float] | np.ndarray, decimals: int) -> tuple[str, str] | None:
-    """Mean and standard deviation as text, the latter empty for a single value; None for no value."""
-    values = np.asarray(values, np.float64)
-    if not len(values):
-        return None
-    deviation = _format_number(float(values.std(ddof=1)), decimals) if len(values) > 1 else ""
-    return _format_number(float(values.mean()), decimals), deviation
-
-
-def _format_number(value: float, decimals: int) -> str:
-    if not math.isfinite(value):
-        return "not finite"
-    return f"{round(value, decimals) + 0.0:,.{decimals}f}".replace("-", "−")  # + 0.0: no minus before a zero
-
-
-def _verdict_context(claim: Mapping[str, Any]) -> dict[str, Any]:
-    """A claim under a reading as the document says it; of one contrast alone, that which decides is drawn larger."""
-    contrasts = claim.get("contrasts", ())
-    means = [
-        (name or "base", _format_number(m, max(0, 3 - _magnitude(m)))) for name, m in claim.get("means", {}).items()
-    ]
-    return {
-        **claim,
-        "contrasts": _contrast_contexts(contrasts),
-        "deciding": _contrast_contexts(contrasts[:1]),
-        "means": means,
-        "note": claim.get("note", ""),
-    }
-
-
-def _contrast_contexts(contrasts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Contrasts in words, and drawn to one scale."""
-    ends = [0.0, *(v for c in contrasts for v in (c["mean"], *(c["interval"] or ())))]
-    pad = 0.08 * (max(ends) - min(ends)) or 1.0
-    return [_contrast_context(c, min(ends) - pad, max(ends) - min(ends) + 2 * pad) for c in contrasts]
-
-
-def _contrast_context(contrast: Mapping[str, Any], low: float, span: float) -> dict[str, Any]:
-    """A contrast in words, and where its parts stand on an axis from `low` on, in percent of its `span`."""
-    mean, interval, p = contrast["mean"], contrast["interval"], contrast["p"]
-    start, end = interval or (mean, mean)
-    decimals = min(max(1 - _magnitude((end - start) / 2) if end > start else 2 - _magnitude(mean), 0), 8)
-    zero, below = _to_percent(-low / span), contrast["wanted"] < 0
-    return {
-        "what": contrast["what"],
-        "effect": _format_number(mean, decimals),
-        "wanted": "< 0" if below else "> 0",
-        "interval": f"[{_format_number(start, decimals)}, {_format_number(end, decimals)}]" if interval else "",
-        "p": MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}",
-        "zero": zero,
-        "dot": _to_percent((mean - low) / span),
-        "left": _to_percent((start - low) / span),
-        "width": _to_percent((end - start) / span),
-        "side": (0, zero) if below else (zero, round(100 - zero, 2)),
-    }
-
-
-def _to_percent(fraction: float) -> float:
-    return round(100 * fraction, 2)
-
-
-# Origin
-
-
-def _provenance_rows(results: StudyResults, provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Where the numbers come from, as (name, text), with what differs between runs side by side."""
-    origins = [run.origin for run in _finished_runs(results)]
-
-    def both(name: str) -> str:
-        values = [provenance[name]] if provenance.get(name) else [o[name] for o in origins if o.get(name)]
-        return "; ".join(dict.fromkeys(map(_provenance_text, values)))
-
-    seconds = sum(o.get("seconds") or 0 for o in origins)
-    data = [o["data"] for o in origins]
-    rows = {
-        "Command": both("command"),
-        "Versions": both("versions"),
-        "Machine": both("machine"),
-        "Plan": both("plan"),
-        "Training": f"{_duration_text(seconds)} in all, {len(origins):,} run{'s' * (len(origins) > 1)}"
-        if origins
-        else "",
-        "Data": "; ".join(dict.fromkeys(str(d["source"]) for d in data)) or results.study.data,
-        "Fingerprint of the data": "; ".join(dict.fromkeys(d["fingerprint"] for d in data)),
-        "Images": "; ".join(dict.fromkeys(map(_image_counts, data))),
-        "Seeds": ", ".join(map(str, results.study.seeds)),
-    }
-    return [(name, text) for name, text in rows.items() if text]
-
-
-def _provenance_text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name.replace('_', ' ')} {_value_text(v)}" for name, v in value.items() if v is not None)
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _duration_text(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{minutes // 60:,} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    alt = f"{title} of experiment {experiment.id}, {experiment.title}" + (f", {condition}" if condition else "")
+    return DrawnFigure(f"figure/{name}", title, alt, width // PIXEL_RATIO, height // PIXEL_RATIO)

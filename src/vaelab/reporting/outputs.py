@@ -1,14 +1,14 @@
-"""Publishing: what a study leaves on disk, from its table to its document.
+r"""Outputs: what a study leaves on disk, from its table to its report.
 
-    study.toml    the study as it was carried out, what the command line overrode included
+    study.toml    the study as it was carried out, with the changes of the command line
     table.csv     a row for each trial, with the metrics of the test split; table.parquet is the same
-    claims.json   every claim under each reading, with its verdict
+    claims.json   every claim under each condition, with its verdict
     origin.json   the command that carried it out
-    timings.csv   how long each run took, and on what: wall time stands nowhere else
+    timings.csv   how long each run took, and on what: wall time is stored nowhere else
     figures/      every figure as PNG and PDF
     report.html   one self-contained document
 
-Pictures and document are made where numbers, study or code have changed since.
+Figures and report are made again where numbers, study or code have changed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -24,93 +25,131 @@ from typing import Any
 
 from vaelab.core.console import progress
 from vaelab.core.files import atomic_write, read_json, write_json, write_text
-from vaelab.core.jobs import run_jobs
+from vaelab.core.jobs import results_or_raise, run_jobs
 from vaelab.core.version import __version__, source_digest
 from vaelab.figures import study_figures
-from vaelab.reporting import document
+from vaelab.reporting.document import write_report
+from vaelab.reporting.figure_record import (
+    FigureRecord,
+    check_figures_folder,
+    read_record,
+    remove_outdated_figures,
+    write_record,
+)
+from vaelab.studies.definition import Study
 from vaelab.studies.results import StudyResults
 
-__all__ = ["write_study_outputs"]
+__all__ = ["output_names", "write_study_outputs"]
 
-
-def write_study_outputs(results: StudyResults, folder: Path, workers: int, requested_by: str | None = None) -> Path:
-    """Write all of it into a folder; gives the document, which names the command that `asked` for the study.
-
-    A single run, which no file asked for, has no table.
-    """
-    if results.study.text:
-        write_result_files(results, folder)
-    origin = folder / "origin.json"
-    if requested_by:
-        write_json(origin, {"command": requested_by})
-    report, stamp = folder / "report.html", folder / "figures" / ".made.json"
-    before = read_json(stamp) if stamp.exists() else {"from": None, "files": []}
-    made_from = content_hash(results)
-    if report.exists() and before["from"] == made_from:
-        return report
-    files = draw_all_figures(results, stamp.parent, workers)
-    for name in set(before["files"]) - set(files):  # of experiments that are no longer asked for
-        (stamp.parent / name).unlink(missing_ok=True)
-    document.write_report(results, folder, read_json(origin) if results.study.text and origin.exists() else None)
-    write_json(stamp, {"from": made_from, "files": files})
-    return report
-
-
-def content_hash(results: StudyResults) -> str:
-    """A hash of all that figures and document are made from: what the results hold, and the code."""
-    content = [
-        __version__,
-        source_digest(*SOURCE_SUFFIXES),
-        results.study.text,
-        dict(results.failed),
-        results.claims,
-        list(results.table_rows()),
-    ]
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
-
-
-SOURCE_SUFFIXES = "**/*.py", "reporting/templates/*"
-
-
-def draw_all_figures(results: StudyResults, folder: Path, workers: int) -> list[str]:
-    """Draw every figure, the experiments spread over worker processes; gives the names of the files."""
-    files: list[str] = []
-    shown = [(e, reading) for e in results.study.experiments for reading in e.conditions if e.figures]
-    with progress("drawing", len(shown)) as advance:
-        calls = [partial(study_figures.draw_study_figures, results, e, reading, folder) for e, reading in shown]
-        for done, result in enumerate(run_jobs(calls, workers), 1):
-            if result.error:
-                raise RuntimeError(f"{result.error}\n{result.log}")
-            files += [file.name for file in result.value]
-            advance(done, shown[result.job_index][0].title)
-    return sorted(files)
-
-
-def write_result_files(results: StudyResults, folder: Path) -> None:
-    """Write study.toml, the table, the claims and, apart from all that repeats, the timings."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    write_text(folder / "study.toml", results.study.text)
-    rows = list(results.table_rows())
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    write_text(folder / "table.csv", _to_csv(names, rows))
-    with atomic_write(folder / "table.parquet") as temporary:
-        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)
-    write_json(folder / "claims.json", results.claims)
-    write_text(folder / "timings.csv", _to_csv(TIMING_COLUMNS, timing_rows(results)))
-
+SOURCE_PATTERNS = ("**/*.py", "reporting/templates/*")  # files whose content shapes figures and report
 
 TIMING_COLUMNS = ("run", "seconds", "images_per_second", "device", "precision", "threads", "machine", "finished")
 
 
-def timing_rows(results: StudyResults) -> Iterable[dict[str, Any]]:
+def write_study_outputs(results: StudyResults, folder: Path, workers: int, requested_by: str | None = None) -> Path:
+    """Write everything that a study leaves into its folder. A single run has no table, for no file asked for it.
+
+    Args:
+        results: What the study came to.
+        folder: Its folder.
+        workers: Processes that draw.
+        requested_by: The command that asked for it, which the report names.
+
+    Returns:
+        The path of the report.
+    """
+    if results.study.text:
+        write_result_files(results, folder)
+    origin_file = folder / "origin.json"
+    if requested_by:
+        write_json(origin_file, {"command": requested_by})
+    report = folder / "report.html"
+    figures = folder / "figures"
+    check_figures_folder(figures)
+    record = read_record(figures)
+    content = content_hash(results)
+    if report.is_file() and record.content == content:
+        return report
+    files = draw_all_figures(results, figures, workers)
+    remove_outdated_figures(figures, set(record.files) - set(files))
+    has_origin = results.study.text and origin_file.exists()
+    write_report(results, folder, read_json(origin_file) if has_origin else None)
+    write_record(figures, FigureRecord(content, files))
+    return report
+
+
+def output_names(study: Study) -> list[str]:
+    """The names of the figures that a study will draw, for `check_folder`."""
+    names = []
+    for experiment in study.experiments:
+        for condition, figure in itertools.product(experiment.conditions, experiment.figures):
+            names.append(study_figures.figure_file_name(experiment, figure, condition))
+    return names
+
+
+def content_hash(results: StudyResults) -> str:
+    """A hash of everything that figures and report are made from: what the results hold, and the code."""
+    content = [
+        __version__,
+        source_digest(*SOURCE_PATTERNS),
+        results.study.text,
+        dict(results.failed),
+        results.claims,
+        [trial.to_dict() for trial in results.trial_results()],
+    ]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def draw_all_figures(results: StudyResults, folder: Path, workers: int) -> list[str]:
+    """Draw every figure, with the experiments spread over worker processes.
+
+    Args:
+        results: What the study came to.
+        folder: The folder that receives the figures.
+        workers: How many processes draw.
+
+    Returns:
+        The names of the files, sorted.
+    """
+    cells = []
+    for experiment in results.study.experiments:
+        if experiment.figures:
+            cells += [(experiment, condition) for condition in experiment.conditions]
+    jobs = [partial(study_figures.draw_study_figures, results, *cell, folder) for cell in cells]
+    files: list[str] = []
+    with progress("drawing", len(cells)) as advance:
+        for num_done, result in enumerate(results_or_raise(run_jobs(jobs, workers)), 1):
+            files += [file.name for file in result.value]
+            experiment, _ = cells[result.job_index]
+            advance(num_done, experiment.title)
+    return sorted(files)
+
+
+# Numbers
+
+
+def write_result_files(results: StudyResults, folder: Path) -> None:
+    """Write study.toml, the table, the claims and the timings."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_text(folder / "study.toml", results.study.text)
+    rows = [trial.to_dict() for trial in results.trial_results()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    write_text(folder / "table.csv", _to_csv(names, rows))
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    with atomic_write(folder / "table.parquet") as temporary:
+        pq.write_table(pa.table(columns), temporary)
+    write_json(folder / "claims.json", results.claims)
+    write_text(folder / "timings.csv", _to_csv(TIMING_COLUMNS, _timing_rows(results)))
+
+
+def _timing_rows(results: StudyResults) -> Iterable[dict[str, Any]]:
     """How long each run took, and on what."""
-    runs = {run.key: run for o in results.setting_results for run in o.runs.values()}
-    for name, run in runs.items():
+    for run in results.finished_runs:
         origin = run.origin
-        flat = {"run": name, **origin, **origin["plan"]}
-        yield {column: flat.get(column) for column in TIMING_COLUMNS}
+        facts = {"run": run.key, **origin, **origin["plan"]}
+        yield {column: facts.get(column) for column in TIMING_COLUMNS}
 
 
 def _to_csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -1,290 +1,367 @@
-r"""Interactive figures of a study: runs become plain data for the script of its document, and pictures that it holds.
+r"""Payloads: what report.js draws, as plain data.
 
-    curves      the mean and standard deviation over seeds of every term, for each setting
-    features    the same images as points in several spaces, with a thumbnail of each
-    paths       strips of pictures from one image to another, for a slider
+    curves           the mean and standard deviation over seeds of every term, for each setting
+    features         the same images as points in several spaces, with a thumbnail of each
+    interpolations   strips of pictures from one image to another, for a slider
 
-Only the data are made here; templates/report.js draws them in the colours of the page. Pictures go into a mapping from
-name to file, each once however often it is shown, and `fitted` makes them small enough for one document.
+Only the data are made here; templates/report.js draws them in the colours of the page. Pictures and point clouds go
+into `ReportAssets`, where each is kept once however many figures show it.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from vaelab.analysis.baseline import display_split
 from vaelab.analysis.registry import read_analysis_arrays
 from vaelab.core.errors import UserError
-from vaelab.figures import layout
-from vaelab.figures.layout import color_palette
+from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, metric_info
+from vaelab.figures.layout import assign_colors, color_palette
 from vaelab.figures.tiles import as_rgb
+from vaelab.reporting.images import PointCloud, ReportAssets, encode_image, image_sheet, shrink_image
 from vaelab.runs.run import Run
-from vaelab.studies.quantities import Curve
+from vaelab.studies.curves import SeedMeanCurve, experiment_curves
 from vaelab.studies.results import SettingResult
 
-__all__ = ["ReportAssets", "curves_payload", "features_payload", "interpolations_payload", "shrink_to_budget"]
+__all__ = [
+    "CurvesPayload",
+    "FeaturesPayload",
+    "InterpolationsPayload",
+    "curves_payload",
+    "features_payload",
+    "interpolations_payload",
+]
 
-PAYLOAD_SPACES = {"raw": "raw pixels", "codes": "encoder means", "classifier": "classifier"}
+POINT_CLOUD_SIZE = 2000  # points of a cloud
 
-PAYLOAD_TERMS = {
-    "cross_entropy": ("Cross entropy", "nats per image"),
-    "squared_error": ("Squared error", "sum over an image"),
-    "kl": ("KL", "nats per image"),
-    "negative_elbo": ("Negative ELBO", "nats per image"),
-    "loss": ("Loss", "as trained, per image"),
-}
+THUMBNAIL_SIDE = 32  # pixels of a thumbnail
 
-CLOUD_POINTS = 2000  # of a cloud, in the document
+TILE_SIDE = 96  # pixels of a picture of an interpolation
 
-THUMBNAIL_SIDE, TILE_SIDE = 32, 96  # pixels: the side of a thumbnail and of a picture on a path at most
+CLOUD_SPACES = ("raw", "codes", "classifier")  # the spaces that are shown as points
 
-QUALITY_STEPS = ((85, 1.0), (60, 0.5), (40, 0.25))  # quality and scale of pictures for which there is no room
+COORDINATE_RANGE = 1000  # coordinates of clouds are whole numbers from minus this to this
 
+DEFAULT_COLOR = "#000000"
 
-class ReportAssets(NamedTuple):
-    """What several figures show and the page holds once, by name: files of pictures, and clouds of points."""
-
-    images: dict[str, bytes]
-    point_clouds: dict[str, dict[str, Any]]
+UNLABELLED_COLOR = "#8c8c8c"
 
 
 # Curves
 
 
-def curves_payload(outcomes: Sequence[SettingResult]) -> dict[str, Any] | None:
-    """The curves of the settings of an experiment under a reading; None where there are none."""
-    settings = [o for o in outcomes if o.records]
-    if not settings:
+@dataclass(frozen=True)
+class CurveLine:
+    """The curve of one setting; a number that is not finite is None."""
+
+    epochs: list[float | None]
+    mean: list[float | None]
+    deviation: list[float | None]
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class CurveTerm:
+    """A term with its name and unit, and a line for each setting; None for settings without it."""
+
+    name: str
+    unit: str
+    lines: list[CurveLine | None]
+
+
+@dataclass(frozen=True)
+class CurvesPayload:
+    """The curves of an experiment under a condition.
+
+    Attributes:
+        seeds: The largest number of seeds of a setting.
+        split: What they are measured on.
+        names: The settings.
+        colours: Their colours.
+        terms: The terms, by metric.
+    """
+
+    seeds: int
+    split: str
+    names: list[str]
+    colours: list[str]
+    terms: dict[str, CurveTerm]
+
+
+def curves_payload(settings: Sequence[SettingResult]) -> CurvesPayload | None:
+    """The curves of the settings of an experiment under a condition; None where there are none."""
+    curves = experiment_curves(settings)
+    if curves is None:
         return None
-    terms = {term: found for term in PAYLOAD_TERMS if (found := _term_curves(settings, term))}
-    if not _have_same_loss(settings) or len(terms) == 1:
-        terms.pop("loss", None)
-    if not terms:
+    finished = [setting for setting in settings if setting.records]
+    colors = assign_colors([setting.name for setting in settings])  # of all settings, so that colours stay
+    terms = {}
+    for term, curve_by_setting in curves.terms.items():
+        info = metric_info(term)
+        lines = [_curve_line(curve_by_setting.get(setting.name)) for setting in finished]
+        terms[term] = CurveTerm(info.label, info.unit, lines)
+    return CurvesPayload(
+        seeds=curves.max_seeds,
+        split="validation" if curves.split == "validation" else "training",
+        names=[setting.name or "base" for setting in finished],
+        colours=[colors.get(setting.name, DEFAULT_COLOR) for setting in finished],
+        terms=terms,
+    )
+
+
+def _curve_line(curve: SeedMeanCurve | None) -> CurveLine | None:
+    if curve is None:
         return None
-    rows = [row for o in settings for r in o.records.values() for row in r.history]
-    colours = layout.assign_colors([o.name for o in outcomes])  # of all settings: as they are in other figures
-    return {
-        "seeds": max(len(o.records) for o in settings),
-        "split": "validation" if any(row["validation"] for row in rows) else "training",
-        "names": [o.name or "base" for o in settings],
-        "colours": [colours.get(o.name, "#000000") for o in settings],
-        "terms": {
-            t: {"name": PAYLOAD_TERMS[t][0], "unit": PAYLOAD_TERMS[t][1], "lines": lines} for t, lines in terms.items()
-        },
-    }
-
-
-def _have_same_loss(outcomes: Sequence[SettingResult]) -> bool:
-    """Whether all settings are trained on the same quantity, so that their losses can be compared."""
-    specs = [next(iter(o.runs.values())).spec for o in outcomes]
-    return len({(spec.loss, spec.objective) for spec in specs}) == 1
-
-
-def _term_curves(outcomes: Sequence[SettingResult], term: str) -> list[list[list[float | None]] | None] | None:
-    """For each setting [epochs, means, deviations, seeds] of a term, None for those without; None if all are."""
-    lines = []
-    for o in outcomes:
-        try:
-            lines.append(_mean_and_deviation_curve([record.curve(term) for record in o.records.values()]))
-        except UserError:  # an objective of which there is no bound, say
-            lines.append(None)
-    return lines if any(lines) else None
-
-
-def _mean_and_deviation_curve(seeds: Sequence[Curve]) -> list[list[float | None]]:
-    by_epoch: dict[float, list[float]] = {}
-    for curve in seeds:
-        for epoch, value in curve:
-            by_epoch.setdefault(epoch, []).append(value)
-    epochs = sorted(by_epoch)
-    means = [_round_finite(float(np.mean(by_epoch[e]))) for e in epochs]
-    deviations = [_round_finite(float(np.std(by_epoch[e], ddof=1))) if len(by_epoch[e]) > 1 else None for e in epochs]
-    return [[_round_finite(e) for e in epochs], means, deviations, [len(by_epoch[e]) for e in epochs]]
+    if curve.deviation is None:
+        deviation: list[float | None] = [None] * len(curve.epochs)
+    else:
+        deviation = [_round_finite(value) for value in curve.deviation.tolist()]
+    return CurveLine(
+        epochs=[_round_finite(epoch) for epoch in curve.epochs.tolist()],
+        mean=[_round_finite(value) for value in curve.mean.tolist()],
+        deviation=deviation,
+        num_seeds=curve.num_seeds,
+    )
 
 
 def _round_finite(value: float) -> float | None:
-    """Five digits, or none where a run diverged: JSON has no NaN."""
+    """Five digits; None where a number is not finite, for JSON has no NaN."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 # Features
 
 
-def features_payload(outcome: SettingResult, assets: ReportAssets) -> dict[str, Any] | None:
-    """Clouds of the images of the first run that was examined, at most `POINTS` of them; None where none was."""
-    run, found = _first_analysed(outcome, "features")
-    spaces = [space for space in PAYLOAD_SPACES if f"{space}_pca" in found and f"{space}_tsne" in found]
-    if run is None or not spaces:
+@dataclass(frozen=True)
+class CloudSpace:
+    """A space that points lie in: its name, and the name of its cloud among the assets."""
+
+    name: str
+    cloud: str
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """A sheet of small pictures: its name among the assets, its columns and its rows."""
+
+    name: str
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class FeaturesPayload:
+    """Images as points.
+
+    Attributes:
+        total: How many images were analysed.
+        points: How many of them are shown.
+        seed: The seed of the run.
+        labels: The category of each point.
+        names: The names of the categories; empty where there are none.
+        colours: Their colours.
+        spaces: The spaces, by key.
+        thumbs: The images themselves; None where they are gone.
+    """
+
+    total: int
+    points: int
+    seed: int
+    labels: list[int]
+    names: list[str]
+    colours: list[str]
+    spaces: dict[str, CloudSpace]
+    thumbs: Thumbnails | None
+
+
+def features_payload(setting: SettingResult, assets: ReportAssets) -> FeaturesPayload | None:
+    """The images of the first analysed run of a setting as points.
+
+    Args:
+        setting: The result of the setting.
+        assets: Receives the point clouds and thumbnails.
+
+    Returns:
+        The payload, with at most 2,000 points; None where no run was analysed.
+    """
+    analysed = _first_analysed_run(setting, "features")
+    if analysed is None:
         return None
-    total = len(found[f"{spaces[0]}_pca"])
-    kept = np.linspace(0, total - 1, min(total, CLOUD_POINTS)).astype(np.int64)
-    labels = found.get("labels", np.full(total, -1))[kept].astype(int)
-    names = [str(name) for name in run.origin["data"].get("categories", ())]
-    colours = _hex_palette(len(names))
+    arrays = analysed.arrays
+    spaces = [space for space in CLOUD_SPACES if f"{space}_pca" in arrays and f"{space}_tsne" in arrays]
+    if not spaces:
+        return None
+    total = len(arrays[f"{spaces[0]}_pca"])
+    shown = np.linspace(0, total - 1, min(total, POINT_CLOUD_SIZE)).astype(np.int64)
+    labels, names, colors = _point_labels(arrays, shown, analysed.categories)
+    thumbnails = _thumbnails(analysed.run, arrays["rows"][shown], assets) if "rows" in arrays else None
+    clouds = {space: assets.add_point_cloud(_point_cloud(arrays, space, shown)) for space in spaces}
+    return FeaturesPayload(
+        total=total,
+        points=len(shown),
+        seed=analysed.seed,
+        labels=labels,
+        names=names,
+        colours=colors,
+        spaces={space: CloudSpace(REPRESENTATION_LABELS[space], cloud) for space, cloud in clouds.items()},
+        thumbs=thumbnails,
+    )
+
+
+@dataclass(frozen=True)
+class AnalysedRun:
+    """A run that went through an analysis: its seed, the arrays, and the names of its categories."""
+
+    run: Run
+    seed: int
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def categories(self) -> list[str]:
+        """The names of the categories of its data."""
+        return [str(name) for name in self.run.origin["data"].get("categories", ())]
+
+
+def _first_analysed_run(setting: SettingResult, analysis: str) -> AnalysedRun | None:
+    """The first run of a setting that went through an analysis."""
+    for seed, run in setting.runs.items():
+        arrays = read_analysis_arrays(run, analysis)
+        if arrays:
+            return AnalysedRun(run, seed, arrays)
+    return None
+
+
+def _point_labels(
+    arrays: Mapping[str, np.ndarray], shown: np.ndarray, categories: list[str]
+) -> tuple[list[int], list[str], list[str]]:
+    """The category of each shown point, the names of the categories, and their colours."""
+    labels = arrays["labels"][shown].astype(int) if "labels" in arrays else np.full(len(shown), -1)
+    names, colors = categories, _hex_palette(len(categories))
     if (labels < 0).any():
-        labels, names, colours = np.where(labels < 0, len(names), labels), [*names, "unlabelled"], [*colours, "#8c8c8c"]
-    return {
-        "total": total,
-        "points": len(kept),
-        "seed": next(s for s, r in outcome.runs.items() if r is run),
-        "labels": labels.tolist(),
-        "names": names if names != ["unlabelled"] else [],
-        "colours": colours,
-        "spaces": {
-            space: {"name": PAYLOAD_SPACES[space], "cloud": _point_cloud(found, space, kept, assets)}
-            for space in spaces
-        },
-        "thumbs": _thumbnails(run, found["rows"][kept], assets.images) if "rows" in found else None,
-    }
+        labels = np.where(labels < 0, len(names), labels)
+        names, colors = [*names, "unlabelled"], [*colors, UNLABELLED_COLOR]
+    return labels.tolist(), names if names != ["unlabelled"] else [], colors
 
 
-def _first_analysed(outcome: SettingResult, analysis: str) -> tuple[Run | None, dict[str, np.ndarray]]:
-    """The first run of an outcome that went through an examination, and what it left."""
-    for run in outcome.runs.values():
-        found = read_analysis_arrays(run, analysis)
-        if found:
-            return run, found
-    return None, {}
-
-
-def _point_cloud(arrays: Mapping[str, np.ndarray], space: str, kept: np.ndarray, assets: ReportAssets) -> str:
-    """The name of a cloud, which is the same for all settings of raw pixels and of a classifier."""
+def _point_cloud(arrays: Mapping[str, np.ndarray], space: str, shown: np.ndarray) -> PointCloud:
+    """The points of a space in both of its views."""
     clusters = arrays.get(f"{space}_clusters", np.zeros(0, np.int64))
-    count = int(clusters.max()) + 1 if len(clusters) else 0
-    letters = [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(count)]
-    cloud = {
-        "variance": [round(100 * float(v), 1) for v in arrays.get(f"{space}_variance", ())],
-        "pca": _scaled_coordinates(arrays[f"{space}_pca"], kept),
-        "tsne": _scaled_coordinates(arrays[f"{space}_tsne"], kept),
-        "clusters": clusters[kept].tolist() if count else [],
-        "letters": letters,
-        "colours": _hex_palette(count),
-    }
-    name = hashlib.blake2b(json.dumps(cloud).encode(), digest_size=6).hexdigest()
-    assets.point_clouds[name] = cloud
-    return name
+    num_clusters = int(clusters.max()) + 1 if len(clusters) else 0
+    return PointCloud(
+        variance=[round(100 * float(share), 1) for share in arrays.get(f"{space}_variance", ())],
+        pca=_scaled_coordinates(arrays[f"{space}_pca"], shown),
+        tsne=_scaled_coordinates(arrays[f"{space}_tsne"], shown),
+        clusters=clusters[shown].tolist() if num_clusters else [],
+        letters=[_cluster_letter(index) for index in range(num_clusters)],
+        colours=_hex_palette(num_clusters),
+    )
+
+
+def _cluster_letter(index: int) -> str:
+    return chr(ord("A") + index) if index < 26 else str(index + 1)
 
 
 def _hex_palette(count: int) -> list[str]:
-    return [to_hex(colour) for colour in color_palette(count)[:count]]  # type: ignore[arg-type]
+    return [to_hex(color) for color in color_palette(count)[:count]]  # type: ignore[arg-type]
 
 
-def _scaled_coordinates(points: np.ndarray, kept: np.ndarray) -> list[list[int]]:
-    """Columns of whole numbers within 1,000 of 0, equally scaled: the axes bear no numbers, and digits cost room."""
+def _scaled_coordinates(points: np.ndarray, shown: np.ndarray) -> list[list[int]]:
+    """Columns of whole numbers, all to one scale: the axes have no numbers, and digits cost room."""
     centred = np.nan_to_num(points.astype(np.float64))
     centred -= (centred.max(0) + centred.min(0)) / 2
-    scale = 1000 / max(float(np.abs(centred).max()), 1e-12)
-    return np.rint(centred[kept] * scale).astype(int).T.tolist()
+    scale = COORDINATE_RANGE / max(float(np.abs(centred).max()), 1e-12)
+    return np.rint(centred[shown] * scale).astype(int).T.tolist()
 
 
-def _thumbnails(run: Run, rows: np.ndarray, pictures: dict[str, bytes]) -> dict[str, Any] | None:
-    """One sheet of all pictures at `rows`, shared by all figures of the same; None if they are gone.
-
-    The sheet is almost a square: no side of a picture may be very long.
-    """
+def _thumbnails(run: Run, rows: np.ndarray, assets: ReportAssets) -> Thumbnails | None:
+    """One sheet of the images at `rows`, shared by all figures of the same images; None where they are gone."""
     rows = np.ascontiguousarray(rows, np.int64)
-    key = hashlib.blake2b(run.origin["data"]["fingerprint"].encode() + rows.tobytes(), digest_size=6).hexdigest()
-    name = f"thumbs-{key}"
-    columns = math.ceil(math.sqrt(len(rows)))
-    if name not in pictures:
+    content = run.origin["data"]["fingerprint"].encode() + rows.tobytes()
+    name = f"thumbs-{hashlib.blake2b(content, digest_size=6).hexdigest()}"
+    if name not in assets.images:
         try:
             images = display_split(run.dataset).uint8(rows)
         except (UserError, IndexError):
             return None
-        tiles = [_shrink_image(image, THUMBNAIL_SIDE) for image in as_rgb(images)]
-        lines = [np.concatenate(_pad_tiles(tiles[i : i + columns], columns), 1) for i in range(0, len(tiles), columns)]
-        pictures[name] = _encode_image(np.concatenate(lines))
-    return {"name": name, "columns": columns, "rows": math.ceil(len(rows) / columns)}
+        sheet, _, _ = image_sheet(images, THUMBNAIL_SIDE)
+        assets.add_image(name, encode_image(sheet))
+    columns = math.ceil(math.sqrt(len(rows)))
+    return Thumbnails(name, columns, math.ceil(len(rows) / columns))
 
 
-def _pad_tiles(tiles: list[np.ndarray], count: int) -> list[np.ndarray]:
-    return tiles + [np.full_like(tiles[0], 255)] * (count - len(tiles))
+# Interpolations
 
 
-# Paths between pictures
+@dataclass(frozen=True)
+class InterpolationStrip:
+    """One interpolation: the name of its strip among the assets, and the classifier's probability at each alpha."""
+
+    strip: str
+    chances: list[float]
 
 
-def interpolations_payload(outcome: SettingResult, name: str, assets: ReportAssets) -> dict[str, Any] | None:
-    """A strip for each pair, the original of alpha 0 first and that of alpha 1 last; None where none was made."""
-    run, found = _first_analysed(outcome, "interpolations")
-    if run is None or "images" not in found or "originals" not in found:
+@dataclass(frozen=True)
+class InterpolationsPayload:
+    """Interpolations between pairs of images.
+
+    Attributes:
+        seed: The seed of the run.
+        ends: The categories of alpha = 0 and alpha = 1; empty where pairs differ in them.
+        shape: The height and width of an image.
+        alphas: The values of alpha.
+        pairs: A strip for each pair.
+    """
+
+    seed: int
+    ends: list[str]
+    shape: tuple[int, int]
+    alphas: list[float]
+    pairs: list[InterpolationStrip]
+
+
+def interpolations_payload(setting: SettingResult, name: str, assets: ReportAssets) -> InterpolationsPayload | None:
+    """The interpolations of the first analysed run of a setting.
+
+    A strip shows the original of alpha = 0, the decoded images, and the original of alpha = 1.
+
+    Args:
+        setting: The result of the setting.
+        name: The beginning of the names of the strips.
+        assets: Receives the strips.
+
+    Returns:
+        The payload; None where no run was analysed.
+    """
+    analysed = _first_analysed_run(setting, "interpolations")
+    if analysed is None or not {"images", "originals", "alphas"} <= set(analysed.arrays):
         return None
-    strips = np.concatenate([found["originals"][:, :1], found["images"], found["originals"][:, 1:]], 1)
-    for i, strip in enumerate(as_rgb(strips)):
-        assets.images[f"{name}-{i}"] = _encode_image(
-            np.concatenate([_shrink_image(tile, TILE_SIDE) for tile in strip], 1)
-        )
-    categories = run.origin["data"].get("categories", ())
-    ends = [str(categories[e]) if 0 <= e < len(categories) else "" for e in found.get("ends", np.full(2, -1)).tolist()]
-    chances = found.get("probability", np.zeros((len(strips), 0))).astype(float)
-    return {
-        "seed": next(s for s, r in outcome.runs.items() if r is run),
-        "ends": ends,
-        "shape": strips.shape[-2:],
-        "alphas": [round(a, 4) for a in found["alphas"].astype(float).tolist()],
-        "pairs": [
-            {"strip": f"{name}-{i}", "chances": [round(p, 3) for p in row]} for i, row in enumerate(chances.tolist())
-        ],
-    }
+    arrays = analysed.arrays
+    originals = arrays["originals"]
+    strips = np.concatenate([originals[:, :1], arrays["images"], originals[:, 1:]], 1)
+    probabilities = arrays.get("probability", np.zeros((len(strips), 0))).astype(float)
+    pairs = []
+    for index, strip in enumerate(as_rgb(strips)):
+        tiles = [shrink_image(tile, TILE_SIDE) for tile in strip]
+        assets.add_image(f"{name}-{index}", encode_image(np.concatenate(tiles, 1)))
+        chances = [round(probability, 3) for probability in probabilities[index].tolist()]
+        pairs.append(InterpolationStrip(f"{name}-{index}", chances))
+    height, width = strips.shape[-2:]
+    return InterpolationsPayload(
+        seed=analysed.seed,
+        ends=_end_names(arrays, analysed.categories),
+        shape=(height, width),
+        alphas=[round(alpha, 4) for alpha in arrays["alphas"].astype(float).tolist()],
+        pairs=pairs,
+    )
 
 
-# Pictures: encoded, and small enough
-
-
-def _shrink_image(image: np.ndarray, side: int) -> np.ndarray:
-    """An image (H, W, 3), reduced where it is larger than `side`."""
-    height, width = image.shape[:2]
-    factor = side / max(height, width)
-    if factor >= 1:
-        return image
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.LANCZOS))
-
-
-def _encode_image(image: np.ndarray) -> bytes:
-    """PNG, which shows pixels as they are, or WebP where that would be large; grey where all channels are the same."""
-    grey = bool((image == image[..., :1]).all())
-    picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image))
-    written = io.BytesIO()
-    picture.save(written, "PNG", optimize=True)
-    return written.getvalue() if written.tell() < 2**18 else _encode_webp(picture, 85)
-
-
-def _encode_webp(picture: Image.Image, quality: int, scale: float = 1.0) -> bytes:
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    if picture.mode == "RGBA" and picture.getextrema()[3] == (255, 255):  # type: ignore[comparison-overlap]
-        picture = picture.convert("RGB")
-    written = io.BytesIO()
-    picture.resize(size, Image.Resampling.LANCZOS).save(written, "WEBP", quality=quality, method=4)
-    return written.getvalue()
-
-
-def shrink_to_budget(pictures: Mapping[str, bytes], budget: int) -> dict[str, str]:
-    """data: URIs of pictures, `room` characters together: the largest are encoded anew until that holds."""
-    kept = dict(pictures)
-    for quality, scale in QUALITY_STEPS:
-        for name in sorted(kept, key=lambda n: (-len(kept[n]), n)):
-            if _data_uri_length(kept.values()) <= budget:
-                break
-            with Image.open(io.BytesIO(pictures[name])) as picture:
-                kept[name] = min(kept[name], _encode_webp(picture, quality, scale), key=len)
-    return {name: _data_uri(file) for name, file in kept.items()}
-
-
-def _data_uri_length(files: Iterable[bytes]) -> int:
-    return sum(len(file) * 4 // 3 + 40 for file in files)
-
-
-def _data_uri(file: bytes) -> str:
-    kind = "png" if file.startswith(b"\x89PNG") else "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
+def _end_names(arrays: Mapping[str, np.ndarray], categories: Sequence[str]) -> list[str]:
+    """The categories of the two ends; empty where the pairs are of several categories."""
+    ends = arrays["ends"].tolist() if "ends" in arrays else [-1, -1]
+    return [categories[end] if 0 <= end < len(categories) else "" for end in ends]

@@ -1,13 +1,12 @@
-"""How long a study will take."""
+"""The time that a study will take, estimated from trials of a few kinds of its runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from vaelab.analysis.baseline import open_baseline
 from vaelab.analysis.projections import compute_projection
@@ -15,67 +14,103 @@ from vaelab.analysis.registry import has_analysis
 from vaelab.analysis.representation import flat_pixels
 from vaelab.core.console import progress
 from vaelab.core.devices import num_threads
-from vaelab.core.errors import UserError
-from vaelab.core.jobs import Executor
+from vaelab.core.jobs import Executor, results_or_raise
 from vaelab.objectives.objective import Objective
 from vaelab.runs.spec import Spec
 from vaelab.studies.definition import Study
-from vaelab.studies.runner import PlannedRun, data_key, load_spec_dataset, required_analyses
+from vaelab.studies.plan import DataKey, PlannedRun, data_key, load_spec_dataset, required_analyses
 from vaelab.training.budget import estimate_time
 
 __all__ = ["estimate_seconds"]
 
-PROJECTION_POINTS = 1000  # points from whose views those of all are estimated
+PROJECTION_POINTS = 1000  # points whose projection is timed
 
-WORKER_START_SECONDS = 4.0  # seconds in which a worker process has imported what it needs
+WORKER_START_SECONDS = 4.0  # seconds that a worker process needs for its imports
 
 
-def forecast_run(spec: Spec, device: str | None) -> tuple[float, float]:
+def time_run(spec: Spec, device: str | None) -> tuple[float, float]:
+    """About how many seconds an epoch takes, and the evaluation at the end of a run."""
     return estimate_time(spec, load_spec_dataset(spec), device=device, threads=1)
 
 
 def time_projection(spec: Spec) -> float:
-    """About how many seconds it takes to look at the features of a run: from those of a tenth of the points."""
-    against = open_baseline(load_spec_dataset(spec), spec.seed, Path())
-    points = flat_pixels(against.test_images.evenly_spaced(PROJECTION_POINTS))
+    """About how many seconds the features of a run take, from the projection of a part of the points."""
+    baseline = open_baseline(load_spec_dataset(spec), spec.seed, Path())
+    points = flat_pixels(baseline.test_images.evenly_spaced(PROJECTION_POINTS))
     with num_threads(1):
-        begun = time.monotonic()
-        compute_projection(points, against.num_clusters)
-    return (time.monotonic() - begun) * len(against.test_images) / len(points)
+        start_time = time.monotonic()
+        compute_projection(points, baseline.num_clusters)
+        seconds = time.monotonic() - start_time
+    return seconds * len(baseline.test_images) / len(points)
 
 
-def cost_equivalent(spec: Spec) -> Objective:
-    """An objective that takes as long as the spec's, the same one for all that do."""
+def cost_equivalent(spec: Spec) -> Spec:
+    """A spec that takes as long, which is the same one for all specs that do."""
+    return replace(spec, seed=0, lr=1e-4, objective=_cost_equivalent_objective(spec))
+
+
+def _cost_equivalent_objective(spec: Spec) -> Objective:
     return spec.objective if spec.objective.num_samples > 1 else Spec().objective
 
 
 def estimate_seconds(
-    study: Study, jobs: Mapping[Spec, PlannedRun], executor: Executor, device: str | None = None
+    study: Study, planned_runs: Mapping[Spec, PlannedRun], executor: Executor, device: str | None = None
 ) -> float:
-    """About how many seconds the missing runs and features take, from some of each kind, all workers at work."""
-    missing = [job for job in jobs.values() if not job.run.finished]
-    alike = {job: replace(job.spec, seed=0, lr=1e-4, objective=cost_equivalent(job.spec)) for job in missing}
-    featured = [jobs[t.spec] for t in study.trials if "features" in required_analyses(study.experiment(t.experiment))]
-    featured = [job for job in dict.fromkeys(featured) if not has_analysis(job.run, "features")]
-    trained, looked = list(dict.fromkeys(alike.values())), {data_key(job.spec): job.spec for job in featured}
-    calls = [partial(forecast_run, spec, device) for spec in trained] + [
-        partial(time_projection, s) for s in looked.values()
-    ]
-    calls *= 1 if len(calls) >= executor.max_workers else executor.max_workers  # as in the study, each beside others
-    found: dict[int, Any] = {}
-    with progress("trying out", len(calls)) as advance:
-        for done, result in enumerate(executor(calls), 1):
-            if result.error:
-                raise UserError(result.error) if result.is_user_error else RuntimeError(f"{result.error}\n{result.log}")
-            found[result.job_index % (len(trained) + len(looked))] = result.value
-            advance(done)
-    total = 0.0
-    for job in missing:
-        epoch, end = found[trained.index(alike[job])]
-        total += job.spec.epochs * (1 - job.fraction_done()) * epoch + end
-    for job in featured:
-        total += found[len(trained) + list(looked).index(data_key(job.spec))]
-    for name, spec in looked.items():  # pixels and a classifier's features, for each seed
-        seeds = {job.spec.seed for job in featured if data_key(job.spec) == name}
-        total += 2 * len(seeds) * found[len(trained) + list(looked).index(data_key(spec))]
-    return WORKER_START_SECONDS * bool(calls) + total / executor.max_workers
+    """About how many seconds the missing runs and features of a study take, with all workers at work.
+
+    Args:
+        study: The study.
+        planned_runs: Its runs, from `plan_runs`.
+        executor: What will carry out the jobs; it also carries out the trials.
+        device: The device to train on; the fastest there is if None.
+    """
+    missing = [planned for planned in planned_runs.values() if not planned.run.finished]
+    without_features = _runs_without_features(study, planned_runs)
+    trained_specs = list(dict.fromkeys(cost_equivalent(planned.spec) for planned in missing))
+    projected_specs = {data_key(planned.spec): planned.spec for planned in without_features}
+    jobs = [partial(time_run, spec, device) for spec in trained_specs]
+    jobs += [partial(time_projection, spec) for spec in projected_specs.values()]
+    values = _timed_values(jobs, executor)
+    run_times = dict(zip(trained_specs, values, strict=False))
+    projection_times = dict(zip(projected_specs, values[len(trained_specs) :], strict=True))
+    seconds = 0.0
+    for planned in missing:
+        epoch_seconds, evaluation_seconds = run_times[cost_equivalent(planned.spec)]
+        epochs = planned.spec.num_epochs(len(planned.dataset.splits["train"]))
+        seconds += epochs * (1 - planned.fraction_done()) * epoch_seconds + evaluation_seconds
+    seconds += _feature_seconds(without_features, projection_times)
+    return WORKER_START_SECONDS * bool(jobs) + seconds / executor.max_workers
+
+
+def _timed_values(jobs: Sequence[partial], executor: Executor) -> list:
+    """The value of each job. All workers are kept busy meanwhile, as they will be in the study."""
+    repeats = 1 if len(jobs) >= executor.max_workers else executor.max_workers
+    values = [None] * len(jobs)
+    repeated = list(jobs) * repeats
+    with progress("timing", len(repeated)) as advance:
+        for num_done, result in enumerate(results_or_raise(executor(repeated)), 1):
+            values[result.job_index % len(jobs)] = result.value
+            advance(num_done)
+    return values
+
+
+def _runs_without_features(study: Study, planned_runs: Mapping[Spec, PlannedRun]) -> list[PlannedRun]:
+    """The runs whose features a study asks for and that do not have them yet."""
+    runs = {}
+    for trial in study.trials:
+        planned = planned_runs[trial.spec]
+        is_required = "features" in required_analyses(study.experiment(trial.experiment))
+        if is_required and not has_analysis(planned.run, "features"):
+            runs[planned.run.path] = planned
+    return list(runs.values())
+
+
+def _feature_seconds(runs: Sequence[PlannedRun], projection_times: Mapping[DataKey, float]) -> float:
+    """Seconds for the features of runs, and for the two projections of the baseline of each data set and seed."""
+    seconds = 0.0
+    for planned in runs:
+        seconds += projection_times[data_key(planned.spec)]
+    baselines = {(data_key(planned.spec), planned.spec.seed) for planned in runs}
+    for key, _ in baselines:
+        seconds += 2 * projection_times[key]
+    return seconds

@@ -1,16 +1,21 @@
-r"""Claims: a sentence about settings becomes an expectation, and paired differences over seeds its verdict.
+r"""Hypotheses: what a claim expects of a quantity, and the verdict that paired differences over seeds give.
 
-A quantity y (S seeds, K settings) is measured; an expectation names contrasts d (S,) and the sign that it wants:
+A quantity is measured for S seeds and K settings: y with shape (S, K). An expectation turns y into contrasts. A
+contrast is a difference d with shape (S,) and the sign that the expectation wants it to have:
 
-    lowest is X:   d = y_X - y_k < 0  for every other setting k
-    decreasing:    d = y_k+1 - y_k < 0  along the settings
-    above a:       d = y - a > 0
+    lowest is X:   d = y_X - y_k     < 0  for every other setting k
+    decreasing:    d = y_k+1 - y_k   < 0  along the settings
+    above a:       d = y - a         > 0
 
-A contrast has mean m, standard deviation s and the paired-t interval m +- t s / sqrt(S). Within a claim, Holm's
-step-down holds the probability of any false finding at 5 %, and the intervals are widened to match: an interval
-excludes 0 exactly where Holm rejects. Supported: every contrast is met; refuted: one at least is contradicted;
-undecided: neither, and always with a single seed. Source: A Simple Sequentially Rejective Multiple Test Procedure,
-Holm 1979.
+A contrast with mean m and standard deviation s has the paired-t interval m +- t s / sqrt(S). Within a claim, Holm's
+step-down procedure keeps the probability of any false finding at 5 %. The intervals are widened to match, so that an
+interval excludes 0 exactly where Holm rejects. The verdict is
+
+    supported    every contrast has the expected sign with its whole interval
+    refuted      at least one contrast has the other sign with its whole interval
+    undecided    neither; always with a single seed
+
+Source: A Simple Sequentially Rejective Multiple Test Procedure, Holm 1979.
 """
 
 from __future__ import annotations
@@ -26,19 +31,37 @@ import numpy as np
 from vaelab.core.constraints import NonNegative
 from vaelab.core.errors import UserError, unknown_name_error
 
-__all__ = ["SIGNIFICANCE_LEVEL", "Contrast", "ContrastResult", "Expectation", "Verdict", "decide_verdict"]
+__all__ = [
+    "SIGNIFICANCE_LEVEL",
+    "VERDICTS",
+    "Between",
+    "Contrast",
+    "ContrastResult",
+    "Decreasing",
+    "Expectation",
+    "Highest",
+    "Increasing",
+    "Lowest",
+    "NearLowest",
+    "Sign",
+    "Similar",
+    "Verdict",
+    "decide_verdict",
+]
 
-SIGNIFICANCE_LEVEL = 0.05  # probability of a false finding that a claim admits
+SIGNIFICANCE_LEVEL = 0.05  # the probability of a false finding that a claim admits
 
 Sign = Literal[-1, 1]
 
-SIGNS: tuple[Sign, Sign] = (-1, 1)
-
 Verdict = Literal["supported", "refuted", "undecided"]
+
+VERDICTS: tuple[Verdict, ...] = ("supported", "refuted", "undecided")
+
+ROUNDING = 1e-12  # a standard deviation below this share of the largest value is rounding
 
 
 class Contrast(NamedTuple):
-    """A difference, a value for each seed, what it compares, and the sign that an expectation wants it to have."""
+    """A difference: what it compares, a value for each seed (S,), and the sign that an expectation wants."""
 
     what: str
     values: np.ndarray
@@ -46,7 +69,16 @@ class Contrast(NamedTuple):
 
 
 class ContrastResult(NamedTuple):
-    """A contrast with its mean, Holm-adjusted 95 % interval (none of one seed), p and effect size mean / sd."""
+    """What was measured of a contrast. The field names are the keys of claims.json.
+
+    Attributes:
+        what: What is compared, such as "ce+se − ce".
+        wanted: The expected sign, -1 or 1.
+        mean: The mean over seeds.
+        interval: The Holm-adjusted interval of 95 %; None with a single seed.
+        p: The p-value of the paired t test, not adjusted; None with a single seed.
+        effect_size: mean / standard deviation; None with a single seed or without any deviation.
+    """
 
     what: str
     wanted: Sign
@@ -57,7 +89,7 @@ class ContrastResult(NamedTuple):
 
     @property
     def oriented_interval(self) -> tuple[float, float]:
-        """The interval, turned so that what is wanted is negative; of one seed everything is possible."""
+        """The interval, with its sign turned so that negative is as expected. One seed leaves everything possible."""
         if self.interval is None:
             return -math.inf, math.inf
         low, high = sorted(-self.wanted * end for end in self.interval)
@@ -65,46 +97,64 @@ class ContrastResult(NamedTuple):
 
     @property
     def confirmed(self) -> bool:
+        """Whether the whole interval has the expected sign."""
         return self.oriented_interval[1] < 0
 
     @property
     def contradicted(self) -> bool:
+        """Whether the whole interval has the other sign."""
         return self.oriented_interval[0] > 0
 
 
-def percent_of(values: np.ndarray, percent: float) -> np.ndarray:
-    return np.abs(values) * percent / 100
+# Contrasts
+
+
+def difference_label(setting: str, other: str, percent: float = 0) -> str:
+    """What a difference compares, in words.
+
+    Example:
+        >>> difference_label("ce", "se", 5)
+        'ce − 1.05 × se'
+    """
+    factor = f"{1 + percent / 100:g} × " if percent else ""
+    return f"{setting} − {factor}{other}"
 
 
 def contrasts_with_others(
     y: np.ndarray, names: Sequence[str], setting: str, percent: float, expected_sign: Sign
 ) -> list[Contrast]:
-    """The setting's values less `1 + percent / 100` times those of every other setting."""
-    chosen = names.index(_require_known_setting(setting, names))
-    return [
-        Contrast(
-            _difference_label(setting, name, percent),
-            y[:, chosen] - y[:, k] - percent_of(y[:, k], percent),
-            expected_sign,
-        )
-        for k, name in enumerate(names)
-        if k != chosen
-    ]
+    """The setting's values minus `1 + percent / 100` times those of every other setting.
 
+    Args:
+        y: The quantity, with shape (S, K).
+        names: The names of the K settings.
+        setting: The setting that is compared with the others.
+        percent: The margin, in percent of the other's absolute value.
+        expected_sign: The sign that each difference should have.
 
-def _difference_label(setting: str, other: str, percent: float) -> str:
-    return f"{setting} − {1 + percent / 100:g} × {other}" if percent else f"{setting} − {other}"
+    Returns:
+        K - 1 contrasts.
 
-
-def _require_known_setting(setting: str, names: Sequence[str]) -> str:
+    Raises:
+        UserError: There is no such setting.
+    """
     if setting not in names:
         raise unknown_name_error("setting", setting, names)
-    return setting
+    chosen = y[:, names.index(setting)]
+    contrasts = []
+    for k, other in enumerate(names):
+        if other != setting:
+            difference = chosen - y[:, k] - np.abs(y[:, k]) * percent / 100
+            contrasts.append(Contrast(difference_label(setting, other, percent), difference, expected_sign))
+    return contrasts
+
+
+# Expectations: each is a dataclass whose fields are its settings, found by its name in a study file.
 
 
 @dataclass(frozen=True)
 class Lowest:
-    """The quantity is lowest at `setting`, by at least `percent` of each other's."""
+    """The quantity is lowest at `setting`, at least `percent` below each other setting."""
 
     name: ClassVar[str] = "lowest"
     expected_sign: ClassVar[Sign] = -1
@@ -113,15 +163,18 @@ class Lowest:
 
     @property
     def description(self) -> str:
-        return f"{self.name} at {self.setting}" + (f", by {self.percent:g} % at least" if self.percent else "")
+        """What is expected, in words."""
+        margin = f", by {self.percent:g} % at least" if self.percent else ""
+        return f"{self.name} at {self.setting}{margin}"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
+        """The differences from every other setting; y has shape (S, K)."""
         return contrasts_with_others(y, names, self.setting, self.expected_sign * self.percent, self.expected_sign)
 
 
 @dataclass(frozen=True)
 class Highest(Lowest):
-    """The quantity is highest at `setting`, by at least `percent` of each other's."""
+    """The quantity is highest at `setting`, at least `percent` above each other setting."""
 
     name: ClassVar[str] = "highest"
     expected_sign: ClassVar[Sign] = 1
@@ -137,9 +190,11 @@ class NearLowest:
 
     @property
     def description(self) -> str:
+        """What is expected, in words."""
         return f"at {self.setting} within {self.percent:g} % of the lowest"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
+        """The differences from every other setting; y has shape (S, K)."""
         return contrasts_with_others(y, names, self.setting, self.percent, -1)
 
 
@@ -152,13 +207,16 @@ class Decreasing:
 
     @property
     def description(self) -> str:
+        """What is expected, in words."""
         return f"{self.name}, step by step"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        steps = pairwise(range(len(names)))
-        return [
-            Contrast(_difference_label(names[k], names[i], 0), y[:, k] - y[:, i], self.expected_sign) for i, k in steps
-        ]
+        """The differences between neighbouring settings; y has shape (S, K)."""
+        contrasts = []
+        for k, following in pairwise(range(len(names))):
+            label = difference_label(names[following], names[k])
+            contrasts.append(Contrast(label, y[:, following] - y[:, k], self.expected_sign))
+        return contrasts
 
 
 @dataclass(frozen=True)
@@ -171,28 +229,31 @@ class Increasing(Decreasing):
 
 @dataclass(frozen=True)
 class Similar:
-    """Every two settings differ by less than `percent` of the second."""
+    """Every two settings differ by less than `percent` of the earlier one."""
 
     name: ClassVar[str] = "similar"
     percent: NonNegative = 5.0
 
     @property
     def description(self) -> str:
+        """What is expected, in words."""
         return f"within {self.percent:g} % of each other"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        found = []
+        """Two differences for every two settings: not too far above, not too far below. y has shape (S, K)."""
+        contrasts = []
         for k, name in enumerate(names):
-            for other, value in zip(names[:k], y[:, :k].T, strict=True):
-                for percent, wanted in zip((self.percent, -self.percent), SIGNS, strict=True):
-                    d = y[:, k] - value - percent_of(value, percent)
-                    found.append(Contrast(_difference_label(name, other, percent), d, wanted))
-        return found
+            for j, other in enumerate(names[:k]):
+                margin = np.abs(y[:, j]) * self.percent / 100
+                above = Contrast(difference_label(name, other, self.percent), y[:, k] - y[:, j] - margin, -1)
+                below = Contrast(difference_label(name, other, -self.percent), y[:, k] - y[:, j] + margin, 1)
+                contrasts += [above, below]
+        return contrasts
 
 
 @dataclass(frozen=True)
 class Between:
-    """At every setting the quantity lies above `low` and below `high`, either of which may be left open."""
+    """At every setting the quantity lies above `low` and below `high`. Either bound may be left out."""
 
     name: ClassVar[str] = "between"
     low: float = -math.inf
@@ -204,70 +265,117 @@ class Between:
 
     @property
     def description(self) -> str:
+        """What is expected, in words."""
         if math.isinf(self.high):
             return f"above {self.low:g}"
-        return f"below {self.high:g}" if math.isinf(self.low) else f"between {self.low:g} and {self.high:g}"
+        if math.isinf(self.low):
+            return f"below {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
 
     def contrasts(self, y: np.ndarray, names: Sequence[str]) -> list[Contrast]:
-        found = []
+        """The differences from the bounds at every setting; y has shape (S, K)."""
+        contrasts = []
         for k, name in enumerate(names):
-            for bound, wanted in zip((self.high, self.low), SIGNS, strict=True):
-                if math.isfinite(bound):
-                    value = f"value at {name}" if name else "value"
-                    found.append(Contrast(f"{value} − {bound:g}", y[:, k] - bound, wanted))
-        return found
+            value = f"value at {name}" if name else "value"
+            if math.isfinite(self.high):
+                contrasts.append(Contrast(f"{value} − {self.high:g}", y[:, k] - self.high, -1))
+            if math.isfinite(self.low):
+                contrasts.append(Contrast(f"{value} − {self.low:g}", y[:, k] - self.low, 1))
+        return contrasts
 
 
 Expectation = Lowest | Highest | NearLowest | Decreasing | Increasing | Similar | Between
 
 
-def decide_verdict(contrasts: Sequence[Contrast]) -> tuple[Verdict, list[ContrastResult]]:
-    """The verdict on contrasts, and each of them measured, the decisive one first.
+# The verdict
 
-    Decisive is, of a supported claim, the weakest contrast; else the one that contradicts it most.
+
+def decide_verdict(contrasts: Sequence[Contrast]) -> tuple[Verdict, list[ContrastResult]]:
+    """The verdict on the contrasts of a claim.
+
+    Args:
+        contrasts: All contrasts of the claim, each with S values.
+
+    Returns:
+        The verdict, and the result of each contrast. The first one decides: in a supported claim it is the weakest,
+        else the one that contradicts the claim most.
+
+    Example:
+        >>> d = np.array([-1.0, -1.1, -0.9])
+        >>> verdict, [result] = decide_verdict([Contrast("a − b", d, -1)])
+        >>> verdict, round(result.mean, 3)
+        ('supported', -1.0)
     """
-    findings = _test_contrasts(contrasts)
-    if findings and all(f.confirmed for f in findings):
-        return "supported", sorted(findings, key=lambda f: -f.oriented_interval[1])
-    if any(f.contradicted for f in findings):
-        return "refuted", sorted(findings, key=lambda f: -f.oriented_interval[0])
-    return "undecided", sorted(findings, key=lambda f: (f.confirmed, f.wanted * f.mean))
+    results = _test_contrasts(contrasts)
+    if results and all(result.confirmed for result in results):
+        return "supported", sorted(results, key=lambda result: -result.oriented_interval[1])
+    if any(result.contradicted for result in results):
+        return "refuted", sorted(results, key=lambda result: -result.oriented_interval[0])
+    return "undecided", sorted(results, key=lambda result: (result.confirmed, result.wanted * result.mean))
 
 
 def _test_contrasts(contrasts: Sequence[Contrast]) -> list[ContrastResult]:
-    """Each contrast with its p and its interval at the level that Holm's procedure holds it to."""
+    """Each contrast with its p-value, and its interval at the level of Holm's procedure."""
+    num_seeds = len(contrasts[0].values) if contrasts else 0
+    if num_seeds < 2:
+        return [ContrastResult(c.what, c.expected_sign, float(c.values.mean()), None, None, None) for c in contrasts]
+    deviations = [_standard_deviation(contrast.values) for contrast in contrasts]
+    p_values = []
+    for contrast, deviation in zip(contrasts, deviations, strict=True):
+        p_values.append(_p_value(float(contrast.values.mean()), deviation / math.sqrt(num_seeds), num_seeds))
+    results = []
+    for contrast, deviation, p, level in zip(contrasts, deviations, p_values, holm_levels(p_values), strict=True):
+        mean = float(contrast.values.mean())
+        half_width = _t_quantile(1 - level / 2, num_seeds) * deviation / math.sqrt(num_seeds)
+        interval = (mean - half_width, mean + half_width)
+        effect_size = mean / deviation if deviation else None
+        results.append(ContrastResult(contrast.what, contrast.expected_sign, mean, interval, p, effect_size))
+    return results
+
+
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """The level at which Holm's procedure tests each p-value.
+
+    The smallest of n p-values is tested at level / n, the next at level / (n - 1), and so on. Once one is not rejected,
+    the procedure stops, and all larger ones keep its level.
+
+    Args:
+        p_values: The p-values of n tests, in any order.
+
+    Returns:
+        The level of each test, in the same order.
+
+    Example:
+        >>> holm_levels([0.5, 0.01, 0.04])
+        [0.025, 0.016666666666666666, 0.025]
+    """
+    levels = [SIGNIFICANCE_LEVEL] * len(p_values)
+    level = SIGNIFICANCE_LEVEL
+    is_rejected = True
+    for rank, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        if is_rejected:
+            level = SIGNIFICANCE_LEVEL / (len(p_values) - rank)
+        is_rejected = p_values[index] < level
+        levels[index] = level
+    return levels
+
+
+def _t_quantile(probability: float, num_seeds: int) -> float:
     from scipy import stats
 
-    seeds = len(contrasts[0].values) if contrasts else 0
-    means = [float(c.values.mean()) for c in contrasts]
-    if seeds < 2:
-        return [
-            ContrastResult(c.what, c.expected_sign, mean, None, None, None)
-            for c, mean in zip(contrasts, means, strict=True)
-        ]
-    deviations = [_standard_deviation(c.values) for c in contrasts]
-    p = [_p_value(m, s / math.sqrt(seeds), seeds) for m, s in zip(means, deviations, strict=True)]
-    findings, level, rejected = {}, SIGNIFICANCE_LEVEL, True
-    for rank, i in enumerate(np.argsort(p, kind="stable").tolist()):
-        if rejected:  # once a contrast is not rejected, neither are those after it
-            level = SIGNIFICANCE_LEVEL / (len(p) - rank)
-        rejected = p[i] < level
-        half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * deviations[i] / math.sqrt(seeds)
-        size = means[i] / deviations[i] if deviations[i] else None
-        c = contrasts[i]
-        findings[i] = ContrastResult(c.what, c.expected_sign, means[i], (means[i] - half, means[i] + half), p[i], size)
-    return [findings[i] for i in range(len(p))]
+    return float(stats.t.ppf(probability, num_seeds - 1))
 
 
 def _standard_deviation(values: np.ndarray) -> float:
-    """The standard deviation, 0 where nothing but rounding differs."""
-    s = float(values.std(ddof=1))
-    return s if s > 1e-12 * float(np.abs(values).max()) else 0.0
+    """The standard deviation; 0 where the values differ by rounding alone."""
+    deviation = float(values.std(ddof=1))
+    return deviation if deviation > ROUNDING * float(np.abs(values).max()) else 0.0
 
 
-def _p_value(mean: float, error: float, seeds: int) -> float:
+def _p_value(mean: float, error: float, num_seeds: int) -> float:
+    """The p-value of a two-sided t test of a mean with its standard error."""
     from scipy import stats
 
-    if error == 0:  # every seed gave the same
+    if error == 0:  # every seed gave the same value
         return 0.0 if mean else 1.0
-    return 2 * float(stats.t.sf(abs(mean) / error, seeds - 1))
+    return 2 * float(stats.t.sf(abs(mean) / error, num_seeds - 1))

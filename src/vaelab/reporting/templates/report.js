@@ -97,19 +97,19 @@
   };
 
   const drawCurves = (box) => {
-    const spec = read(box), term = spec.terms[chosen(box, "term")], look = lookOf(box);
+    const payload = read(box), term = payload.terms[chosen(box, "term")], look = lookOf(box);
     const plot = box.querySelector(".plot"), width = widthOf(plot), wide = width >= WIDE;
     const height = printing ? 300 : wide ? 400 : 300;
     const lines = term.lines
-      .map((line, i) => ({ line, name: spec.names[i], colour: legible(spec.colours[i], look, look.dark ? 3.5 : 2) }))
-      .filter(({ line }) => line && line[1].some((v) => v != null));
+      .map((line, i) => ({ line, name: payload.names[i], colour: legible(payload.colours[i], look, look.dark ? 3.5 : 2) }))
+      .filter(({ line }) => line && line.mean.some((v) => v != null));
     measuring.font = `13px ${look.font}`;
     const room = Math.min(220, width / 4);
     const ends = lines.map(({ name }) => (lines.length > 1 ? shortened(name, room) : ""));
     const right = wide ? 16 + Math.max(...ends.map((text) => measuring.measureText(text).width)) : 12;
     const margin = { l: 58, r: right, t: 34, b: 46 };
     const traces = [], reach = [];
-    for (const { line: [x, mean, sd, n], name, colour } of lines) {
+    for (const { line: { epochs: x, mean, deviation: sd, num_seeds: n }, name, colour } of lines) {
       const low = mean.map((m, i) => (m == null ? null : m - (sd[i] ?? 0)));
       const high = mean.map((m, i) => (m == null ? null : m + (sd[i] ?? 0)));
       reach.push(...low.filter((v) => v != null), ...high.filter((v) => v != null));
@@ -120,7 +120,7 @@
       traces.push({
         x, y: mean, name: plain(name), mode: x.length > 12 ? "lines" : "lines+markers",
         line: { color: colour, width: 2.2 }, marker: { size: 6, color: colour },
-        customdata: x.map((e, i) => [plain(name), digits(e), digits(mean[i]), digits(sd[i], 2), n[i]]),
+        customdata: x.map((e, i) => [plain(name), digits(e), digits(mean[i]), digits(sd[i], 2), n]),
         hovertemplate: "<b>%{customdata[0]}</b><br>epoch %{customdata[1]}<br>mean %{customdata[2]}<br>" +
           "sd %{customdata[3]}, n = %{customdata[4]}<extra></extra>",
       });
@@ -128,7 +128,7 @@
     const pad = 0.04 * (Math.max(...reach) - Math.min(...reach) || 1);
     const range = [Math.min(...reach) - pad, Math.max(...reach) + pad];
     const tall = height - margin.t - margin.b;
-    const last = ({ line }) => line[1].findLast((v) => v != null);
+    const last = ({ line }) => line.mean.findLast((v) => v != null);
     const at = apart(lines.map((l) => (tall * (last(l) - range[0])) / (range[1] - range[0])), 16, 4, tall - 4);
     const names = lines.map((l, i) => ({
       text: plain(ends[i]), x: 1, y: at[i] / tall, xref: "paper", yref: "paper", xanchor: "left", yanchor: "middle",
@@ -138,7 +138,7 @@
       color: look.ink, gridcolor: look.rule, zeroline: false, linecolor: look.rule, ticks: "outside",
       tickcolor: look.rule, fixedrange: !wide,
     };
-    const x = lines.flatMap(({ line }) => line[0]), [first, final] = [Math.min(...x), Math.max(...x)];
+    const x = lines.flatMap(({ line }) => line.epochs), [first, final] = [Math.min(...x), Math.max(...x)];
     const beyond = 0.015 * (final - first) || 0.5;
     const few = new Set(x).size <= 8 ? { tickmode: "array", tickvals: [...new Set(x)] } : {};
     const unit = {

@@ -1,0 +1,215 @@
+"""Checks before a study is run: what would fail, or could never be judged, after hours of training.
+
+A study file that was carried out before may fail these checks and is still read: they belong to a new run alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from vaelab.core.errors import UserError, unknown_name_error
+from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, SEPARABILITY_METRICS
+from vaelab.runs.spec import Spec
+from vaelab.studies.definition import Claim, Experiment, Study
+from vaelab.studies.plan import DataKey, PlannedRun, data_key
+from vaelab.studies.quantities import CURVE_SPLITS, METRIC_SPLITS, Quantity
+from vaelab.training.fit import plan_jobs
+
+__all__ = ["check_folder", "check_measures", "check_planned_runs"]
+
+FEATURE_NUMBERS = [
+    f"{representation}_{info.name}"
+    for representation, info in itertools.product(REPRESENTATION_LABELS, SEPARABILITY_METRICS)
+]
+
+EVIDENCE_NUMBERS = ("negative_log_evidence", "effective_samples", "error_of_sampling", "error_over_images")
+
+ANALYSIS_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "features": (*FEATURE_NUMBERS, "classifier_accuracy", "correlation", "correlation_classifier"),
+    "interpolations": (*(f"probability_{percent}" for percent in range(0, 101, 5)), "rising"),
+    "samples": ("diversity", "sharpness", "distance"),
+    "evidence": EVIDENCE_NUMBERS,
+    "full_evidence": EVIDENCE_NUMBERS,
+    "leaks": (
+        *("background", "hair", "skin"),
+        *("background_original", "hair_original", "skin_original"),
+        "chance",
+    ),
+}  # the numbers that each analysis may give
+
+LABELLED_ANALYSES = ("leaks",)  # analyses that give nothing without categories
+
+STATE_COPIES = 4  # copies of the weights in the state of an unfinished run: weights, two moments, an average
+
+BYTES_PER_PARAMETER = 4
+
+
+# The file
+
+
+def check_measures(study: Study) -> None:
+    """Refuse claims about numbers that no run will have.
+
+    Args:
+        study: The study.
+
+    Raises:
+        UserError: An analysis does not give a number, or a curve does not have a point.
+    """
+    for experiment in study.experiments:
+        for claim in experiment.claims:
+            for quantity in claim.quantities:
+                _check_numbers(claim, quantity)
+                _check_curve_points(study, experiment, claim, quantity)
+
+
+def _check_numbers(claim: Claim, quantity: Quantity) -> None:
+    """Refuse numbers that an analysis does not give."""
+    for source, name in quantity.numbers:
+        if source in METRIC_SPLITS or source not in ANALYSIS_NUMBERS:
+            continue
+        if name not in ANALYSIS_NUMBERS[source]:
+            raise unknown_name_error(f"number of {source} in claim {claim.id}", name, ANALYSIS_NUMBERS[source])
+
+
+def _check_curve_points(study: Study, experiment: Experiment, claim: Claim, quantity: Quantity) -> None:
+    """Refuse points of a curve that some run does not reach."""
+    if not quantity.curve_points:
+        return
+    settings = claim.settings(experiment)
+    for condition, setting in itertools.product(claim.conditions, settings):
+        spec = study.spec(experiment, condition, setting, study.seeds[0])
+        if spec.minutes is not None or spec.steps is not None:  # its epochs follow from the time or the data
+            continue
+        for epoch in quantity.curve_points:
+            if not 1 <= epoch <= spec.epochs:
+                raise UserError(
+                    f'claim {claim.id}: the measure "{quantity.text}" reads epoch {epoch:g} of a curve that goes '
+                    f"from epoch 1 to {spec.epochs};\nname an epoch of it, or train longer"
+                )
+
+
+# The runs and their data
+
+
+def check_planned_runs(
+    study: Study, planned_runs: Mapping[Spec, PlannedRun], out: Path, device: str | None = None
+) -> None:
+    """Refuse runs that training would refuse, and claims about splits that the data do not have.
+
+    Args:
+        study: The study.
+        planned_runs: Its runs, from `plan_runs`.
+        out: The folder that receives them.
+        device: The device to train on; the fastest there is if None.
+
+    Raises:
+        UserError: A run cannot be trained, a claim cannot be judged, or the disk is too small.
+    """
+    missing: dict[DataKey, list[PlannedRun]] = {}
+    for planned in planned_runs.values():
+        if not planned.run.finished:
+            missing.setdefault(data_key(planned.spec), []).append(planned)
+    for group in missing.values():
+        plan_jobs([planned.spec for planned in group], group[0].dataset, out / "runs", device=device, threads=1)
+    for experiment in study.experiments:
+        for claim in experiment.claims:
+            _check_splits(study, experiment, claim, planned_runs)
+    _check_disk(list(itertools.chain(*missing.values())), out)
+
+
+def _check_splits(study: Study, experiment: Experiment, claim: Claim, planned_runs: Mapping[Spec, PlannedRun]) -> None:
+    """Refuse a claim about a split that the data do not have, or about categories of data without any."""
+    condition, setting = claim.conditions[0], claim.settings(experiment)[0]
+    dataset = planned_runs[study.spec(experiment, condition, setting, study.seeds[0])].dataset
+    measured = [split for split in dataset.splits if split != "train"]
+    for quantity in claim.quantities:
+        for source, name in quantity.numbers:
+            if source in METRIC_SPLITS and source not in measured:
+                have = ", ".join(measured) or "none"
+                raise UserError(
+                    f"claim {claim.id}: {name} is measured on the {source} split, which {dataset.source} does not have "
+                    f"(metrics are measured on: {have})"
+                )
+        for split in quantity.curve_splits:
+            if split in CURVE_SPLITS and split not in dataset.splits:
+                raise UserError(
+                    f"claim {claim.id}: {dataset.source} has no {split} split, so {quantity.text} has no curve"
+                )
+
+
+def _check_disk(missing: list[PlannedRun], out: Path) -> None:
+    """Refuse runs whose weights have no room on the disk."""
+    folder = _existing_parent(out)
+    weights = sum(planned.num_parameters for planned in missing) * BYTES_PER_PARAMETER
+    state = max((planned.num_parameters for planned in missing), default=0) * BYTES_PER_PARAMETER * STATE_COPIES
+    free = shutil.disk_usage(folder).free
+    if weights + state > free:
+        raise UserError(
+            f"the weights of {len(missing)} runs need {_gigabytes(weights + state)}, {folder} has {_gigabytes(free)} "
+            "free;\ngive another place with --out, or study smaller networks"
+        )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2g} GB"
+
+
+# The folders
+
+
+def check_folder(folder: Path, *names: str) -> None:
+    """Refuse a folder that cannot be made or written to, and names of files that cannot stand in it.
+
+    Nothing is written.
+
+    Args:
+        folder: The folder of a study.
+        names: Names of files and folders that will be made in it.
+
+    Raises:
+        UserError: The file system refuses the folder or a name.
+
+    Example:
+        >>> check_folder(Path("x" * 300))
+        Traceback (most recent call last):
+        vaelab.core.errors.UserError: ...
+    """
+    folder = folder.absolute()
+    parent = _existing_parent(folder)
+    if not parent.is_dir():
+        raise UserError(f"cannot write {folder}: {parent} is no folder; give another place with --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {folder}: {parent} is not writable; give another place with --out")
+    for name in (*folder.relative_to(parent).parts, *names):
+        _check_name(parent, name)
+
+
+def _check_name(parent: Path, name: str) -> None:
+    """Ask the file system whether a file may have a name; temporary files have a few characters more."""
+    if name in ("", ".", ".."):
+        raise UserError(f'"{name}" is no name for a folder; set another `name` in the study file')
+    try:
+        (parent / f".{name}-12345678.xxxx").lstat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(
+            f'"{name}" cannot be the name of a file here ({reason}); take a shorter one of letters and digits'
+        ) from None
+
+
+def _existing_parent(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    try:
+        while not os.path.lexists(path):
+            path = path.parent
+    except (OSError, ValueError):
+        return path.parent
+    return path
