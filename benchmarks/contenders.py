@@ -1,7 +1,7 @@
-"""What is compared, each in a process of its own: `python contenders.py NAME ARGUMENT...` prints one JSON object.
+"""The sides of the comparisons, each run in a process of its own: `python contenders.py NAME ARGUMENT...` prints JSON.
 
-`textbook` is the loop of tutorials: DataLoader, ToTensor for each image, float32, torch.optim.Adam. Networks are the
-same layers on every side. Seconds run from the first step to the last; imports and files are stated apart.
+`textbook` is the training loop of tutorials: DataLoader, ToTensor for each image, float32, torch.optim.Adam. The
+networks have the same layers on every side. Times go from the first step to the last, without imports and files.
 """
 
 # pyright: reportMissingImports=false
@@ -25,7 +25,7 @@ PRESETS = {"digits": "textbook"}
 DATA = {"digits": "digits", "textbook": "mnist", "fast": "mnist", "report-a": "faces", "report-b": "mnist"}
 
 
-def prepared(preset: str, epochs: int | None = None, seed: int = 1) -> tuple[Any, Any]:
+def load_preset(preset: str, epochs: int | None = None, seed: int = 1) -> tuple[Any, Any]:
     """The spec of a preset and its data."""
     from vaelab.datasets.loading import load_dataset
     from vaelab.runs.presets import get_preset as named
@@ -35,7 +35,7 @@ def prepared(preset: str, epochs: int | None = None, seed: int = 1) -> tuple[Any
     return replace(spec, seed=seed), load_dataset(spec.data, **spec.data_settings)
 
 
-def networks(spec: Any, shape: tuple[int, int, int]) -> tuple[Any, Any]:
+def build_networks(spec: Any, shape: tuple[int, int, int]) -> tuple[Any, Any]:
     from vaelab.runs.spec import build_model
 
     model = build_model(spec, shape, spec.seed)
@@ -49,7 +49,7 @@ def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, Dataset
 
-    spec, dataset = prepared(preset, int(epochs), int(seed))
+    spec, dataset = load_preset(preset, int(epochs), int(seed))
     images = dataset.splits["train"]
     pixels, (channels, height, width) = images.uint8(), images.shape
 
@@ -69,11 +69,11 @@ def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
 
     torch.set_num_threads(2)
     torch.manual_seed(spec.seed)
-    encoder, decoder = networks(spec, images.shape)
+    encoder, decoder = build_networks(spec, images.shape)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=spec.lr)
     loader = DataLoader(Pictures(), batch_size=spec.batch_size, shuffle=True)
     weight, bernoulli = spec.objective.kl_weight, spec.loss.name == "cross-entropy"
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(spec.epochs):
         for x in loader:
             optimizer.zero_grad()
@@ -85,7 +85,7 @@ def textbook(preset: str, epochs: str, seed: str = "1") -> Numbers:
             (loss / len(x)).backward()
             loss.item()
             optimizer.step()
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     numbers = {"seconds": seconds, "images/s": spec.epochs * len(pixels) / seconds}
     if preset == "textbook":
         from vaelab.evaluation.metrics import compute_metrics
@@ -102,10 +102,17 @@ def vaelab(preset: str, epochs: str, seed: str = "1", precision: str = "", threa
     """`fit`, with monitoring, history and states, in the plan that it chooses itself."""
     from vaelab.training.fit import fit
 
-    spec, dataset = prepared(preset, int(epochs) or None, int(seed))
+    spec, dataset = load_preset(preset, int(epochs) or None, int(seed))
     with tempfile.TemporaryDirectory() as folder:
-        [run] = fit([spec], dataset, Path(folder), device="cpu", precision=precision or None, snapshots=(),
-                    threads=int(threads) if threads else None)  # fmt: skip
+        [run] = fit(
+            [spec],
+            dataset,
+            Path(folder),
+            device="cpu",
+            precision=precision or None,
+            snapshots=(),
+            threads=int(threads) if threads else None,
+        )
         origin = run.origin
         numbers = {"seconds": origin["seconds"], "images/s": origin["images_per_second"]}
         test = run.metrics["test"]["metrics"]
@@ -114,14 +121,14 @@ def vaelab(preset: str, epochs: str, seed: str = "1", precision: str = "", threa
 
 def pythae(preset: str, epochs: str, seed: str = "1") -> Numbers:
     """pythae's own trainer on the same layers."""
-    spec, dataset = prepared(preset, int(epochs), int(seed))
+    spec, dataset = load_preset(preset, int(epochs), int(seed))
     images = dataset.splits["train"]
-    model = as_pythae(*networks(spec, images.shape), images.shape, spec.latent_dim)
-    seconds = by_pythae(model, images, spec)
+    model = to_pythae_model(*build_networks(spec, images.shape), images.shape, spec.latent_dim)
+    seconds = train_with_pythae(model, images, spec)
     return {"seconds": seconds, "images/s": spec.epochs * len(images) / seconds}
 
 
-def by_pythae(model: Any, images: Any, spec: Any) -> float:
+def train_with_pythae(model: Any, images: Any, spec: Any) -> float:
     """Seconds in which pythae's trainer takes the epochs of a spec, by two threads."""
     import torch
     from pythae.data.datasets import BaseDataset
@@ -130,12 +137,17 @@ def by_pythae(model: Any, images: Any, spec: Any) -> float:
     torch.set_num_threads(2)
     x = torch.from_numpy(images.uint8()).float() / 255
     with tempfile.TemporaryDirectory() as folder:
-        settings = BaseTrainerConfig(output_dir=folder, num_epochs=spec.epochs, learning_rate=spec.lr, no_cuda=True,
-                                     per_device_train_batch_size=spec.batch_size)  # fmt: skip
+        settings = BaseTrainerConfig(
+            output_dir=folder,
+            num_epochs=spec.epochs,
+            learning_rate=spec.lr,
+            no_cuda=True,
+            per_device_train_batch_size=spec.batch_size,
+        )
         trainer = BaseTrainer(model, BaseDataset(x, torch.zeros(len(x))), None, settings)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         trainer.train()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
 
 def pythae_study(study: str) -> Numbers:
@@ -148,8 +160,8 @@ def pythae_study(study: str) -> Numbers:
     total = 0.0
     for kind in dict.fromkeys(kinds):
         images = load_dataset(kind.data, **kind.data_settings).splits["train"]
-        model = as_pythae(*networks(kind, images.shape), images.shape, kind.latent_dim)
-        epoch = by_pythae(model, images, kind)
+        model = to_pythae_model(*build_networks(kind, images.shape), images.shape, kind.latent_dim)
+        epoch = train_with_pythae(model, images, kind)
         total += epoch * sum(spec.epochs for spec, alike in zip(runs, kinds, strict=True) if alike == kind)
     return {"seconds": total}
 
@@ -158,12 +170,12 @@ def whole(study: str) -> Numbers:
     """A study, from the command to the last file of its report."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "vaelab", "study", study, "--out", folder, "--workers", "2"]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-        return {"seconds": time.perf_counter() - begun}
+        return {"seconds": time.perf_counter() - started}
 
 
-def as_pythae(encoder: Any, decoder: Any, shape: tuple[int, int, int], latent_dim: int) -> Any:
+def to_pythae_model(encoder: Any, decoder: Any, shape: tuple[int, int, int], latent_dim: int) -> Any:
     """The same layers as a model of pythae."""
     import torch
     from pythae.models import VAE, VAEConfig
@@ -197,27 +209,27 @@ def evidence(by: str, count: str = "1000", samples: str = "1000") -> Numbers:
 
     from vaelab.evaluation.evidence import log_evidence
 
-    run, dataset = trained_briefly()
+    run, dataset = train_one_epoch()
     model, images = run.model.eval(), dataset.splits["test"].evenly_spaced(int(count))
     likelihood = run.spec.loss.as_likelihood(1.0)
     torch.set_num_threads(2)
     if by == "vaelab":
-        begun = time.perf_counter()
+        started = time.perf_counter()
         value = log_evidence(model, likelihood, images, int(samples)).value.mean().item()
     else:
-        theirs = as_pythae(model.encoder, model.decoder, images.shape, run.spec.latent_dim).eval()
+        theirs = to_pythae_model(model.encoder, model.decoder, images.shape, run.spec.latent_dim).eval()
         x = torch.from_numpy(images.uint8()).float() / 255
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with torch.no_grad():
             value = float(theirs.get_nll(x, n_samples=int(samples), batch_size=100))
-    return {"seconds": time.perf_counter() - begun, "negative log evidence": -value}
+    return {"seconds": time.perf_counter() - started, "negative log evidence": -value}
 
 
-def trained_briefly() -> tuple[Any, Any]:
+def train_one_epoch() -> tuple[Any, Any]:
     """A run of the textbook network of one epoch, and its data."""
     from vaelab.training.fit import fit
 
-    spec, dataset = prepared("textbook", 1)
+    spec, dataset = load_preset("textbook", 1)
     with tempfile.TemporaryDirectory() as folder:
         [run] = fit([spec], dataset, Path(folder), device="cpu", threads=1, snapshots=(), compiled=False)
         _ = run.model  # read while its file is there
@@ -234,31 +246,37 @@ def matrix_products(preset: str, precision: str, threads: str) -> Numbers:
 
     tune_malloc()
     torch.set_num_threads(int(threads))
-    spec, dataset = prepared(preset)
-    layers = [m for part in networks(spec, dataset.splits["train"].shape) for m in part.modules()
-              if isinstance(m, nn.Linear)]  # fmt: skip
+    spec, dataset = load_preset(preset)
+    layers = [
+        m
+        for part in build_networks(spec, dataset.splits["train"].shape)
+        for m in part.modules()
+        if isinstance(m, nn.Linear)
+    ]
     kind, total = getattr(torch, precision), 0.0
     for i, layer in enumerate(layers):
         x, weight = torch.randn(spec.batch_size, layer.in_features).to(kind), layer.weight.detach().to(kind)
-        slope = torch.randn(spec.batch_size, layer.out_features).to(kind)
-        total += best(lambda x=x, weight=weight: x @ weight.T) + best(lambda x=x, slope=slope: slope.T @ x)
-        total += best(lambda slope=slope, weight=weight: slope @ weight) if i else 0.0
+        gradient = torch.randn(spec.batch_size, layer.out_features).to(kind)
+        total += fastest(lambda x=x, weight=weight: x @ weight.T) + fastest(
+            lambda x=x, gradient=gradient: gradient.T @ x
+        )
+        total += fastest(lambda gradient=gradient, weight=weight: gradient @ weight) if i else 0.0
     model = nn.ModuleList(layers)
     for p in model.parameters():
         p.grad = torch.randn_like(p)
     adam = Adam(model, model)
-    total += best(lambda: adam.step(1e-3))
+    total += fastest(lambda: adam.step(1e-3))
     return {"images/s": spec.batch_size / total, "microseconds": 1e6 * total}
 
 
-def best(work: Callable[[], object], times: int = 100) -> float:
+def fastest(work: Callable[[], object], times: int = 100) -> float:
     """Seconds of one piece of work, at its best in several bouts."""
     bouts = []
     for _ in range(7):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(times):
             work()
-        bouts.append((time.perf_counter() - begun) / times)
+        bouts.append((time.perf_counter() - started) / times)
     return min(bouts)
 
 
@@ -290,11 +308,22 @@ def study(preset: str, epochs: str, seeds: str, backend: str = "local", programs
                 preset="textbook" if preset == "digits" else preset, data=DATA[preset], epochs=epochs, seeds=seeds
             )
         )
-        words = [sys.executable, "-m", "vaelab", "study", str(file), "--out", folder, "--workers", "2",
-                 "--backend", backend]  # fmt: skip
-        begun = time.perf_counter()
+        words = [
+            sys.executable,
+            "-m",
+            "vaelab",
+            "study",
+            str(file),
+            "--out",
+            folder,
+            "--workers",
+            "2",
+            "--backend",
+            backend,
+        ]
+        started = time.perf_counter()
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         runs = [json.loads(file.read_text()) for file in Path(folder).glob("runs/*/origin.json")]
     images = int(epochs) * sum(run["data"]["images"]["train"] for run in runs)
     trained = sum(run["seconds"] for run in runs)
@@ -305,8 +334,8 @@ def tsne(by: str, count: str) -> Numbers:
     """Ten thousand codes in the plane; the divergence of the result is computed in one way for both."""
     import numpy as np
 
-    points = codes(int(count))
-    begun = time.perf_counter()
+    points = encode_test_images(int(count))
+    started = time.perf_counter()
     if by == "vaelab":
         from vaelab.analysis.projections import tsne as places_of
 
@@ -315,19 +344,19 @@ def tsne(by: str, count: str) -> Numbers:
         from sklearn.manifold import TSNE
 
         places = TSNE(n_jobs=1, random_state=0).fit_transform(points)
-    seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "KL": divergence(points, np.asarray(places, np.float64))}
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "KL": tsne_divergence(points, np.asarray(places, np.float64))}
 
 
-def codes(count: int) -> Any:
+def encode_test_images(count: int) -> Any:
     """Codes of an encoder of MNIST's test images, trained briefly."""
     from vaelab.evaluation.metrics import encode_all
 
-    run, dataset = trained_briefly()
+    run, dataset = train_one_epoch()
     return encode_all(run.model, dataset.splits["test"].evenly_spaced(count)).mean.numpy()
 
 
-def divergence(points: Any, places: Any) -> float:
+def tsne_divergence(points: Any, places: Any) -> float:
     """KL(P || Q) of t-SNE at perplexity 30, with Q's normaliser over all pairs."""
     import numpy as np
     from openTSNE.affinity import PerplexityBasedNN
@@ -342,19 +371,36 @@ def divergence(points: Any, places: Any) -> float:
         )
         total += (1 / (1 + block.clip(0))).sum()
     total -= len(places)
-    apart = ((places[joint.row] - places[joint.col]) ** 2).sum(1)
+    squared_distances = ((places[joint.row] - places[joint.col]) ** 2).sum(1)
     p = joint.data / joint.data.sum()
-    return float((p * (np.log(p) + np.log1p(apart) + np.log(total))).sum())
+    return float((p * (np.log(p) + np.log1p(squared_distances) + np.log(total))).sum())
 
 
 def torchrun(preset: str, epochs: str, processes: str) -> Numbers:
     """One model trained by several processes of one thread each."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["-m", "vaelab", "train", DATA[preset], "--preset", preset, "--epochs", epochs, "--threads", "1",
-                 "--no-figures", "--out", folder]  # fmt: skip
-        several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-        subprocess.run([sys.executable, *(several if processes != "1" else []), *words], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        words = [
+            "-m",
+            "vaelab",
+            "train",
+            DATA[preset],
+            "--preset",
+            preset,
+            "--epochs",
+            epochs,
+            "--threads",
+            "1",
+            "--no-figures",
+            "--out",
+            folder,
+        ]
+        torchrun_words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+        subprocess.run(
+            [sys.executable, *(torchrun_words if processes != "1" else []), *words],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         origin = json.loads(next(Path(folder).glob("*/origin.json")).read_text())
     return {"seconds": origin["seconds"], "images/s": origin["images_per_second"]}
 
@@ -363,18 +409,34 @@ def command(what: str) -> Numbers:
     """From the shell: a bare interpreter, the help, a list of a thousand runs, the first training step."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        words = {"bare": ["-c", "pass"], "help": ["-m", "vaelab", "--help"], "list": ["-m", "vaelab", "list", name],
-                 "first step": ["-c", FIRST, name]}[what]  # fmt: skip
+        words = {
+            "bare": ["-c", "pass"],
+            "help": ["-m", "vaelab", "--help"],
+            "list": ["-m", "vaelab", "list", name],
+            "first step": ["-c", FIRST, name],
+        }[what]
         if what == "list":
-            one = [sys.executable, "-m", "vaelab", "train", "digits", "--network", "mlp", "--epochs", "1",
-                   "--no-figures", "--out", name]  # fmt: skip
-            subprocess.run(one, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            train_words = [
+                sys.executable,
+                "-m",
+                "vaelab",
+                "train",
+                "digits",
+                "--network",
+                "mlp",
+                "--epochs",
+                "1",
+                "--no-figures",
+                "--out",
+                name,
+            ]
+            subprocess.run(train_words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             [run] = [path for path in folder.iterdir() if (path / "spec.json").exists()]
             for i in range(999):
                 shutil.copytree(run, folder / f"{i:016x}")
-        begun = time.perf_counter()
+        started = time.perf_counter()
         subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return {"seconds": time.perf_counter() - begun}
+        return {"seconds": time.perf_counter() - started}
 
 
 FIRST = """
@@ -402,7 +464,7 @@ def piece(what: str) -> Numbers:
     from vaelab.training.state import ActiveRun, initial_state
     from vaelab.training.steps.choose import choose_step
 
-    spec, dataset = prepared("textbook")
+    spec, dataset = load_preset("textbook")
     plan = choose_plan(spec, dataset.splits["train"], device="cpu")
     work = TrainingJob(Run(Path()), spec, dataset, plan)
     run, rows = ActiveRun(work, initial_state(work)), epoch_order(work, 0)[: spec.batch_size]
@@ -410,10 +472,11 @@ def piece(what: str) -> Numbers:
     with num_threads(plan.threads):
         if what == "step":
             step = choose_step([run])
-            seconds = best(lambda: step([rows]))
+            seconds = fastest(lambda: step([rows]))
         else:
             seconds = (
-                best(lambda: work.load_batch(rows, 0)) + best(lambda: epoch_order(work, 0), 5) / work.steps_per_epoch
+                fastest(lambda: work.load_batch(rows, 0))
+                + fastest(lambda: epoch_order(work, 0), 5) / work.steps_per_epoch
             )
     return {"microseconds": 1e6 * seconds}
 
@@ -429,7 +492,7 @@ def compiling(which: str) -> Numbers:
     from vaelab.training.steps import compiled
     from vaelab.training.steps.choose import choose_step
 
-    spec, dataset = prepared("textbook")
+    spec, dataset = load_preset("textbook")
     plan = replace(choose_plan(spec, dataset.splits["train"], "cpu"), compiled=True)
     work = TrainingJob(Run(Path()), spec, dataset, plan)
     run, name = ActiveRun(work, initial_state(work)), compiled.cache_key
@@ -438,9 +501,9 @@ def compiling(which: str) -> Numbers:
             compiled.cache_key = lambda *given: f"../{Path(folder).name}/{name(*given)}"
         elif which == "kept":  # made by another process, at the latest now
             subprocess.run([sys.executable, __file__, "compiling", "made"], check=True, stdout=subprocess.DEVNULL)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         choose_step([run])
-        return {"seconds": time.perf_counter() - begun}
+        return {"seconds": time.perf_counter() - started}
 
 
 def large(count: str, batches: str = "150") -> Numbers:
@@ -456,10 +519,10 @@ def large(count: str, batches: str = "150") -> Numbers:
     from vaelab.training.state import ActiveRun, initial_state
     from vaelab.training.steps.choose import choose_step
 
-    file = made(int(count))
-    begun = time.perf_counter()
+    file = make_images(int(count))
+    started = time.perf_counter()
     dataset = load_dataset(file, validation=0.1)
-    loading = time.perf_counter() - begun
+    loading = time.perf_counter() - started
     spec = Spec(data=str(file))
     plan = choose_plan(spec, dataset.splits["train"], device="cpu")
     tune_malloc()
@@ -470,12 +533,12 @@ def large(count: str, batches: str = "150") -> Numbers:
     size = spec.batch_size
 
     def steps(first: int, last: int) -> float:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for i in range(first, last):
             rows, coming = (order[j % (len(order) // size) * size :][:size] for j in (i, i + 1))
             work.train_images.prefetch(coming)
             step([rows])
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     steps(0, 10)
     seconds = steps(10, 10 + int(batches))
@@ -483,7 +546,7 @@ def large(count: str, batches: str = "150") -> Numbers:
     return {"images/s": int(batches) * size / seconds, "memory, MiB": int(status) / 1024, "seconds to load": loading}
 
 
-def made(count: int) -> Path:
+def make_images(count: int) -> Path:
     """An array file of pictures, in the folder $BENCH_DATA, made once."""
     import numpy as np
 
@@ -493,8 +556,8 @@ def made(count: int) -> Path:
         base = rng.integers(0, 256, (512, 64, 64, 3), dtype=np.uint8)
         pictures = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, 64, 64, 3))
         for turn, start in enumerate(range(0, count, 512)):
-            some = pictures[start : start + 512]
-            some[:] = np.roll(base, turn // 256, axis=1)[: len(some)] ^ np.uint8(turn % 256)
+            block = pictures[start : start + 512]
+            block[:] = np.roll(base, turn // 256, axis=1)[: len(block)] ^ np.uint8(turn % 256)
     return file
 
 

@@ -1,9 +1,9 @@
-"""Does the doctor find each sickness that is made on purpose, and leave healthy runs alone?
+"""Does the doctor find each problem that is made on purpose, and raise no alarm on healthy runs?
 
     python benchmarks/doctor.py mnist --seeds 5
 
-Every run has 3,000 training pictures and another seed; a line says in how many of the seeds the ailment was found, and
-which others were, then the numbers by which. Ailments that are notes and no alarms are marked so.
+Every run has 3,000 training images and another seed. For each condition one line says in how many runs which problem
+was found; the lines below give the numbers. A problem that is only a note, not an alarm, is marked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vaelab.runs.spec import Spec, updated
 from vaelab.training.fit import fit
 
 BASE = {"latent_dim": 20, "epochs": 15, "subset": 3000, "validation": 0.2}
-SICK = {
+BROKEN = {
     "posterior collapse": {"objective": "beta:kl_weight=1000"},
     "dead dimensions": {
         "latent_dim": 200,
@@ -49,42 +49,45 @@ HEALTHY = {
 }
 
 
-def findings(data: str, changes: dict[str, object], seed: int, out: Path) -> list[Diagnosis]:
+def diagnose_run(data: str, changes: dict[str, object], seed: int, out: Path) -> list[Diagnosis]:
+    """Train one run and ask the doctor."""
     spec = updated(replace(Spec(data=data), seed=seed), BASE | changes)
     dataset = load_dataset(data, **spec.data_settings)
     [run] = fit([spec], dataset, out, threads=1)
-    return diagnose(
-        RunContext(spec, run.history, run.model, compute_latent_stats(run.model, dataset.splits["validation"]))
-    )
+    stats = compute_latent_stats(run.model, dataset.splits["validation"])
+    return diagnose(RunContext(spec, run.history, run.model, stats))
+
+
+def print_condition(data: str, condition: str, changes: dict[str, object], seeds: int) -> None:
+    """Train the runs of one condition and print what the doctor found in them."""
+    counts: Counter[str] = Counter()
+    numbers: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as out:
+        for seed in range(1, seeds + 1):
+            for diagnosis in diagnose_run(data, changes, seed, Path(out)):
+                if diagnosis.state in ("alarm", "note"):
+                    counts[f"{diagnosis.ailment}{' (note)' * (diagnosis.state == 'note')}"] += 1
+                is_expected = diagnosis.ailment.startswith(condition.partition(",")[0])
+                if diagnosis.state == "alarm" or is_expected:
+                    numbers.setdefault(diagnosis.ailment, []).append(diagnosis.number)
+    summary = ", ".join(f"{name} {count}/{seeds}" for name, count in counts.most_common())
+    print(f"{data:<8} {condition:<40} found: {summary or 'nothing'}")
+    for name, values in numbers.items():
+        print(f"{'':<12}{name}: {'; '.join(values)}")
+    sys.stdout.flush()
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("data", nargs="+")
-    words.add_argument("--seeds", type=int, default=5)
-    words.add_argument("--only", help="conditions whose names begin so")
-    given = words.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", help="only conditions whose names begin with this")
+    arguments = parser.parse_args()
     print(f"vaelab {vaelab.__version__}")
-    for data in given.data:
-        for name, changes in {**HEALTHY, **SICK}.items():
-            if given.only and not name.startswith(given.only):
-                continue
-            found: Counter[str] = Counter()
-            numbers: dict[str, list[str]] = {}
-            with tempfile.TemporaryDirectory() as out:
-                for seed in range(1, given.seeds + 1):
-                    said = findings(data, changes, seed, Path(out))
-                    found.update(
-                        f"{f.ailment}{' (note)' * (f.state == 'note')}" for f in said if f.state in ("alarm", "note")
-                    )
-                    for finding in said:
-                        if finding.state == "alarm" or finding.ailment.startswith(name.split(",")[0]):
-                            numbers.setdefault(finding.ailment, []).append(finding.number)
-            told = ", ".join(f"{ailment} {n}/{given.seeds}" for ailment, n in found.most_common()) or "nothing"
-            print(f"{data:<8} {name:<40} found: {told}")
-            for ailment, shown in numbers.items():
-                print(f"{'':<12}{ailment}: {'; '.join(shown)}")
-            sys.stdout.flush()
+    for data in arguments.data:
+        for condition, changes in {**HEALTHY, **BROKEN}.items():
+            if not arguments.only or condition.startswith(arguments.only):
+                print_condition(data, condition, changes, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""vaelab and pythae on the same network, data, epochs and seeds: ELBO, evidence, seconds, memory.
+"""Compare vaelab and pythae on the same network, data, epochs and seeds: ELBO, evidence, seconds, memory.
 
-784-400-20-400-784 with ReLU on MNIST with black and white pixels (binarised once), batches of 128, Adam at 0.001,
-54,000 images to train on and 6,000 by which the best epoch is kept, as pythae does; each side a process of its own, one
-thread, in turns. Both are measured by the same evaluation: pythae's weights are put into vaelab's model. pythae's own
-evidence (`get_nll`) is timed on the same images.
+784-400-20-400-784 with ReLU on MNIST with black and white pixels (binarised once), batch size 128, Adam at 0.001,
+54,000 images for training and 6,000 to choose the best epoch, as pythae does. Each side runs in a process of its own
+with one thread, and they take turns. Both are measured by the same evaluation, for which pythae's weights are loaded
+into vaelab's model. pythae's own evidence (`get_nll`) is timed on the same images.
 
     python -m venv peer && peer/bin/pip install -e . pythae
     VAELAB_DATA=... peer/bin/python benchmarks/head_to_head.py --epochs 10 --seeds 3
@@ -28,7 +28,7 @@ from typing import Any
 SIDES = ("vaelab", "vaelab, float32", "pythae")
 
 
-def spec_of(epochs: int, seed: int) -> Any:
+def make_spec(epochs: int, seed: int) -> Any:
     from vaelab.runs.presets import get_preset
     from vaelab.runs.spec import updated
 
@@ -36,13 +36,13 @@ def spec_of(epochs: int, seed: int) -> Any:
     return replace(updated(get_preset("textbook", "mnist"), changes), seed=seed)
 
 
-def ours(dataset: Any, spec: Any, folder: Path, precision: str | None) -> Any:
+def train_vaelab(dataset: Any, spec: Any, folder: Path, precision: str | None) -> Any:
     from vaelab.training.fit import fit
 
     return fit([spec], dataset, folder, device="cpu", threads=1, precision=precision)[0].model
 
 
-def theirs(dataset: Any, spec: Any, folder: Path) -> Any:
+def train_pythae(dataset: Any, spec: Any, folder: Path) -> Any:
     """Train with pythae's own trainer, a network of the same layers in its interface."""
     import torch
     from pythae.models import VAE, VAEConfig
@@ -81,19 +81,24 @@ def theirs(dataset: Any, spec: Any, folder: Path) -> Any:
     return model.eval()
 
 
-def as_ours(peer: Any, spec: Any) -> Any:
+def to_vaelab(pythae_model: Any, spec: Any) -> Any:
     """pythae's weights in vaelab's model."""
     import torch
 
     from vaelab.runs.spec import build_model
 
     model = build_model(spec, (1, 28, 28))
-    parts = peer.encoder.body, (peer.encoder.mean, peer.encoder.logvar), peer.decoder.body, peer.decoder.pixels
+    parts = (
+        pythae_model.encoder.body,
+        (pythae_model.encoder.mean, pythae_model.encoder.logvar),
+        pythae_model.decoder.body,
+        pythae_model.decoder.pixels,
+    )
     with torch.no_grad():
         for part, target in zip(parts, (m for m in model.modules() if isinstance(m, torch.nn.Linear)), strict=True):
-            several = part if isinstance(part, tuple) else (part,)
-            target.weight.copy_(torch.cat([p.weight for p in several]))
-            target.bias.copy_(torch.cat([p.bias for p in several]))
+            parts_of_layer = part if isinstance(part, tuple) else (part,)
+            target.weight.copy_(torch.cat([p.weight for p in parts_of_layer]))
+            target.bias.copy_(torch.cat([p.bias for p in parts_of_layer]))
     return model.eval()
 
 
@@ -105,61 +110,61 @@ def measure(side: str, epochs: int, seed: int) -> dict[str, float]:
     from vaelab.evaluation.metrics import compute_metrics, likelihood_of
 
     torch.set_num_threads(1)
-    spec = spec_of(epochs, seed)
+    spec = make_spec(epochs, seed)
     dataset = load_dataset("mnist", **spec.data_settings)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         if side == "pythae":
-            model = theirs(dataset, spec, Path(folder))
+            model = train_pythae(dataset, spec, Path(folder))
         else:
-            model = ours(dataset, spec, Path(folder), "float32" if side.endswith("float32") else None)
-        seconds = time.perf_counter() - begun
+            model = train_vaelab(dataset, spec, Path(folder), "float32" if side.endswith("float32") else None)
+        seconds = time.perf_counter() - started
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     numbers = {"seconds": seconds, "memory, MiB": memory}
     images = dataset.splits["test"].evenly_spaced(1000)
-    own = as_ours(model, spec) if side == "pythae" else model
-    metrics = compute_metrics(own, spec.objective, dataset.splits["test"])
-    likelihood = likelihood_of(own, spec.objective)
+    measured_model = to_vaelab(model, spec) if side == "pythae" else model
+    metrics = compute_metrics(measured_model, spec.objective, dataset.splits["test"])
+    likelihood = likelihood_of(measured_model, spec.objective)
     assert likelihood is not None
-    begun = time.perf_counter()
-    evidence = log_evidence(own, likelihood, images, 1000)
+    started = time.perf_counter()
+    evidence = log_evidence(measured_model, likelihood, images, 1000)
     numbers |= {
         "negative ELBO": metrics["negative_elbo"].value,
         "negative log evidence": -evidence.value.mean().item(),
-        "vaelab: seconds of the evidence": time.perf_counter() - begun,
+        "vaelab: seconds of the evidence": time.perf_counter() - started,
     }
     if side == "pythae":
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with torch.no_grad():
-            found = model.get_nll(torch.from_numpy(images.uint8()).float() / 255, n_samples=1000, batch_size=100)
-        numbers |= {"get_nll": -float(found), "pythae: seconds of get_nll": time.perf_counter() - begun}
+            get_nll = model.get_nll(torch.from_numpy(images.uint8()).float() / 255, n_samples=1000, batch_size=100)
+        numbers |= {"get_nll": -float(get_nll), "pythae: seconds of get_nll": time.perf_counter() - started}
     return numbers
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--epochs", type=int, default=10)
-    words.add_argument("--seeds", type=int, default=3)
-    words.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    words.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
-    given = words.parse_args()
-    if given.side:
-        print(json.dumps(measure(given.side, given.epochs, given.seed)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(measure(arguments.side, arguments.epochs, arguments.seed)))
         return
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for seed in range(1, given.seeds + 1):
+    results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for seed in range(1, arguments.seeds + 1):
         for side in SIDES:
-            command = [sys.executable, __file__, "--side", side, "--seed", str(seed), "--epochs", str(given.epochs)]
+            command = [sys.executable, __file__, "--side", side, "--seed", str(seed), "--epochs", str(arguments.epochs)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            found[side].append(json.loads(done.stdout.splitlines()[-1]))
-    for side, runs in found.items():
+            results[side].append(json.loads(done.stdout.splitlines()[-1]))
+    for side, runs in results.items():
         print(side)
         for name in runs[0]:
             values = [run[name] for run in runs]
             print(f"  {name:<32} {statistics.median(values):>9.2f}   (from {min(values):.2f} to {max(values):.2f})")
     for name in ("seconds", "memory, MiB"):
-        ratios = [peer[name] / own[name] for peer, own in zip(found["pythae"], found["vaelab"], strict=True)]
+        ratios = [peer[name] / own[name] for peer, own in zip(results["pythae"], results["vaelab"], strict=True)]
         print(f"pythae / vaelab, {name}: {statistics.median(ratios):.2f}, seed by seed from {min(ratios):.2f}")
 
 

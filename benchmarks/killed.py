@@ -1,9 +1,9 @@
-"""Kill a training at ten moments, start it again each time, and compare with an undisturbed one, byte for byte.
+"""Kill a training ten times, start it again each time, and compare its weights with those of a training left alone.
 
     python benchmarks/killed.py                       # the small MLP and the network of report A, on bundled digits
     python benchmarks/killed.py --kills 20 --seed 3
 
-The moments are drawn over the whole training; half of the kills are SIGKILL, half SIGINT (Ctrl-C).
+The moments are random, over the whole training. Half of the kills are SIGKILL, half SIGINT (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -28,43 +28,56 @@ def start(words: str, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def finished(out: Path) -> bool:
+def is_finished(out: Path) -> bool:
     return any(out.glob("*/metrics.json"))
 
 
-def rows(out: Path) -> int:
-    """How many epochs a run has behind it."""
+def count_epochs(out: Path) -> int:
+    """How many epochs a run has completed."""
     return sum(len(file.read_text().splitlines()) for file in out.glob("*/history.jsonl"))
 
 
-def weights(out: Path) -> bytes:
+def read_weights(out: Path) -> bytes:
     [file] = out.glob("*/weights.safetensors")
     return file.read_bytes()
 
 
-def case(name: str, kills: int, draw: random.Random, folder: Path) -> bool:
-    """Whether the killed training ends with the weights file of the undisturbed one."""
-    words, whole, killed = CASES[name], folder / name / "whole", folder / name / "killed"
-    begun = time.monotonic()
-    if start(words, whole).wait():
+def run_case(name: str, kills: int, rng: random.Random, folder: Path) -> bool:
+    """Whether the killed training ends with the weights file of the training that was left alone."""
+    words = CASES[name]
+    undisturbed = folder / name / "undisturbed"
+    killed = folder / name / "killed"
+    started = time.monotonic()
+    if start(words, undisturbed).wait():
         raise SystemExit(f"{name}: the undisturbed training failed")
-    seconds = time.monotonic() - begun
-    epochs, at = rows(whole), []
+    seconds = time.monotonic() - started
+    epochs = count_epochs(undisturbed)
+    killed_after = []
     for i in range(kills):
-        process, until = start(words, killed), rows(killed) + draw.randint(1, epochs // (kills + 2))
-        while rows(killed) < until and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.5))  # somewhere within an epoch, a measurement or the writing of a file
-        process.send_signal(signal.SIGKILL if i % 2 else signal.SIGINT)
-        process.wait()
-        at.append(rows(killed))
-        if finished(killed):
+        kill_signal = signal.SIGKILL if i % 2 else signal.SIGINT
+        kill_training(words, killed, rng.randint(1, epochs // (kills + 2)), kill_signal, rng)
+        killed_after.append(count_epochs(killed))
+        if is_finished(killed):
             raise SystemExit(f"{name}: finished before kill {i + 1}; give it more epochs")
     start(words, killed).wait()
-    same = weights(whole) == weights(killed)
-    print(f"{name:<9} {seconds:5.1f} s and {epochs} epochs undisturbed; killed after epochs {at}: "
-          f"{'identical' if same else 'DIFFERENT'} weights file, {len(weights(whole)):,} bytes")  # fmt: skip
+    weights = read_weights(undisturbed)
+    same = weights == read_weights(killed)
+    print(
+        f"{name:<9} {seconds:5.1f} s and {epochs} epochs undisturbed; killed after epochs {killed_after}: "
+        f"{'identical' if same else 'DIFFERENT'} weights file, {len(weights):,} bytes"
+    )
     return same
+
+
+def kill_training(words: str, out: Path, epochs: int, kill_signal: signal.Signals, rng: random.Random) -> None:
+    """Start a training, or continue it, and kill it some epochs later."""
+    process = start(words, out)
+    last_epoch = count_epochs(out) + epochs
+    while count_epochs(out) < last_epoch and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.5))  # somewhere within an epoch, an evaluation or the writing of a file
+    process.send_signal(kill_signal)
+    process.wait()
 
 
 def main() -> None:
@@ -73,7 +86,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        same = [case(name, args.kills, random.Random(args.seed), Path(folder)) for name in CASES]
+        same = [run_case(name, args.kills, random.Random(args.seed), Path(folder)) for name in CASES]
     sys.exit(0 if all(same) else 1)
 
 
