@@ -9,10 +9,11 @@ import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
-from vaelab.core.console import command_line, count_text, is_distributed, notice
+from vaelab.core.console import command_line, count_text, format_duration, is_distributed, notice
 from vaelab.core.constraints import require_count, require_seed
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.runs.summary import dataset_remarks, startup_lines
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vaelab.runs.run import Run
     from vaelab.runs.spec import Spec
     from vaelab.studies.results import StudyResults
+    from vaelab.training.job import TrainingJob
 
 __all__ = [
     "data",
@@ -59,6 +61,8 @@ MAX_SAMPLES = 100_000  # images drawn from the prior at once
 
 MAX_WORKERS = 1024
 
+NOTICEABLE_MULTIPLY_ADDS = 2e11  # of a training, which then takes more than a few seconds on a processor
+
 
 def train(
     data: str | None = None,
@@ -79,7 +83,7 @@ def train(
     Under `torchrun --nproc-per-node N -m vaelab train ...` several processes train one model together.
 
     Settings that are not given are as in the preset. Without a preset: conv, 32 latent dimensions, a calibrated
-    Gaussian, 20 epochs.
+    Gaussian; and without --epochs a training of 3,000 steps that suits the number and kind of the pictures.
 
     Args:
         data: A folder of images (subfolders are categories), .npy, .npz, a folder of parquet files, a name under
@@ -110,20 +114,65 @@ def train(
     from vaelab.datasets.loading import load_dataset
     from vaelab.runs.spec import check_spec
     from vaelab.training.fit import plan_jobs, train_jobs
+    from vaelab.training.plan import explain_plan
 
     _check_snapshots(snapshots)
     spec, parent = _resolve_spec(data, preset, from_, settings)
     check_spec(spec)
     with distributed_context().main_first():
         dataset = load_dataset(spec.data, **spec.data_settings)
-    jobs = plan_jobs([spec], dataset, Path(out), device=device, precision=precision, threads=threads, parent=parent)
-    for line in startup_lines(spec, dataset):  # what is refused is refused before anything is printed
+    plan = partial(
+        plan_jobs, dataset=dataset, out=Path(out), device=device, precision=precision, threads=threads, parent=parent
+    )
+    jobs = plan([spec])
+    if preset is None and parent is None:
+        jobs = plan([_suited_spec(jobs[0], settings)])
+    [job] = jobs
+    for line in startup_lines(job.spec, dataset):  # what is refused is refused before anything is printed
         notice(line)
+    notice(explain_plan(job.spec, job.plan))
+    _announce_length(job)
     [run] = train_jobs(jobs, snapshots).runs_or_raise()
     _report_fitted_likelihood(run)
     if figures and distributed_context().is_main:
         _draw_missing_figures(run, dataset, pdf)
     return run
+
+
+def _suited_spec(job: TrainingJob, settings: dict[str, Any]) -> Spec:
+    """The spec with settings that suit the data, where the user did not give the epochs.
+
+    A run that an earlier version began with the plain defaults continues with them.
+    """
+    from vaelab.runs.defaults import suited_settings
+    from vaelab.runs.spec import accepted_names, check_spec
+
+    names = accepted_names()
+    given = {names[name.replace("-", "_").partition(".")[0]].attribute for name in settings}
+    began_before = job.distributed.broadcast((job.run.path / "spec.json").exists())
+    if "epochs" in given or began_before:
+        return job.spec
+    spec = replace(job.spec, **suited_settings(job.spec, job.dataset, given))
+    check_spec(spec)
+    return spec
+
+
+def _announce_length(job: TrainingJob) -> None:
+    """Print how long training will take, where it is more than a few seconds."""
+    from vaelab.training.budget import training_seconds
+    from vaelab.training.plan import count_multiply_adds
+
+    spec = job.spec
+    if job.distributed.broadcast(job.run.finished):
+        return
+    if spec.minutes is not None:
+        notice(f"training: {format_duration(60 * spec.minutes)}, as --minutes says")
+        return
+    length = f"training: {count_text(job.total_steps, 'step')} in batches of {spec.batch_size}"
+    multiply_adds = 3 * job.total_steps * spec.batch_size * count_multiply_adds(spec, job.train_images.shape)
+    if multiply_adds >= NOTICEABLE_MULTIPLY_ADDS:
+        length += f", about {format_duration(training_seconds(job))}"
+    notice(length)
 
 
 def _check_snapshots(snapshots: Sequence[int] | None) -> None:
@@ -599,7 +648,6 @@ def study(
         >>> "digits" in vaelab.study(list_=True)
         True
     """
-    from vaelab.core.devices import choose_device
     from vaelab.studies import parsing
 
     if list_:
@@ -608,17 +656,14 @@ def study(
         raise UserError("a study sends its runs to workers by itself: start it without torchrun")
     if study is None:
         raise UserError(f"say which study: {', '.join(parsing.shipped_studies())}, or a file that ends in .toml")
-    from vaelab.figures.study_figures import check_figures
-    from vaelab.reporting.outputs import write_study_outputs
+    from vaelab.reporting.outputs import plan_checked_study, write_study_outputs
     from vaelab.studies.estimate import estimate_seconds
-    from vaelab.studies.plan import plan_runs
+    from vaelab.studies.lock import lock_study
     from vaelab.studies.runner import run_study
 
     executor, drawing_workers = _study_executor(backend, workers)
     definition = parsing.with_overrides(parsing.read_study(study), data, seeds, epochs)
-    check_figures(definition)
-    choose_device(device)
-    planned_runs = plan_runs(definition, Path(out), device)
+    planned_runs = plan_checked_study(definition, Path(out), device)
     existing = sum(planned.run.finished for planned in planned_runs.values())
     missing = len(planned_runs) - existing
     if dry_run:
@@ -634,9 +679,10 @@ def study(
         }
     counts = f"{count_text(len(planned_runs), 'run')}, {existing} exist, {missing} to train"
     notice(f"study {definition.name}: {counts}, {count_text(executor.max_workers, 'worker')}")
-    results = run_study(definition, planned_runs, Path(out), executor, device)
     folder = Path(out) / "studies" / definition.name
-    document = write_study_outputs(results, folder, drawing_workers, command_line())
+    with lock_study(folder):
+        results = run_study(definition, planned_runs, Path(out), executor, device)
+        document = write_study_outputs(results, folder, drawing_workers, command_line())
     return StudyResult(folder, document, results)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaelab.core.console import count_text, format_duration
+from vaelab.runs.summary import skipped_lines
 
 if TYPE_CHECKING:
     from vaelab.evaluation.diagnostics import Diagnosis
@@ -220,8 +221,8 @@ def data_lines(facts: Json, _: Arguments) -> Iterable[str]:
     yield f"  cache       {facts['bytes'] / 2**20:,.1f} MiB in {facts['cache']}"
     yield f"  content     {facts['fingerprint']}"
     yield f"  skipped     {count_text(len(facts['skipped']), 'file')}"
-    for skipped in facts["skipped"]:
-        yield f"    {skipped['file']}: {skipped['reason']}"
+    for line in skipped_lines([(skipped["file"], skipped["reason"]) for skipped in facts["skipped"]]):
+        yield f"    {line}"
     for note in facts["notes"]:
         yield f"note: {note}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,7 +11,17 @@ from vaelab.core.constraints import Constraint
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.core.registry import is_family, members
 
-__all__ = ["field_hints", "member_name", "parse_value", "stored_name", "to_plain", "to_text", "to_word", "violations"]
+__all__ = [
+    "changed_settings",
+    "field_hints",
+    "member_name",
+    "parse_value",
+    "stored_name",
+    "to_plain",
+    "to_text",
+    "to_word",
+    "violations",
+]
 
 
 def violations(member: Any) -> Iterator[tuple[str, str]]:
@@ -212,13 +222,33 @@ def to_plain(value: Any) -> Any:
 
 def to_word(value: Any) -> str:
     """A member as the command line writes it, with the fields that differ from their defaults."""
-    default, settings = type(value)(), []
+    word = member_name(type(value))
+    settings = [f"{name}={to_text(current)}" for name, current in _changed_fields(value).items()]
+    return f"{word}:{','.join(settings)}" if settings else word
+
+
+def changed_settings(value: Any, without: Sequence[str] = ()) -> list[str]:
+    """The fields of a member that differ from their defaults, as parts of a title such as "gamma = 10".
+
+    Args:
+        value: The member.
+        without: Fields to leave out.
+    """
+    settings = []
+    for name, current in _changed_fields(value).items():
+        if name not in without:
+            text = f"{current:g}" if isinstance(current, float) else to_text(current)
+            settings.append(f"{name} = {text}")
+    return settings
+
+
+def _changed_fields(value: Any) -> dict[str, Any]:
+    default, changed = type(value)(), {}
     for f in fields(value):
         current = getattr(value, f.name)
         if current != getattr(default, f.name):
-            settings.append(f"{f.name}={to_text(current)}")
-    word = member_name(type(value))
-    return f"{word}:{','.join(settings)}" if settings else word
+            changed[f.name] = current
+    return changed
 
 
 def to_text(value: Any) -> str:

@@ -1,20 +1,20 @@
-r"""The doctor: what ails a model, the number that shows it, and one command to try.
+r"""The doctor: what is wrong with a model, the number that shows it, and one command to try.
 
-    alarm   the model is sick: numbers and pictures of it mislead, or the training was in vain
-    note    nothing is wrong, but a number is easily read as something else, or there is something to gain
-    well    looked at, and nothing found
-    open    cannot be said of this run
+    alarm   something is wrong: numbers and images of the model mislead, or the training was in vain
+    note    nothing is wrong, but a number is easily misread, or something can be gained
+    well    checked, and nothing is wrong
+    open    cannot be decided for this run
 
-A check is a function of a `Case` that gives a `Finding`; `CHECKS` lists them, `WATCHED` those that need the history
-alone and are made while training goes on. `benchmarks/doctor.py` makes each sickness on purpose, and healthy runs;
-docs/doctor.md tells what was found in them.
+A check is a function of a `RunContext` that gives a `Diagnosis`. `CHECKS` has all of them, in the order in which they
+are made; `TRAINING_CHECKS` those that need the history alone and are also made during training. The benchmark
+`benchmarks/doctor.py` makes each problem on purpose; docs/doctor.md says what was found.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -31,35 +31,66 @@ from vaelab.runs.spec import Spec, to_argv, updated
 
 __all__ = ["CHECKS", "Diagnosis", "LatentStats", "RunContext", "compute_latent_stats", "diagnose", "new_alarms"]
 
-MAX_IMAGES = 2000  # images, at most
+MAX_IMAGES = 2000  # images that the statistics are computed from, at most
 
-COLLAPSE_KL = 0.5  # nats of KL below which codes tell nothing
+MAX_SOUND_KL = 1e5  # nats per latent dimension, above which a run that weighs its KL has diverged
 
-HIGH_LEARNING_RATE = 2e-3  # learning rate above which a collapse is first of all put down to it
+MAX_SOUND_LOSS = 1e6  # nats per pixel value, above which a run has diverged
+
+MAX_SOUND_RESIDUAL = 100.0  # of pixels in [0, 1], above which a run has diverged
+
+MAX_SOUND_SIGMA = 1e3  # of pixels in [0, 1], above which a run has diverged
+
+HUGE_KL_WEIGHT = 1000.0  # may make a training diverge by itself
+
+SAFE_LEARNING_RATE = 1e-3
+
+SAFE_GRADIENT_NORM = 100
+
+COLLAPSE_KL = 0.5  # nats of KL below which the codes tell nothing
+
+HIGH_LEARNING_RATE = 2e-3  # above it the learning rate is the first suspect of a collapse
 
 MAX_DEAD_SHARE = 0.5  # share of latent dimensions that are not in use
 
 MAX_SIGMA_RATIO = 2.0  # ratio of sigma and residual, or its inverse
 
-MAX_LOGVAR = 5.0  # log-variance of a posterior: sigma is 12 where the prior has 1
+MAX_LOGVAR = 5.0  # log-variance of a posterior: sigma is 12 where that of the prior is 1
 
-IMAGE_GROUPS = 10  # of images, for the error of a number
+IMAGE_GROUPS = 10  # groups of images, for the jackknife
 
-IMAGES_PER_DIMENSION = 8  # images for each latent dimension, before their covariance is trusted
+IMAGES_PER_DIMENSION = 8  # images for each latent dimension, below which their covariance is not estimated
 
-MAX_GAP_SHARE = 0.2  # of the rate, lost between the codes and the prior
+MAX_GAP_SHARE = 0.2  # share of the KL that lies between the aggregate posterior and the prior
 
-MAX_VALIDATION_RISE = 0.05  # of the loss's fall, by which the validation loss rose again
+MAX_VALIDATION_RISE = 0.05  # rise of the validation loss, as a share of its drop
 
-MAX_ROUGHNESS = 0.2  # of its fall, by which the training loss went up in the second half
+MAX_ROUGHNESS = 0.2  # rises of the training loss in the second half, as a share of its drop
 
-MAX_FINAL_SLOPE = 0.6  # of a steady fall: how steeply the training loss still falls at the end
+MAX_FINAL_SLOPE = 0.6  # slope of the training loss at the end, as a share of its mean slope
 
-MIN_EPOCHS = 5  # of history that can be judged
+MIN_EPOCHS = 5  # epochs of history, below which a curve is not judged
+
+# Options of `vaelab train` that are no settings of a run. A command to try keeps them.
+OPTIONS_WITH_VALUE = ("--from", "--out", "--device", "--precision", "--threads", "--snapshots")
+
+OPTIONS_WITHOUT_VALUE = ("--no-figures",)
+
+DIVERGED = "the training has diverged"
+
+COLLAPSED = "the posterior has collapsed"
 
 
 class Diagnosis(NamedTuple):
-    """What one check found: the ailment, how it stands, the number that shows it, what it means, and what to try."""
+    """What a check says.
+
+    Attributes:
+        ailment: What was checked.
+        state: "alarm", "note", "well" or "open".
+        number: The number that shows it, or why there is none.
+        meaning: What it means.
+        remedy: A command to try.
+    """
 
     ailment: str
     state: Literal["alarm", "note", "well", "open"]
@@ -69,314 +100,445 @@ class Diagnosis(NamedTuple):
 
 
 class LatentStats(NamedTuple):
-    """What was seen of a model on images: of the KL, of the codes, of the residuals."""
+    """Statistics of the codes and residuals of a model on images.
 
-    kl: float  # nats per image
-    active_units: int  # dimensions whose mean varies
-    logvar_range: tuple[float, float]  # the least and the greatest log-variance of a posterior
-    aggregate_gap: tuple[
-        float, float
-    ]  # nats, KL of the Gaussian with the moments of all codes from the prior, and its error
-    residual_rms: float  # root mean square of x - x^, from posterior samples
-    is_binary: bool  # whether the pixels are black or white
+    Attributes:
+        kl: The mean KL, in nats per image.
+        active_units: The latent dimensions whose posterior mean varies.
+        logvar_range: The smallest and the largest log-variance of a posterior.
+        aggregate_gap: KL of the Gaussian with the moments of all codes from the prior, in nats, and its standard
+            error; NaN where there are too few images.
+        residual_rms: The root mean square of x - x^, from posterior samples.
+        is_binary: Whether the pixels are black or white.
+    """
+
+    kl: float
+    active_units: int
+    logvar_range: tuple[float, float]
+    aggregate_gap: tuple[float, float]
+    residual_rms: float
+    is_binary: bool
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run to be looked at: its spec and rows of history, the model and what was seen of it where there is a model."""
+    """A run to be checked.
+
+    Attributes:
+        spec: Its settings.
+        history: Its rows of history.
+        model: Its model, where there is one.
+        latent_stats: What `compute_latent_stats` gave for the model, where images are at hand.
+        command: The command line that trained it; commands to try keep its options.
+    """
 
     spec: Spec
-    history: Sequence[dict[str, Any]]
+    history: Sequence[Mapping[str, Any]]
     model: VAE | None = None
     latent_stats: LatentStats | None = None
+    command: str | None = None
 
     @property
     def collapsed(self) -> bool:
-        """Whether the last row of history has no KL to speak of."""
+        """Whether the last row of history has practically no KL."""
         return bool(self.kl_weight != 0 and self.history and self.history[-1]["train"]["kl"] < COLLAPSE_KL)
 
     @property
     def kl_weight(self) -> float | None:
+        """The weight of the KL, in nats per image; None where the objective has none."""
         return self.spec.objective.effective_kl_weight(self.model.shape if self.model else (1, 1, 1))
 
+    @property
+    def sigma(self) -> float | None:
+        """The standard deviation of pixels that the loss stands for; None where it has not one for all pixels."""
+        likelihood = likelihood_of(self.model, self.spec.objective) if self.model else None
+        if self.model is None or not isinstance(likelihood, Gaussian) or likelihood.sigma == "pixel":
+            return None
+        return likelihood.sigma if isinstance(likelihood.sigma, float) else self.model.shared[0].exp().item()
+
+    @property
+    def lower_learning_rate(self) -> float:
+        """A learning rate to try where that of the run is too high: a fifth, and at most one that is known to work."""
+        return min(self.spec.lr / 5, SAFE_LEARNING_RATE)
+
     def loss_curve(self, split: str) -> np.ndarray:
-        """The loss of each epoch."""
+        """The loss of each epoch, (T,)."""
         return np.array([row[split]["loss"] for row in self.history if row[split]])
 
-    def retrain_command(self, **changes: object) -> str:
-        """The command that trains as before but for some changes; for longer, where these change nothing."""
+    def retrain_command(self, changes: Mapping[str, object]) -> str:
+        """The command that trains as before but for some settings; for longer, where the changes change nothing."""
         changed = updated(self.spec, changes)
         if changed == self.spec:
-            changed = updated(self.spec, {"epochs": 3 * self.spec.epochs})
-        return shlex.join(["vaelab", "train", *to_argv(changed)])
+            length = "steps" if self.spec.steps else "epochs"
+            changed = updated(self.spec, {length: 3 * getattr(self.spec, length)})
+        return shlex.join(["vaelab", "train", *to_argv(changed), *run_options(self.command)])
 
-    def unit_weight_command(self) -> str:
-        """The command that trains with a learned sigma and, where there is such a weight, the KL at weight 1."""
-        return self.retrain_command(loss="gaussian", **({} if self.kl_weight in (1, None) else {"objective": "beta"}))
+    def unit_weight_changes(self) -> dict[str, object]:
+        """The settings that give the KL the weight 1, where it has another."""
+        if self.kl_weight in (1, None):
+            return {}
+        changes: dict[str, object] = {}
+        if hasattr(self.spec.objective, "kl_weight"):
+            changes["objective.kl_weight"] = 1.0
+        if hasattr(self.spec.objective, "reduction"):
+            changes["objective.reduction"] = "sum"
+        return changes or {"objective": "beta"}
+
+    def learned_sigma_command(self) -> str:
+        """The command that trains with a learned sigma and the KL at weight 1."""
+        return self.retrain_command({"loss": "gaussian", **self.unit_weight_changes()})
+
+
+def run_options(command: str | None) -> list[str]:
+    """The options of a `vaelab train` command line that are no settings of the run.
+
+    Example:
+        >>> run_options("vaelab train digits --lr 0.1 --out runs --threads=2 --no-figures")
+        ['--out', 'runs', '--threads=2', '--no-figures']
+    """
+    try:
+        words = shlex.split(command or "")
+    except ValueError:  # a command line that was changed by hand
+        return []
+    if words[:2] != ["vaelab", "train"]:
+        return []
+    options = []
+    for index, word in enumerate(words):
+        name, equals, _ = word.partition("=")
+        if name in OPTIONS_WITH_VALUE:
+            options += [word] if equals else words[index : index + 2]
+        elif word in OPTIONS_WITHOUT_VALUE:
+            options.append(word)
+    return options
 
 
 @torch.no_grad()
 def compute_latent_stats(model: VAE, images: Images) -> LatentStats:
-    """What is to be seen of a model on some images."""
+    """Compute what the checks need to know of a model, from at most 2,000 of the images."""
     images = images.evenly_spaced(MAX_IMAGES)
-    means, logvars, rates, square = [], [], [], 0.0
+    means, logvars, rates = [], [], []
+    total_squared_residual = 0.0
     for batch in batches(model, images):
-        draw = model(batch.x, batch.noise)
-        square += (model.distortion.mean(draw.params) - batch.x).double().square().mean((1, 2, 3)).sum().item()
-        for parts, part in zip((means, logvars), draw.q, strict=True):
-            parts.append(part.double().cpu())
-        posterior = Normal(draw.q.mean.double(), draw.q.logvar.double())
-        rates.append(model.prior.kl(posterior, draw.z.double()).cpu())
+        output = model(batch.x, batch.noise)
+        residual = (model.distortion.mean(output.params) - batch.x).double()
+        total_squared_residual += residual.square().mean((1, 2, 3)).sum().item()
+        posterior = Normal(output.q.mean.double(), output.q.logvar.double())
+        means.append(posterior.mean.cpu())
+        logvars.append(posterior.logvar.cpu())
+        rates.append(model.prior.kl(posterior, output.z.double()).cpu())
     mean, logvar = torch.cat(means), torch.cat(logvars)
-    kl = torch.cat(rates).mean().item()
-    extremes, residual = (logvar.min().item(), logvar.max().item()), math.sqrt(square / len(images))
-    hole = moment_matched_kl(mean, logvar, model.prior)
-    return LatentStats(kl, active_units(mean), extremes, hole, residual, is_binary(images))
+    return LatentStats(
+        kl=torch.cat(rates).mean().item(),
+        active_units=active_units(mean),
+        logvar_range=(logvar.min().item(), logvar.max().item()),
+        aggregate_gap=moment_matched_kl(mean, logvar, model.prior),
+        residual_rms=math.sqrt(total_squared_residual / len(images)),
+        is_binary=is_binary(images),
+    )
 
 
 def moment_matched_kl(mean: torch.Tensor, logvar: torch.Tensor, prior: PriorDensity) -> tuple[float, float]:
-    """KL(N(m, S) || p(z)) for the moments of the mixture of posteriors (N, D), and its standard error.
+    """KL(N(m, S) || p(z)) for the moments m and S of the aggregate posterior, and its standard error, in nats.
 
-    Roughly a lower bound of KL(q(z) || p(z)). Both by the jackknife over groups of images, which takes off what few
-    images alone would show.
+    It is roughly a lower bound of KL(q(z) || p(z)). Value and error are by the jackknife over groups of images, which
+    removes the bias of few images.
+
+    Args:
+        mean: Posterior means, (N, D).
+        logvar: Posterior log-variances, (N, D).
+        prior: The prior.
+
+    Returns:
+        The KL and its standard error; NaN where there are too few images, or where the prior has no closed form.
     """
     count, dim = mean.shape
     if count < IMAGES_PER_DIMENSION * max(dim, IMAGE_GROUPS):
         return math.nan, math.nan
 
-    def divergence(kept: torch.Tensor) -> float:
-        some = mean[kept]
-        covariance = torch.cov(some.T, correction=0).view(dim, dim) + logvar[kept].exp().mean(0).diag()
-        kl = prior.kl_of_moments(some.mean(0), covariance)
+    def kl_of(kept: torch.Tensor) -> float:
+        covariance_of_means = torch.cov(mean[kept].T, correction=0).view(dim, dim)
+        covariance = covariance_of_means + logvar[kept].exp().mean(0).diag()
+        kl = prior.kl_of_moments(mean[kept].mean(0), covariance)
         return math.nan if kl is None else kl.item()
 
     group = torch.arange(count) % IMAGE_GROUPS
-    whole, rest = divergence(group >= 0), np.array([divergence(group != g) for g in range(IMAGE_GROUPS)])
-    found = whole - (IMAGE_GROUPS - 1) * (rest.mean() - whole)
-    return max(float(found), 0.0), float(np.sqrt((IMAGE_GROUPS - 1) * rest.var()))
+    of_all = kl_of(group >= 0)
+    of_rest = np.array([kl_of(group != left_out) for left_out in range(IMAGE_GROUPS)])
+    without_bias = of_all - (IMAGE_GROUPS - 1) * (of_rest.mean() - of_all)
+    return max(float(without_bias), 0.0), float(np.sqrt((IMAGE_GROUPS - 1) * of_rest.var()))
 
 
 def diagnose(context: RunContext) -> list[Diagnosis]:
-    """Every check, in order."""
-    return [check(context) for check in CHECKS]
+    """Make every check. Of a run that has diverged only that is said.
+
+    Args:
+        context: The run.
+
+    Returns:
+        A diagnosis for each check, in the order of `CHECKS`.
+    """
+    divergence = check_divergence(context)
+    if divergence.state == "alarm":
+        others = [ailment for ailment in CHECKS if ailment != divergence.ailment]
+        return [divergence, *(Diagnosis(ailment, "open", DIVERGED) for ailment in others)]
+    return [check(context) for check in CHECKS.values()]
 
 
-def new_alarms(spec: Spec, history: Sequence[dict[str, Any]]) -> list[Diagnosis]:
-    """The alarms that the last row of history brings, and that were not there before it."""
-    alarms = [
-        [f for f in (check(RunContext(spec, part)) for check in TRAINING_CHECKS) if f.state == "alarm"]
-        for part in (history[:-1], history)
-    ]
-    before = {finding.ailment for finding in alarms[0]}
-    return [finding for finding in alarms[1] if finding.ailment not in before]
+def new_alarms(spec: Spec, history: Sequence[Mapping[str, Any]], command: str | None = None) -> list[Diagnosis]:
+    """The alarms that the last row of history brings.
+
+    Args:
+        spec: The settings of the run.
+        history: Its rows so far.
+        command: The command line that trains it.
+
+    Returns:
+        The alarms that the rows before the last one did not raise.
+    """
+    before = {alarm.ailment for alarm in _training_alarms(RunContext(spec, history[:-1], command=command))}
+    alarms = _training_alarms(RunContext(spec, history, command=command))
+    return [alarm for alarm in alarms if alarm.ailment not in before]
+
+
+def _training_alarms(context: RunContext) -> list[Diagnosis]:
+    diagnoses = [check(context) for check in TRAINING_CHECKS]
+    return [diagnosis for diagnosis in diagnoses if diagnosis.state == "alarm"]
 
 
 # The checks.
 
 
+def check_divergence(context: RunContext) -> Diagnosis:
+    """Numbers that are infinite or absurdly large."""
+    ailment = "divergence"
+    limits = _sound_limits(context)
+    if not limits:
+        return Diagnosis(ailment, "open", "neither images nor a history")
+    for name, (value, limit) in limits.items():
+        if not abs(value) <= limit:  # NaN is not, either
+            return Diagnosis(
+                ailment,
+                "alarm",
+                f"{name} {value:.3g}",
+                f"{DIVERGED}: every other number and every image of this run means nothing",
+                context.retrain_command(_stabilising_changes(context)),
+            )
+    shown = ", ".join(f"{name} {value:.3g}" for name, (value, _) in limits.items())
+    return Diagnosis(ailment, "well", shown)
+
+
+def _sound_limits(context: RunContext) -> dict[str, tuple[float, float]]:
+    """Numbers of a run by name, each with the limit above which it is absurd."""
+    latent_dim, stats, sigma = context.spec.latent_dim, context.latent_stats, context.sigma
+    limits: dict[str, tuple[float, float]] = {}
+    max_kl = math.inf if context.kl_weight == 0 else MAX_SOUND_KL * latent_dim
+    if context.history:
+        last = context.history[-1]["train"]
+        num_values = math.prod(context.model.shape) if context.model else 1
+        max_loss = MAX_SOUND_LOSS * (num_values + latent_dim) if context.model else math.inf
+        limits["loss"] = (last["loss"], max_loss)
+        if "kl" in last and stats is None:
+            limits["KL"] = (last["kl"], max_kl)
+    if stats is not None:
+        limits["KL"] = (stats.kl, max_kl)
+        limits["residual"] = (stats.residual_rms, MAX_SOUND_RESIDUAL)
+    if sigma is not None:
+        limits["sigma"] = (sigma, MAX_SOUND_SIGMA)
+    return limits
+
+
+def _stabilising_changes(context: RunContext) -> dict[str, object]:
+    """The settings of a training that does not diverge."""
+    changes: dict[str, object] = {"lr": context.lower_learning_rate, "clip": SAFE_GRADIENT_NORM, "lr_warmup": 0.1}
+    if (context.kl_weight or 0) > HUGE_KL_WEIGHT:
+        changes |= context.unit_weight_changes()
+    return changes
+
+
 def check_collapse(context: RunContext) -> Diagnosis:
-    name = "posterior collapse"
+    """Posteriors that equal the prior."""
+    ailment = "posterior collapse"
+    stats = context.latent_stats
     if context.kl_weight == 0:
-        return Diagnosis(name, "open", "KL weight 0: nothing draws the posterior to the prior")
-    if context.latent_stats is None and len(context.history) < MIN_EPOCHS:
-        return Diagnosis(name, "open", "too early to say")
-    kl = context.latent_stats.kl if context.latent_stats else context.history[-1]["train"]["kl"]
-    active = (
-        f", {context.latent_stats.active_units} of {context.spec.latent_dim} dimensions active"
-        if context.latent_stats
-        else ""
-    )
-    number = f"KL {kl:.3g} nats{active}"
-    if kl >= COLLAPSE_KL and (context.latent_stats is None or context.latent_stats.active_units):
-        return Diagnosis(name, "well", number)
+        return Diagnosis(ailment, "open", "KL weight 0: nothing draws the posterior to the prior")
+    if stats is None and len(context.history) < MIN_EPOCHS:
+        return Diagnosis(ailment, "open", "too early to say")
+    kl = stats.kl if stats else context.history[-1]["train"]["kl"]
+    number = f"KL {kl:.3g} nats"
+    if stats:
+        number += f", {stats.active_units} of {context.spec.latent_dim} dimensions active"
+    if kl >= COLLAPSE_KL and (stats is None or stats.active_units):
+        return Diagnosis(ailment, "well", number)
+    meaning = "codes tell nothing of their images: each reconstruction is the mean"
+    return Diagnosis(ailment, "alarm", number, meaning, context.retrain_command(_waking_changes(context)))
+
+
+def _waking_changes(context: RunContext) -> dict[str, object]:
+    """The settings of a training whose posterior does not collapse."""
+    changes: dict[str, object] = {}
     if (context.kl_weight or 0) > 1:
-        remedy = context.retrain_command(objective="beta")
-    elif context.spec.lr > HIGH_LEARNING_RATE:
-        remedy = context.retrain_command(lr=HIGH_LEARNING_RATE / 2, lr_warmup=0.1)
-    else:
-        remedy = context.retrain_command(loss="gaussian", objective="beta:warmup=0.3,free_bits=0.1")
-    return Diagnosis(
-        name, "alarm", number, "codes tell nothing of their images: each reconstruction is the mean", remedy
-    )
+        changes |= context.unit_weight_changes()
+    if context.spec.lr > HIGH_LEARNING_RATE:
+        changes |= {"lr": SAFE_LEARNING_RATE, "lr_warmup": 0.1}
+    if changes:
+        return changes
+    if hasattr(context.spec.objective, "free_bits"):
+        return {"loss": "gaussian", "objective.warmup": 0.3, "objective.free_bits": 0.1}
+    return {"loss": "gaussian", "objective": "beta:warmup=0.3,free_bits=0.1"}
 
 
 def check_dead_dimensions(context: RunContext) -> Diagnosis:
-    name = "dead dimensions"
+    """Latent dimensions that are not in use."""
+    ailment = "dead dimensions"
     if context.latent_stats is None or context.kl_weight == 0:
-        return Diagnosis(name, "open", "nothing draws unused dimensions to the prior")
-    active, all_of_them = context.latent_stats.active_units, context.spec.latent_dim
-    number = f"{all_of_them - active} of {all_of_them} dimensions are not in use"
-    if all_of_them - active <= MAX_DEAD_SHARE * all_of_them:
-        return Diagnosis(name, "well", number)
-    return Diagnosis(
-        name,
-        "note",
-        number,
-        "they cost time and nothing else; free bits or a warm-up may wake some",
-        context.retrain_command(latent_dim=max(2, 2 * active)),
-    )
+        return Diagnosis(ailment, "open", "nothing draws unused dimensions to the prior")
+    active, latent_dim = context.latent_stats.active_units, context.spec.latent_dim
+    number = f"{latent_dim - active} of {latent_dim} dimensions are not in use"
+    if latent_dim - active <= MAX_DEAD_SHARE * latent_dim:
+        return Diagnosis(ailment, "well", number)
+    meaning = "they cost time and nothing else; free bits or a warm-up may wake some"
+    return Diagnosis(ailment, "note", number, meaning, context.retrain_command({"latent_dim": max(2, 2 * active)}))
 
 
 def check_sigma(context: RunContext) -> Diagnosis:
-    name = "sigma far from the residual"
-    likelihood = likelihood_of(context.model, context.spec.objective) if context.model else None
-    if (
-        context.model is None
-        or context.latent_stats is None
-        or not isinstance(likelihood, Gaussian)
-        or likelihood.sigma == "pixel"
-    ):
-        return Diagnosis(name, "open", "the loss has no such sigma")
-    found = likelihood.sigma if isinstance(likelihood.sigma, float) else context.model.shared[0].exp().item()
-    ratio = found / max(context.latent_stats.residual_rms, 1e-6)
-    number = f"sigma {found:.3g}, residual {context.latent_stats.residual_rms:.3g}, ratio {ratio:.3g}"
+    """A standard deviation of pixels that is not that of the residuals."""
+    ailment = "sigma far from the residual"
+    sigma, stats = context.sigma, context.latent_stats
+    if sigma is None or stats is None:
+        return Diagnosis(ailment, "open", "the loss has no such sigma")
+    ratio = sigma / max(stats.residual_rms, 1e-6)
+    number = f"sigma {sigma:.3g}, residual {stats.residual_rms:.3g}, ratio {ratio:.3g}"
     if 1 / MAX_SIGMA_RATIO <= ratio <= MAX_SIGMA_RATIO:
-        return Diagnosis(name, "well", number)
-    blurred = "the KL is weighed too much, and reconstructions are blurred"
-    meaning = blurred if ratio > 1 else "the KL hardly counts, and prior samples will be poor"
-    return Diagnosis(name, "alarm", number, meaning, context.unit_weight_command())
+        return Diagnosis(ailment, "well", number)
+    if ratio > 1:
+        meaning = "the KL weighs too much, and reconstructions are blurred"
+    else:
+        meaning = "the KL hardly counts, and prior samples will be poor"
+    return Diagnosis(ailment, "alarm", number, meaning, context.learned_sigma_command())
 
 
 def check_grey_cross_entropy(context: RunContext) -> Diagnosis:
-    name = "cross entropy read as likelihood"
+    """Cross entropy of pixels that are not black or white, which is no likelihood."""
+    ailment = "cross entropy read as likelihood"
     if context.latent_stats is None or not isinstance(context.spec.loss, CrossEntropy):
-        return Diagnosis(name, "open", "the loss is another")
+        return Diagnosis(ailment, "open", "the loss is another")
     if context.latent_stats.is_binary:
-        return Diagnosis(name, "well", "the pixels are black or white")
-    return Diagnosis(
-        name,
-        "note",
-        "the pixels are grey or coloured",
-        "negative_elbo is then the textbook's figure, to compare with itself on the same data and no other",
-        context.retrain_command(loss="discretised-logistic:components=5"),
-    )
+        return Diagnosis(ailment, "well", "the pixels are black or white")
+    number = "the pixels are grey or coloured"
+    meaning = "negative_elbo is then the textbook's figure, to compare with itself on the same data and no other"
+    remedy = context.retrain_command({"loss": "discretised-logistic:components=5"})
+    return Diagnosis(ailment, "note", number, meaning, remedy)
 
 
 def check_log_variance(context: RunContext) -> Diagnosis:
-    name = "exploding log-variance"
+    """Log-variances of posteriors at the bounds that the model keeps them in."""
+    ailment = "exploding log-variance"
     if context.latent_stats is None:
-        return Diagnosis(name, "open", "not looked at")
-    least, most = context.latent_stats.logvar_range
-    number = f"from {least:.3g} to {most:.3g}"
-    if LOGVAR_BOUNDS[0] + 1e-3 < least and most < MAX_LOGVAR:
-        return Diagnosis(name, "well", number)
-    if most < MAX_LOGVAR and context.kl_weight == 0:
-        return Diagnosis(
-            name,
-            "note",
-            number,
-            "with KL weight 0 the posterior shrinks to a point, as far as it is let",
-            context.retrain_command(objective="beta"),
-        )
-    return Diagnosis(
-        name,
-        "alarm",
-        number,
-        f"it should be far from {LOGVAR_BOUNDS[0]:g} and {LOGVAR_BOUNDS[1]:g}, where it is held",
-        context.retrain_command(lr=context.spec.lr / 5, clip=100, lr_warmup=0.1),
-    )
+        return Diagnosis(ailment, "open", "not measured")
+    smallest, largest = context.latent_stats.logvar_range
+    number = f"from {smallest:.3g} to {largest:.3g}"
+    if LOGVAR_BOUNDS[0] + 1e-3 < smallest and largest < MAX_LOGVAR:
+        return Diagnosis(ailment, "well", number)
+    if largest < MAX_LOGVAR and context.kl_weight == 0:
+        meaning = "with KL weight 0 the posterior shrinks to a point, as far as the model lets it"
+        return Diagnosis(ailment, "note", number, meaning, context.retrain_command(context.unit_weight_changes()))
+    meaning = f"it should be far from the bounds {LOGVAR_BOUNDS[0]:g} and {LOGVAR_BOUNDS[1]:g}"
+    return Diagnosis(ailment, "alarm", number, meaning, context.retrain_command(_stabilising_changes(context)))
 
 
 def check_prior_hole(context: RunContext) -> Diagnosis:
-    name = "prior hole"
+    """An aggregate posterior that is far from the prior."""
+    ailment = "prior hole"
     if context.latent_stats is None or context.kl_weight == 0:
-        return Diagnosis(name, "open", "KL weight 0: the prior was never meant")
+        return Diagnosis(ailment, "open", "KL weight 0: the codes were not trained to follow the prior")
     if context.latent_stats.kl < COLLAPSE_KL:
-        return Diagnosis(name, "open", "the posterior has collapsed")
-    hole, error = context.latent_stats.aggregate_gap
-    if math.isnan(hole):
-        return Diagnosis(name, "open", "too few images for so many latent dimensions")
+        return Diagnosis(ailment, "open", COLLAPSED)
+    gap, error = context.latent_stats.aggregate_gap
+    if math.isnan(gap):
+        return Diagnosis(ailment, "open", "too few images for so many latent dimensions")
     kl = context.latent_stats.kl
-    number = f"{hole:.3g} +- {error:.2g} of {kl:.3g} nats of KL lie between all codes together and the prior"
-    if hole - 2 * error <= MAX_GAP_SHARE * kl:
-        return Diagnosis(name, "well", number)
-    return Diagnosis(
-        name,
-        "alarm",
-        number,
-        "prior samples come from where no code is: they will be poor",
-        context.unit_weight_command(),
-    )
+    number = f"{gap:.3g} +- {error:.2g} of {kl:.3g} nats of KL lie between all codes together and the prior"
+    if gap - 2 * error <= MAX_GAP_SHARE * kl:
+        return Diagnosis(ailment, "well", number)
+    meaning = "prior samples come from where no code is: they will be poor"
+    return Diagnosis(ailment, "alarm", number, meaning, context.learned_sigma_command())
 
 
 def loss_drop(curve: np.ndarray) -> float:
-    """By how much a loss falls after the first tenth of the training, in which it is mostly the scales that settle."""
+    """By how much a loss (T,) drops after the first tenth of the training, in which mostly the scales settle."""
     return float(max(curve[max(1, len(curve) // 10)] - curve.min(), 1e-9))
 
 
 def check_overfitting(context: RunContext) -> Diagnosis:
-    name = "overfitting"
-    held, train = context.loss_curve("validation"), context.loss_curve("train")
-    if len(held) < MIN_EPOCHS or context.collapsed:
-        return Diagnosis(
-            name,
-            "open",
-            "the posterior has collapsed"
-            if context.collapsed
-            else f"{len(held)} epochs with a validation loss, which is too few to say",
-        )
-    best = int(held.argmin())
-    risen = (held[-1] - held[best]) / loss_drop(held)
+    """A validation loss that rises while the training loss falls."""
+    ailment = "overfitting"
+    validation, train = context.loss_curve("validation"), context.loss_curve("train")
+    if context.collapsed:
+        return Diagnosis(ailment, "open", COLLAPSED)
+    if len(validation) < MIN_EPOCHS:
+        number = f"{len(validation)} epochs with a validation loss, which is too few to say"
+        return Diagnosis(ailment, "open", number)
+    best = int(validation.argmin())
+    rise = (validation[-1] - validation[best]) / loss_drop(validation)
     number = (
-        f"validation loss {held[-1]:.4g}, after {held[best]:.4g} in epoch {best + 1}: up by {100 * risen:.2g} % "
-        "of its fall"
+        f"validation loss {validation[-1]:.4g}, after {validation[best]:.4g} in epoch {best + 1}: "
+        f"up by {100 * rise:.2g} % of its fall"
     )
-    if risen <= MAX_VALIDATION_RISE or train[-1] >= train[best]:
-        return Diagnosis(name, "well", number)
-    return Diagnosis(
-        name, "alarm", number, "it rises while the training loss falls", context.retrain_command(keep="best")
-    )
+    if rise <= MAX_VALIDATION_RISE or train[-1] >= train[best]:
+        return Diagnosis(ailment, "well", number)
+    meaning = "it rises while the training loss falls"
+    return Diagnosis(ailment, "alarm", number, meaning, context.retrain_command({"keep": "best"}))
 
 
 def check_high_learning_rate(context: RunContext) -> Diagnosis:
-    name = "learning rate too high"
+    """A training loss that rises again and again, or a collapse at a high learning rate."""
+    ailment = "learning rate too high"
     train = context.loss_curve("train")
     if len(train) < MIN_EPOCHS:
-        return Diagnosis(name, "open", f"{len(train)} epochs, which is too few to say")
-    rough = np.diff(train[len(train) // 2 :]).clip(0).sum() / loss_drop(train)
-    number = f"in the second half the training loss rose by {100 * rough:.2g} % of its fall"
+        return Diagnosis(ailment, "open", f"{len(train)} epochs, which is too few to say")
+    rises = np.diff(train[len(train) // 2 :]).clip(0).sum() / loss_drop(train)
+    number = f"in the second half the training loss rose by {100 * rises:.2g} % of its fall"
     if context.collapsed and context.spec.lr > HIGH_LEARNING_RATE and (context.kl_weight or 0) <= 1:
         number = f"the posterior collapsed at a learning rate of {context.spec.lr:g}"
-    elif rough <= MAX_ROUGHNESS or context.collapsed:
-        return Diagnosis(name, "well", number)
-    return Diagnosis(
-        name,
-        "alarm",
-        number,
-        f"steps at {context.spec.lr:g} jump over what they should fall into",
-        context.retrain_command(lr=context.spec.lr / 5),
-    )
+    elif rises <= MAX_ROUGHNESS or context.collapsed:
+        return Diagnosis(ailment, "well", number)
+    meaning = f"steps at {context.spec.lr:g} jump over what they should fall into"
+    return Diagnosis(ailment, "alarm", number, meaning, context.retrain_command({"lr": context.lower_learning_rate}))
 
 
 def check_low_learning_rate(context: RunContext) -> Diagnosis:
-    name = "learning rate too low, or too few epochs"
+    """A training loss that still falls steeply at the end."""
+    ailment = "learning rate too low, or too few epochs"
     train = context.loss_curve("train")
     if len(train) < MIN_EPOCHS:
-        return Diagnosis(name, "open", f"{len(train)} epochs, which is too few to say")
-    last = max(1, round(0.2 * (len(train) - 1)))
-    steep = (train[-1 - last] - train[-1]) / last / max((train[0] - train[-1]) / (len(train) - 1), 1e-9)
-    number = f"at the end the training loss falls at {100 * steep:.2g} % of its mean pace"
-    if steep <= MAX_FINAL_SLOPE:
-        return Diagnosis(name, "well", number)
-    return Diagnosis(
-        name,
-        "alarm",
-        number,
-        "it was far from its end",
-        context.retrain_command(lr=max(context.spec.lr, min(3 * context.spec.lr, 1e-3)), epochs=3 * len(train)),
-    )
+        return Diagnosis(ailment, "open", f"{len(train)} epochs, which is too few to say")
+    last_epochs = max(1, round(0.2 * (len(train) - 1)))
+    final_slope = (train[-1 - last_epochs] - train[-1]) / last_epochs
+    mean_slope = max((train[0] - train[-1]) / (len(train) - 1), 1e-9)
+    number = f"at the end the training loss falls at {100 * final_slope / mean_slope:.2g} % of its mean pace"
+    if final_slope / mean_slope <= MAX_FINAL_SLOPE:
+        return Diagnosis(ailment, "well", number)
+    higher_lr = max(context.spec.lr, min(3 * context.spec.lr, SAFE_LEARNING_RATE))
+    remedy = context.retrain_command({"lr": higher_lr, **_longer_training(context, len(train))})
+    return Diagnosis(ailment, "alarm", number, "the training stopped far from its end", remedy)
 
 
-CHECKS: tuple[Callable[[RunContext], Diagnosis], ...] = (
-    check_collapse,
-    check_dead_dimensions,
-    check_sigma,
-    check_grey_cross_entropy,
-    check_log_variance,
-    check_prior_hole,
-    check_overfitting,
-    check_high_learning_rate,
-    check_low_learning_rate,
-)
+def _longer_training(context: RunContext, epochs: int) -> dict[str, object]:
+    """The settings of a training that is three times as long."""
+    return {"steps": 3 * context.spec.steps} if context.spec.steps else {"epochs": 3 * epochs}
+
+
+CHECKS: dict[str, Callable[[RunContext], Diagnosis]] = {
+    "divergence": check_divergence,
+    "posterior collapse": check_collapse,
+    "dead dimensions": check_dead_dimensions,
+    "sigma far from the residual": check_sigma,
+    "cross entropy read as likelihood": check_grey_cross_entropy,
+    "exploding log-variance": check_log_variance,
+    "prior hole": check_prior_hole,
+    "overfitting": check_overfitting,
+    "learning rate too high": check_high_learning_rate,
+    "learning rate too low, or too few epochs": check_low_learning_rate,
+}
 
 TRAINING_CHECKS = check_collapse, check_overfitting, check_high_learning_rate

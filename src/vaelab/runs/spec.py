@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -30,7 +31,7 @@ from vaelab.core.codec import (
     to_word,
     violations,
 )
-from vaelab.core.constraints import Count, Fraction, LongCount, Positive, Seed, Side, UnitInterval
+from vaelab.core.constraints import Count, Fraction, LongCount, Natural, Positive, Seed, Side, UnitInterval
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.models.likelihoods import Distortion, Gaussian
 from vaelab.models.networks import Conv, Network
@@ -128,6 +129,9 @@ class Spec:
         help="The distribution of codes before an image is seen.",
     )
     epochs: LongCount = setting(20, help="Passes over the training images.")
+    steps: LongCount | None = setting(
+        None, legacy=None, aliases=("max_steps",), help="Steps of the training in place of epochs."
+    )
     minutes: Positive | None = setting(None, aliases=("max_minutes",), help="A time budget in place of epochs.")
     batch_size: Count = setting(128, help="Images in a step.")
     lr: Positive = setting(1e-3, aliases=("learning_rate",), help="Learning rate of Adam.")
@@ -138,6 +142,12 @@ class Spec:
     clip: Positive | None = setting(None, aliases=("grad_clip",), help="Largest norm of the gradient.")
     ema: Fraction = setting(0.0, help="Decay of averaged weights, which are then the ones kept, such as 0.999.")
     flips: bool = setting(False, aliases=("horizontal_flip",), help="Mirror half of the training pictures.")
+    shift: Natural = setting(
+        0,
+        legacy=0,
+        aliases=("random_shift",),
+        help="Move each training picture at random by up to so many pixels; its edges are repeated.",
+    )
     validation: Fraction = setting(0.1, help="Fraction of the training images held out.")
     keep: Literal["last", "best"] = setting(
         "last",
@@ -159,6 +169,14 @@ class Spec:
     def loss(self) -> Distortion:
         """The distortion, under the name that it has in files and on the command line."""
         return self.distortion
+
+    def num_steps(self, num_images: int) -> int:
+        """The steps of a training on so many images; where a time budget ends it, those of its epochs."""
+        return self.steps or self.epochs * math.ceil(num_images / self.batch_size)
+
+    def num_epochs(self, num_images: int) -> int:
+        """The epochs of a training on so many images, the last of which may be a part."""
+        return math.ceil(self.num_steps(num_images) / math.ceil(num_images / self.batch_size))
 
     @property
     def data_settings(self) -> dict[str, Any]:
@@ -234,6 +252,7 @@ def updated(spec: Spec, changes: Mapping[str, Any]) -> Spec:
         Mlp(hidden=(64,), activation='relu')
     """
     inner: list[tuple[str, str, Any]] = []
+    given: list[str] = []
     for name, value in changes.items():
         attribute = _resolve_attribute(name)
         if "." in attribute:
@@ -241,9 +260,20 @@ def updated(spec: Spec, changes: Mapping[str, Any]) -> Spec:
             continue
         info = _info_of(attribute)
         spec = replace(spec, **{attribute: parse_value(info.name, info.hint, value)})
+        given.append(attribute)
+    spec = _with_given_length(spec, given)
     for name, path, value in inner:
         attribute, _, rest = path.partition(".")
         spec = replace(spec, **{attribute: _update_member(getattr(spec, attribute), rest, name, value)})
+    return spec
+
+
+def _with_given_length(spec: Spec, given: Sequence[str]) -> Spec:
+    """The spec without a time budget or a number of steps that would hide the length that was given now."""
+    if "epochs" in given and "steps" not in given:
+        spec = replace(spec, steps=None)
+    if ("epochs" in given or "steps" in given) and "minutes" not in given:
+        spec = replace(spec, minutes=None)
     return spec
 
 

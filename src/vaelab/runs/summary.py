@@ -1,57 +1,135 @@
-"""What is said of a data set and a run before training starts."""
+"""What is printed about a data set and a run before training starts."""
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaelab.core.console import count_text, printable
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from vaelab.datasets.images import Dataset
     from vaelab.runs.spec import Spec
 
-__all__ = ["dataset_remarks", "startup_lines"]
+__all__ = ["dataset_remarks", "run_title", "skipped_lines", "startup_lines"]
 
-MAX_SKIPPED_NAMED = 50  # skipped files that train names
+MAX_SKIPPED_NAMED = 3  # skipped files that are named for each reason
 
 MIN_USEFUL_STEPS = 100  # of training, below which a model has hardly begun to learn
 
 
+def run_title(spec: Spec) -> str:
+    """The data and the settings of a run in one line, as the title of figures and reports.
+
+    Args:
+        spec: The settings.
+
+    Returns:
+        The line.
+
+    Example:
+        >>> from vaelab.runs.spec import Spec
+        >>> run_title(Spec(data="digits"))
+        'digits: VAE, Gaussian likelihood, conv network, 32 latent dimensions, 20 epochs'
+    """
+    data = Path(spec.data).name
+    if spec.subset is not None:
+        data = f"{data} ({spec.subset:,} training images)"
+    settings = [
+        spec.objective.title,
+        spec.distortion.title,
+        f"{spec.network.name} network",
+        count_text(spec.latent_dim, "latent dimension"),
+    ]
+    settings.append(_length_text(spec))
+    return f"{data}: {', '.join(settings)}"
+
+
+def _length_text(spec: Spec) -> str:
+    """The length of the training."""
+    if spec.minutes:
+        return f"{spec.minutes:g} {'minute' if spec.minutes == 1 else 'minutes'}"
+    return count_text(spec.steps, "step") if spec.steps else count_text(spec.epochs, "epoch")
+
+
 def startup_lines(spec: Spec, dataset: Dataset) -> list[str]:
-    """What is said where training starts: the data, the model and what its loss really means."""
+    """What is printed before training starts: the data, the model, the settings and what the loss really means.
+
+    Args:
+        spec: The settings.
+        dataset: The images.
+
+    Returns:
+        Lines of text.
+    """
     import torch
 
     from vaelab.datasets.images import is_binary
-    from vaelab.runs.spec import build_model
+    from vaelab.runs.spec import build_model, to_argv
 
     images = dataset.splits["train"]
-    counts = ", ".join(f"{len(part):,} {split}" for split, part in dataset.splits.items())
-    weight = spec.objective.effective_kl_weight(images.shape)
+    kl_weight = spec.objective.effective_kl_weight(images.shape)
     with torch.device("meta"):  # no weights are drawn only to be counted
         model = build_model(spec, images.shape)
-        count = sum(p.numel() for half in (model.encoder, model.decoder) for p in half.parameters())
+    num_parameters = 0
+    for half in (model.encoder, model.decoder):
+        num_parameters += sum(parameter.numel() for parameter in half.parameters())
+    counts = ", ".join(f"{len(part):,} {split}" for split, part in dataset.splits.items())
+    dimensions = count_text(spec.latent_dim, "latent dimension")
     lines = [
-        f"data: {dataset.location}, {' x '.join(map(str, images.shape))}, {counts} images",
-        f"model: {spec.network.name}, {spec.latent_dim} latent dimensions, {count:,} parameters",
-        f"loss: {spec.loss.explain(weight, is_binary(images))}",
+        f"data: {printable(dataset.location)}, {' x '.join(map(str, images.shape))}, {counts} images",
+        f"model: {spec.network.name}, {dimensions}, {count_text(num_parameters, 'parameter')}",
+        f"settings: {' '.join(to_argv(spec)[1:]) or 'the defaults'}",
+        f"loss: {spec.distortion.explain(kl_weight, is_binary(images))}",
     ]
-    lines += filter(None, [spec.objective.explain(images.shape)])
-    likelihood = spec.loss.as_likelihood(weight)
-    if likelihood is not None and likelihood.support != "binary" and is_binary(images):
-        lines.append("note: the pixels are black or white, of which this is no likelihood; --loss ce is")
-    steps = spec.epochs * math.ceil(len(images) / spec.batch_size)
-    if steps < MIN_USEFUL_STEPS and spec.minutes is None:
-        lines.append(f"note: {steps} steps in all, which is little: more --epochs or a smaller --batch-size make more")
+    objective_note = spec.objective.explain(images.shape)
+    if objective_note:
+        lines.append(objective_note)
+    lines += _warnings(spec, dataset)
     return lines + dataset_remarks(dataset)
 
 
+def _warnings(spec: Spec, dataset: Dataset) -> Iterator[str]:
+    """What a user would regret not to know."""
+    from vaelab.datasets.images import is_binary
+
+    images = dataset.splits["train"]
+    likelihood = spec.distortion.as_likelihood(spec.objective.effective_kl_weight(images.shape))
+    if likelihood is not None and likelihood.support != "binary" and is_binary(images):
+        yield "note: the pixels are black or white, of which this is no likelihood; --loss ce is"
+    steps = spec.num_steps(len(images))
+    if steps < MIN_USEFUL_STEPS and spec.minutes is None:
+        yield f"note: {count_text(steps, 'step')} in all, which is little: without --epochs there are 3,000 (--steps)"
+
+
 def dataset_remarks(dataset: Dataset) -> list[str]:
-    """What is to be said of a data set wherever it is used: its notes, and each file that was left out."""
+    """What is printed about a data set wherever it is used: its notes, and the files that were left out."""
     lines = [f"note: {note}" for note in dataset.notes]
     if dataset.skipped:
-        lines.append(f"skipped, {len(dataset.skipped)} in all:")
-        lines += [f"  {file}: {reason}" for file, reason in dataset.skipped[:MAX_SKIPPED_NAMED]]
-    if len(dataset.skipped) > MAX_SKIPPED_NAMED:
-        lines.append(
-            f"  and {len(dataset.skipped) - MAX_SKIPPED_NAMED} more; `vaelab data {dataset.source}` names them all"
-        )
+        lines.append(f"skipped {count_text(len(dataset.skipped), 'file')}:")
+        lines += [f"  {line}" for line in skipped_lines(dataset.skipped)]
+        if len(lines) - 1 < len(dataset.skipped):
+            lines.append(f"  `vaelab data {printable(dataset.source)} --json` names them all")
+    return lines
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """The files that were left out, a line for each reason with the first names.
+
+    Example:
+        >>> skipped_lines([("a.png", "not a picture"), ("b.png", "not a picture"), ("c.gif", "empty")])
+        ['a.png, b.png: not a picture', 'c.gif: empty']
+    """
+    files_by_reason: dict[str, list[str]] = defaultdict(list)
+    for file, reason in skipped:
+        files_by_reason[reason].append(printable(file))
+    lines = []
+    for reason, files in files_by_reason.items():
+        names = ", ".join(files[:MAX_SKIPPED_NAMED])
+        if len(files) > MAX_SKIPPED_NAMED:
+            names = f"{len(files):,} files such as {names}"
+        lines.append(f"{names}: {reason}")
     return lines
