@@ -4,11 +4,16 @@ The verbs of the command line are functions here, under the same names; `load` o
 listed in `__init__.pyi`. Each is imported when it is first used, so that `import vaelab` does not wait for torch.
 """
 
+import os
+import sys
 from typing import Any
 
 import lazy_loader
 
 from vaelab.core.version import __version__ as __version__
+
+if "torch" not in sys.modules:  # which reads this once: threads that wait actively stall on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _lazy_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

@@ -6,7 +6,7 @@ Each reads what it needs, calls the packages below and returns its result. What 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -124,37 +124,48 @@ def train(
     plan = partial(
         plan_jobs, dataset=dataset, out=Path(out), device=device, precision=precision, threads=threads, parent=parent
     )
-    jobs = plan([spec])
-    if preset is None and parent is None:
-        jobs = plan([_suited_spec(jobs[0], settings)])
-    [job] = jobs
+    [job] = plan([spec])
+    if preset is None and parent is None and _wants_suited_settings(job, settings):
+        [job] = _plan_suited_run(job, settings, plan)
     for line in startup_lines(job.spec, dataset):  # what is refused is refused before anything is printed
         notice(line)
     notice(explain_plan(job.spec, job.plan))
     _announce_length(job)
-    [run] = train_jobs(jobs, snapshots).runs_or_raise()
+    [run] = train_jobs([job], snapshots).runs_or_raise()
     _report_fitted_likelihood(run)
     if figures and distributed_context().is_main:
         _draw_missing_figures(run, dataset, pdf)
     return run
 
 
-def _suited_spec(job: TrainingJob, settings: dict[str, Any]) -> Spec:
-    """The spec with settings that suit the data, where the user did not give the epochs.
+def _wants_suited_settings(job: TrainingJob, settings: dict[str, Any]) -> bool:
+    """Whether the user left the length of the training to us.
 
     A run that an earlier version began with the plain defaults continues with them.
     """
+    began_before = job.distributed.broadcast((job.run.path / "spec.json").exists())
+    return settings.get("epochs") is None and not began_before
+
+
+def _plan_suited_run(
+    job: TrainingJob, settings: dict[str, Any], plan: Callable[..., list[TrainingJob]]
+) -> list[TrainingJob]:
+    """The run with settings of training that suit its data.
+
+    Steps of convolutions are not compiled: in so short a training that gains less time than it takes.
+    """
+    from vaelab.models.networks import Mlp
     from vaelab.runs.defaults import suited_settings
     from vaelab.runs.spec import accepted_names, check_spec
 
     names = accepted_names()
-    given = {names[name.replace("-", "_").partition(".")[0]].attribute for name in settings}
-    began_before = job.distributed.broadcast((job.run.path / "spec.json").exists())
-    if "epochs" in given or began_before:
-        return job.spec
+    given = set()
+    for name, value in settings.items():
+        if value is not None:
+            given.add(names[name.replace("-", "_").partition(".")[0]].attribute)
     spec = replace(job.spec, **suited_settings(job.spec, job.dataset, given))
     check_spec(spec)
-    return spec
+    return plan([spec], compiled=None if isinstance(spec.network, Mlp) else False)
 
 
 def _announce_length(job: TrainingJob) -> None:
@@ -722,14 +733,16 @@ def report(study: StudyLike, *, data: str | None = None, workers: int | None = N
     from vaelab.core.devices import num_processors
     from vaelab.core.jobs import Executor
     from vaelab.reporting.outputs import write_study_outputs
+    from vaelab.studies.lock import lock_study
     from vaelab.studies.runner import resume_study, single_run_study
 
     workers = num_processors() if workers is None else require_count("workers", workers, most=MAX_WORKERS)
     folder = _folder_of(study)
     if (folder / "study.toml").is_file():
-        if data:
-            _relocate_study(folder, data)
-        return write_study_outputs(resume_study(folder, Executor(workers), data), folder, workers)
+        with lock_study(folder):
+            if data:
+                _relocate_study(folder, data)
+            return write_study_outputs(resume_study(folder, Executor(workers), data), folder, workers)
     run = _open_run(folder)
     if not run.finished:
         raise UserError(f"{run.path} is not finished; train it to its end first")

@@ -25,8 +25,10 @@ from vaelab.runs.spec import Spec
 from vaelab.training import job, loop, optimizer, plan
 from vaelab.training.fit import fit
 from vaelab.training.plan import choose_plan
-from vaelab.training.state import initial_state
-from vaelab.training.steps import choose, compiled
+from vaelab.training.state import ActiveRun, initial_state
+from vaelab.training.steps import compiled, program_cache
+from vaelab.training.steps.compiled import CompiledStep
+from vaelab.training.steps.eager import EagerStep
 
 SMALL = Spec(network=Mlp((16,)), distortion=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
 VARIANTS = {objective.__name__: {"objective": objective()} for objective in members(Objective)} | {
@@ -44,25 +46,24 @@ def test_the_traced_step_is_the_step(changes: dict[str, object], precision: str,
     images = digits.splits["train"]
     chosen = choose_plan(spec, images, "cpu", precision, threads=1)
     work = job.TrainingJob(Run(Path()), spec, digits, chosen)
-    ours, theirs = (initial_state(spec, chosen, images.shape, None) for _ in range(2))
-    traced, fixed = None, compiled.static_inputs(spec, ours)
+    ours, theirs = (ActiveRun(work, initial_state(work)) for _ in range(2))
+    traced, static_inputs = None, compiled.static_inputs(spec, ours.state)
     for at in range(3):
         rows = job.epoch_order(work, 0)[at * 200 : (at + 1) * 200]
-        rate = spec.lr * optimizer.lr_multiplier(spec, at / work.total_steps, 1 / work.total_steps)
-        given = [work.load_pixels(rows, at), job.sample_noise(work, at, 200), torch.tensor(at / work.total_steps)]
-        given += [*map(torch.tensor, optimizer.bias_corrections(rate, float(at))), *fixed]
+        inputs = [work.load_pixels(rows, at), job.sample_noise(work, at, 200), torch.tensor(theirs.progress)]
+        inputs += [*map(torch.tensor, optimizer.bias_corrections(theirs.learning_rate, float(at))), *static_inputs]
         if traced is None:
-            step = compiled.make_step_function(spec, chosen, ours)
-            traced = make_fx(lambda *given, step=step: step(*given))(*(tensor.clone() for tensor in given))
+            step = compiled.make_step_function(spec, chosen, ours.state)
+            traced = make_fx(lambda *inputs, step=step: step(*inputs))(*(tensor.clone() for tensor in inputs))
         with torch.no_grad():
-            found = traced(*given)
-        terms = choose.train_step(work, theirs, rows)
+            found = traced(*inputs)
+        [terms] = EagerStep(theirs)([rows])
         expected = {"loss": terms.loss, "distortion": terms.distortion, "rate": terms.rate, **terms.extra_terms}
         assert {name: value.item() for name, value in found.items()} == pytest.approx(
             {name: value.item() for name, value in expected.items()}, rel=1e-2 if precision == "bfloat16" else 1e-4
         )
     if precision == "float32":
-        for one, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        for one, other in zip(ours.state.model.parameters(), theirs.state.model.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
@@ -70,7 +71,7 @@ def weights(run: Run) -> dict[str, list[float]]:
     return {name: t.tolist() for name, t in read_tensors(run.path / "weights.safetensors")[0].items()}
 
 
-@pytest.mark.skipif(not compiled.find_compiler(), reason="no C++ compiler")
+@pytest.mark.skipif(not program_cache.find_compiler(), reason="no C++ compiler")
 def test_one_program_serves_all_runs_of_a_shape(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,17 +99,17 @@ def test_one_program_serves_all_runs_of_a_shape(
     assert "compiling" not in capfd.readouterr().err
     assert len(set(names)) == 1
 
-    step = choose.train_step
+    take_step = CompiledStep.__call__
 
-    def interrupted(work, state, *rest):
-        if state.step == 8:
+    def interrupted(step, rows):
+        if step.run.state.step == 8:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(work, state, *rest)
+        return take_step(step, rows)
 
-    monkeypatch.setattr(choose, "train_step", interrupted)
+    monkeypatch.setattr(CompiledStep, "__call__", interrupted)
     with pytest.raises(loop.TrainingInterrupted):
         fit([SMALL], digits, tmp_path / "parts", compiled=True, **at)
-    monkeypatch.setattr(choose, "train_step", step)
+    monkeypatch.setattr(CompiledStep, "__call__", take_step)
     [resumed] = fit([SMALL], digits, tmp_path / "parts", **at)
     assert resumed.origin["plan"]["compiled"], "as it began"
     assert weights(resumed) == weights(run)
@@ -121,7 +122,7 @@ def test_without_a_compiler_training_goes_on(
     monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "cache"))
     runs = [fit([SMALL], digits, tmp_path / str(wanted), device="cpu", threads=1, compiled=wanted)[0]
             for wanted in (True, False)]  # fmt: skip
-    assert [line for line in capfd.readouterr().err.splitlines() if "compile" in line] == [compiled.NO_COMPILER]
+    assert [line for line in capfd.readouterr().err.splitlines() if "compile" in line] == [program_cache.NO_COMPILER]
     assert not runs[0].origin["plan"]["compiled"]
     assert weights(runs[0]) == weights(runs[1])
 
@@ -132,7 +133,7 @@ def test_a_compiler_that_fails_is_called_once(
     def fail(*_: object) -> None:
         raise RuntimeError("no headers\nand much else")
 
-    monkeypatch.setattr(compiled, "find_compiler", lambda: os.__file__)
+    monkeypatch.setattr(program_cache, "find_compiler", lambda: os.__file__)
     monkeypatch.setattr(compiled, "compile_step", fail)
     monkeypatch.setenv("VAELAB_CACHE", str(tmp_path / "cache"))
     at = {"device": "cpu", "threads": 1, "compiled": True}

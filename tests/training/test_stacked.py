@@ -22,7 +22,7 @@ from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
 from vaelab.training.fit import fit
 from vaelab.training.plan import program_key
-from vaelab.training.steps import choose
+from vaelab.training.steps.stacked import StackedStep
 
 SMALL = Spec(network=Mlp((16,)), distortion=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200, lr=3e-3)
 AT = {"device": "cpu", "precision": "float32", "threads": 1}
@@ -73,18 +73,18 @@ def test_only_programs_that_agree_are_stacked() -> None:
 
 def test_a_stack_resumes_where_it_was_stopped(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(DIFFERENT, digits, tmp_path / "whole", stacked=True, **AT)
-    step, taken = choose.train_steps, []
+    take_step, taken = StackedStep.__call__, []
 
-    def interrupted(*given: object) -> object:
+    def interrupted(step, rows):
         taken.append(1)
         if len(taken) == 9:
             raise KeyboardInterrupt
-        return step(*given)  # type: ignore[arg-type]
+        return take_step(step, rows)
 
-    monkeypatch.setattr(choose, "train_steps", interrupted)
+    monkeypatch.setattr(StackedStep, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(DIFFERENT, digits, tmp_path / "stopped", stacked=True, **AT)
-    monkeypatch.setattr(choose, "train_steps", step)
+    monkeypatch.setattr(StackedStep, "__call__", take_step)
     again = fit(DIFFERENT, digits, tmp_path / "stopped", stacked=True, **AT)
     assert {run.outcome for run in again} == {"resumed"}
     for one, other in zip(whole, again, strict=True):

@@ -25,18 +25,18 @@ from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset
 from vaelab.datasets.loading import load_dataset
 from vaelab.models.likelihoods import CrossEntropy
-from vaelab.models.networks import Mlp
+from vaelab.models.networks import Conv, Mlp
 from vaelab.models.vae import VAE
 from vaelab.runs.presets import get_preset
 from vaelab.runs.run import Run, lock_run
 from vaelab.runs.spec import Spec, build_model, spec_to_dict, updated
 from vaelab.training import fit as fit_module
 from vaelab.training import job, loop, plan
-from vaelab.training.fit import fit
+from vaelab.training.fit import fit, plan_jobs, train_jobs
 from vaelab.training.optimizer import Adam, lr_multiplier
 from vaelab.training.plan import choose_plan
-from vaelab.training.state import TrainingState, update_ema
-from vaelab.training.steps import choose
+from vaelab.training.state import TrainingState
+from vaelab.training.steps.eager import EagerStep
 
 SMALL = Spec(network=Mlp((16,)), distortion=CrossEntropy(), latent_dim=3, epochs=2, batch_size=200)
 
@@ -96,18 +96,18 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
     spec = updated(SMALL, changes)
     digits = load_dataset("digits", **spec.data_settings)
     whole = train(spec, digits, tmp_path / "whole", precision=precision)
-    step = choose.train_step
+    take_step = EagerStep.__call__
     for stop in (3, 7, 9):  # within the first epoch, at the end of it, in the second
 
-        def interrupted(work, state, *rest, stop=stop):
-            if state.step == stop - 1:
+        def interrupted(step, rows, stop=stop):
+            if step.run.state.step == stop - 1:
                 os.kill(os.getpid(), signal.SIGINT)
-            return step(work, state, *rest)
+            return take_step(step, rows)
 
-        monkeypatch.setattr(choose, "train_step", interrupted)
+        monkeypatch.setattr(EagerStep, "__call__", interrupted)
         with pytest.raises(loop.TrainingInterrupted):
             train(spec, digits, tmp_path / "parts", precision=precision)
-    monkeypatch.setattr(choose, "train_step", step)
+    monkeypatch.setattr(EagerStep, "__call__", take_step)
     resumed = train(spec, digits, tmp_path / "parts", precision=precision)
     assert (resumed.outcome, resumed.from_epoch) == ("resumed", 1)
     assert weights(resumed) == weights(whole)
@@ -117,15 +117,15 @@ def test_interrupted_anywhere_and_resumed_is_the_undisturbed_run(
 
 
 def test_a_resumed_run_computes_as_it_began(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, threads = choose.train_step, []
+    take_step, threads = EagerStep.__call__, []
 
-    def watched(*given):
+    def watched(step, rows):
         threads.append(torch.get_num_threads())
         if len(threads) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(*given)
+        return take_step(step, rows)
 
-    monkeypatch.setattr(choose, "train_step", watched)
+    monkeypatch.setattr(EagerStep, "__call__", watched)
     with pytest.raises(loop.TrainingInterrupted):
         fit([SMALL], digits, tmp_path, device="cpu", threads=1)
     monkeypatch.setattr(fit_module, "choose_plan", lambda *given: replace(choose_plan(*given), threads=2))
@@ -323,15 +323,29 @@ def test_plans_are_refused_by_name(digits: Dataset) -> None:
         choose_plan(SMALL, digits.splits["train"], threads=0)
 
 
-def test_threads_follow_from_the_work(digits: Dataset) -> None:
-    assert choose_plan(SMALL, digits.splits["train"], device="cpu").threads == 1
-    zeros = np.zeros((9, 3, 32, 32), np.uint8)
-    pictures = replace(digits.splits["train"], pixels=zeros, rows=np.arange(9))
-    large = choose_plan(get_preset("report-a", "faces"), pictures, device="cpu")
-    assert large.threads == num_processors()
-    assert (
-        plan.count_multiply_adds(get_preset("textbook", "mnist"), (1, 28, 28)) == 2 * 784 * 400 + 60 * 400 + 840 + 784
-    )
+def test_threads_follow_from_the_work_and_convolutions_get_one(digits: Dataset) -> None:
+    train_images = digits.splits["train"]
+    assert choose_plan(SMALL, train_images, device="cpu").threads == 1
+    large = replace(SMALL, network=Mlp((4000, 4000)))
+    assert choose_plan(large, train_images, device="cpu").threads == num_processors()
+    convolutions = replace(get_preset("report-a", "faces"), size=None, network=Conv((64, 64)), batch_size=1000)
+    chosen = choose_plan(convolutions, train_images, device="cpu")
+    assert chosen.threads == 1
+    assert choose_plan(convolutions, train_images, device="cpu", threads=num_processors()).threads == num_processors()
+    if num_processors() > 1:
+        assert f"--threads {num_processors()}" in plan.explain_plan(convolutions, chosen)
+    multiply_adds = plan.count_multiply_adds(get_preset("textbook", "mnist"), (1, 28, 28))
+    assert multiply_adds == 2 * 784 * 400 + 60 * 400 + 840 + 784
+
+
+def test_threads_wait_passively_for_each_other() -> None:
+    """Set before torch is imported; what the user set stays."""
+    code = "import os, vaelab; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    for policy in (None, "active"):
+        given = environment | ({"OMP_WAIT_POLICY": policy} if policy else {})
+        printed = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+        assert printed.stdout.strip() == (policy or "passive")
 
 
 def test_averaging_moves_towards_the_present_weights() -> None:
@@ -341,6 +355,18 @@ def test_averaging_moves_towards_the_present_weights() -> None:
     with torch.no_grad():
         for p in state.model.parameters():
             p.add_(1)
-    update_ema(state, 0.75)
+    state.update_ema(0.75)
     for before, after in zip(model.parameters(), state.eval_model.parameters(), strict=True):
         torch.testing.assert_close(after, before + 0.25)
+
+
+def test_failures_are_part_of_the_result_where_asked(digits: Dataset, tmp_path: Path) -> None:
+    specs = [SMALL, replace(SMALL, lr=1e30, seed=1)]
+    jobs = plan_jobs([*specs, SMALL], digits, tmp_path, device="cpu", threads=1)
+    assert len(jobs) == 2, "each run once"
+    assert not list(tmp_path.iterdir()), "planning writes nothing"
+    result = train_jobs(jobs)
+    assert [run.key for run in result.runs] == [jobs[0].key]
+    assert list(result.failures) == [jobs[1].key]
+    with pytest.raises(UserError, match="training stopped"):
+        result.runs_or_raise()

@@ -1,9 +1,9 @@
-r"""Training: the only loop. It alone knows that runs may be many, and on what machine.
+r"""Training: from specs to finished runs.
 
-    specs -> teams of runs whose programs agree -> each prepared, or resumed -> steps, epoch by epoch -> finished runs
+    specs -> jobs with plans -> groups that are trained as one -> each run prepared, or resumed -> the loop -> metrics
 
-Nothing accumulates between steps but weights and moments (`steps`), so the state of a run is small, may be written
-after any step, and resumes exactly: the same machine, versions and plan give the same bytes.
+`fit` does all of it. `plan_jobs` and `train_jobs` are its two halves, for those who say something in between or want
+the failures of single runs as a result. The same machine, versions and plan give the same bytes, interrupted or not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,23 +20,40 @@ from vaelab.core.codec import to_word
 from vaelab.core.devices import num_threads, tune_malloc
 from vaelab.core.distributed import distributed_context
 from vaelab.core.errors import UserError
-from vaelab.core.files import REPAIR_HINT, write_json
+from vaelab.core.files import REPAIR_HINT
 from vaelab.core.tensors import write_tensors
 from vaelab.datasets.images import Dataset
 from vaelab.evaluation.metrics import evaluate_model
-from vaelab.runs.run import Run, lock_run, write_history
+from vaelab.runs.run import Run, lock_run, store_results, write_history
 from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_to_dict
-from vaelab.training.budget import steps_in_budget
+from vaelab.training.attempts import attempt_each
+from vaelab.training.budget import first_schedule
 from vaelab.training.job import TrainingJob
-from vaelab.training.loop import train_epochs
+from vaelab.training.loop import TrainingLoop
 from vaelab.training.plan import choose_plan, program_key
-from vaelab.training.provenance import recorded_plan, utc_now, write_origin
-from vaelab.training.state import TrainingState, initial_state, restore_state
-from vaelab.training.steps.choose import ActiveRun, load_compiled_step
+from vaelab.training.provenance import describe_end, recorded_plan, write_origin
+from vaelab.training.recorder import SNAPSHOT_EPOCHS
+from vaelab.training.state import ActiveRun, initial_state, restore_state
+from vaelab.training.steps.choose import possible_plan
 
-__all__ = ["existing_run", "fit", "validate_inputs"]
+__all__ = ["FitResult", "fit", "plan_jobs", "train_jobs"]
 
-SNAPSHOT_EPOCHS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
+
+class FitResult(NamedTuple):
+    """The runs that are finished, in the order of their jobs, and the errors of the others by the key of the run."""
+
+    runs: list[Run]
+    failures: dict[str, UserError]
+
+    def runs_or_raise(self) -> list[Run]:
+        """The runs.
+
+        Raises:
+            UserError: A run failed; the error is that of the first one.
+        """
+        for error in self.failures.values():
+            raise error
+        return self.runs
 
 
 def fit(
@@ -51,189 +68,235 @@ def fit(
     compiled: bool | None = None,
     snapshots: Sequence[int] | None = None,
     parent: Run | None = None,
-    failures: dict[str, str] | None = None,
 ) -> list[Run]:
-    """Train specs on a data set into folders OUT/<key>: those that exist are returned, unfinished ones resumed.
+    """Train specs on a data set. Runs that exist are returned, and unfinished ones are resumed.
 
-    Runs whose programs agree are trained as one where the plan is `stacked`; steps are one program where it is
-    `compiled`. Where `torchrun` started several processes, they train each run together. The data set must be loaded
-    with the size and the validation fraction of the specs. `parent` is the run whose weights specs with its key as
-    `parent` start from; `snapshots` are the epochs after which a few reconstructions are kept. What the user has to
-    mend in one run is raised when the others are finished; with `failures` it is put there, under the key of the run,
-    which is then left out of the result.
+    Runs whose programs agree are trained as one where their plan is stacked. Where `torchrun` started several
+    processes, they train each run together.
+
+    Args:
+        specs: What to train; a single run is a list of one.
+        dataset: The images, loaded with the data settings of the specs.
+        out: The folder that receives a folder for each run, named by the key of the run.
+        device: cpu, cuda, cuda:1, mps, ...; by default the fastest of this machine.
+        precision: float32 or bfloat16; by default bfloat16 where the processor has it.
+        threads: Threads on a CPU; by default chosen by rule.
+        stacked: Whether runs that agree are trained as one; by default on a GPU.
+        compiled: Whether steps are compiled programs; by default for long runs on a CPU.
+        snapshots: The epochs after which a few reconstructions are kept; by default 1, 2, 5, 10, 20, 50, ...
+        parent: The run whose weights the specs start from, which name its key as their `parent`.
+
+    Returns:
+        The runs, in the order of the specs. Their `outcome` says what was done.
+
+    Raises:
+        UserError: A setting cannot be used, or a run has diverged. The other runs are finished first.
     """
-    kept, works = SNAPSHOT_EPOCHS if snapshots is None else snapshots, {}
-    for given in specs:
-        spec = spec_from_dict(spec_to_dict(given))  # 1 and 1.0 mean the same, also to a stack
-        validate_inputs(spec, dataset, parent)
+    jobs = plan_jobs(
+        specs,
+        dataset,
+        out,
+        device=device,
+        precision=precision,
+        threads=threads,
+        stacked=stacked,
+        compiled=compiled,
+        parent=parent,
+    )
+    return train_jobs(jobs, snapshots).runs_or_raise()
+
+
+def plan_jobs(
+    specs: Sequence[Spec],
+    dataset: Dataset,
+    out: Path,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    stacked: bool | None = None,
+    compiled: bool | None = None,
+    parent: Run | None = None,
+) -> list[TrainingJob]:
+    """Check specs and choose their plans; nothing is written. The arguments are those of `fit`.
+
+    Returns:
+        One job for each different run, in the order of the specs.
+
+    Raises:
+        UserError: A setting cannot be used.
+        ValueError: The data were loaded with other settings, or the specs name another parent.
+    """
+    jobs: dict[str, TrainingJob] = {}
+    pixels_on_device: dict[str, torch.Tensor] = {}
+    for given_spec in specs:
+        spec = spec_from_dict(spec_to_dict(given_spec))  # 1 and 1.0 mean the same, also in a stack
+        _check_inputs(spec, dataset, parent)
         plan = choose_plan(spec, dataset.splits["train"], device, precision, threads)
-        plan = plan if stacked is None else replace(plan, stacked=stacked)
-        wanted = plan.compiled if compiled is None else compiled
-        plan = replace(plan, compiled=wanted and not plan.stacked)
-        work = TrainingJob(
-            Run(out / run_key(spec, dataset.fingerprint, plan.precision)),
-            spec,
-            dataset,
-            plan,
-            parent,
-            distributed_context(),
-        )
-        works[work.run.key] = work
-    trained: dict[str, Run] = {}
-    errors: dict[str, UserError] = {}
-    for team in group_jobs(list(works.values())):
-        trained |= {run.key: run for run in find_or_train(team, kept, errors)}
-    if failures is not None:
-        failures |= {name: str(error) for name, error in errors.items()}
-    elif errors:
-        raise next(iter(errors.values()))
-    return [trained[name] for name in works if name in trained]
+        if stacked is not None:
+            plan = replace(plan, stacked=stacked)
+        wants_compiled = plan.compiled if compiled is None else compiled
+        plan = replace(plan, compiled=wants_compiled and not plan.stacked)
+        run = Run(out / run_key(spec, dataset.fingerprint, plan.precision))
+        jobs[run.key] = TrainingJob(run, spec, dataset, plan, parent, distributed_context(), pixels_on_device)
+    return list(jobs.values())
 
 
-def group_jobs(jobs: Sequence[TrainingJob]) -> list[list[TrainingJob]]:
-    """The runs that are trained as one: those that may be stacked and agree in what shapes their programs."""
-    grouped: dict[Any, list[TrainingJob]] = {}
-    for work in jobs:
-        alike = program_key(work.spec) if work.plan.stacked else None
-        grouped.setdefault(alike or work.run.key, []).append(work)
-    return list(grouped.values())
+def train_jobs(jobs: Sequence[TrainingJob], snapshots: Sequence[int] | None = None) -> FitResult:
+    """Train jobs that were planned together. Finished runs are returned, and unfinished ones are resumed.
+
+    Args:
+        jobs: What `plan_jobs` gave.
+        snapshots: The epochs after which a few reconstructions are kept; by default 1, 2, 5, 10, 20, 50, ...
+
+    Returns:
+        The finished runs, and the errors of those that failed.
+    """
+    runs: dict[str, Run] = {}
+    failures: dict[str, UserError] = {}
+    for group in _stackable_groups(jobs):
+        result = _find_or_train(group, SNAPSHOT_EPOCHS if snapshots is None else snapshots)
+        failures.update(result.failures)
+        for run in result.runs:
+            runs[run.key] = run
+    return FitResult([runs[job.key] for job in jobs if job.key in runs], failures)
 
 
-def find_or_train(group: Sequence[TrainingJob], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
-    """Find or train the runs of a team; what the user has to mend in one of them is added to the errors."""
-    runs, left = [], []
-    with ExitStack() as locks:
-        for work in group:
-            run, together = work.run, work.distributed
-            try:
-                if not together.broadcast(run.finished and not (run.path / "state").exists()):
-                    if together.is_main:
-                        locks.enter_context(lock_run(run))
-                    if not together.broadcast(run.finished):  # by another process, meanwhile
-                        left.append(work)
-                        continue
-                runs.append(existing_run(run))
-            except UserError as error:
-                if together.world_size > 1:  # the others would wait for it
-                    raise
-                errors[run.key] = error
-        return runs + (train_jobs(left, snapshots, errors) if left else [])
-
-
-def existing_run(run: Run) -> Run:
-    """A run that was finished before, if its files are whole."""
-    run.check()
-    return replace(run, outcome="existing", from_epoch=len(run.history))
-
-
-def validate_inputs(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
-    """Refuse what would make the key of a run a lie."""
+def _check_inputs(spec: Spec, dataset: Dataset, parent: Run | None) -> None:
+    """Refuse what cannot be trained, and what would make the key of a run wrong."""
     check_spec(spec)
     for name, value in spec.data_settings.items():
         if value != getattr(dataset, name):
             raise ValueError(f"data loaded with {name} {getattr(dataset, name)}, the spec has {value}")
-    if spec.parent != (parent.key if parent else None):
-        raise ValueError(f"the spec's parent is {spec.parent}, the run given is {parent and parent.key}")
-    if distributed_context().world_size > 1 and not (
-        spec.objective.decomposes_over_batch and spec.loss.trains_global_params
-    ):
+    parent_key = parent.key if parent else None
+    if spec.parent != parent_key:
+        raise ValueError(f"the spec's parent is {spec.parent}, the run given is {parent_key}")
+    splits_batches = spec.objective.decomposes_over_batch and spec.distortion.trains_global_params
+    if distributed_context().world_size > 1 and not splits_batches:
         raise UserError(
-            f"{to_word(spec.objective)} with {to_word(spec.loss)} looks at a batch as a whole, which several "
+            f"{to_word(spec.objective)} with {to_word(spec.distortion)} looks at a batch as a whole, which several "
             "processes have in parts;\ntrain it without torchrun, in one process"
         )
     if spec.keep == "best" and "validation" not in dataset.splits:
         raise UserError(f"keep must be last: {dataset.source} has no picture to spare for a validation split")
 
 
-def train_jobs(jobs: Sequence[TrainingJob], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
-    """Train runs to their end, from where they stand; those that stand at the same step as one."""
+def _stackable_groups(jobs: Sequence[TrainingJob]) -> list[list[TrainingJob]]:
+    """Jobs that can be trained as one, because what shapes their programs agrees; the others each by itself."""
+    groups: dict[Any, list[TrainingJob]] = {}
+    for job in jobs:
+        program = program_key(job.spec) if job.plan.stacked else None
+        groups.setdefault(program or job.key, []).append(job)
+    return list(groups.values())
+
+
+def _find_or_train(group: Sequence[TrainingJob], snapshots: Sequence[int]) -> FitResult:
+    """The finished runs of a group; those that are missing are trained, while their folders are locked."""
+    with ExitStack() as locks:
+
+        def find(job: TrainingJob) -> Run | None:
+            if _needs_training(job, locks):
+                return None
+            job.run.check()
+            return replace(job.run, outcome="existing", from_epoch=len(job.run.history))
+
+        existing = attempt_each(group, find)
+        finished = {run.key: run for run in existing.results if run is not None}
+        missing = [job for job in group if job.key not in finished and job.key not in existing.failures]
+        trained = _train(missing, snapshots)
+    return FitResult([*finished.values(), *trained.runs], existing.failures | trained.failures)
+
+
+def _needs_training(job: TrainingJob, locks: ExitStack) -> bool:
+    """Whether a run is not finished; its folder is then locked for this process."""
+    run, distributed = job.run, job.distributed
+    if distributed.broadcast(run.finished and not (run.path / "state").exists()):
+        return False
+    if distributed.is_main:
+        locks.enter_context(lock_run(run))
+    return not distributed.broadcast(run.finished)  # another process may have finished it in the meantime
+
+
+def _train(jobs: Sequence[TrainingJob], snapshots: Sequence[int]) -> FitResult:
+    """Train runs to their end; those that are at the same step are trained as one."""
     tune_malloc()
-    torch.backends.cudnn.deterministic = True  # its fastest convolutions add in no fixed order
-    ready: dict[tuple[str, int, int], list[ActiveRun]] = {}
-    pixels: dict[str, torch.Tensor | None] = {}  # on each device once
-    for asked in jobs:
-        try:
-            begun = asked.distributed.broadcast(recorded_plan(asked) if asked.distributed.is_main else None)
-            work = replace(asked, plan=begun or asked.plan)
-            device, threads = work.plan.device, work.plan.threads
-            with num_threads(threads):
-                work.__dict__["device_pixels"] = pixels.setdefault(
-                    device, work.device_pixels if device not in pixels else None
-                )
-                runner = prepare_run(work)
-            ready.setdefault((device, threads, runner.state.step), []).append(runner)
-        except UserError as error:
-            if asked.distributed.world_size > 1:
-                raise
-            errors[asked.run.key] = error
-    runs = []
-    for (_, threads, _), team in ready.items():
-        with num_threads(threads):
-            runs += train_group(team, snapshots, errors)
-    return runs
+    torch.backends.cudnn.deterministic = True  # the fastest convolutions add in no fixed order
+    prepared = attempt_each(jobs, _prepare_run)
+    result = FitResult([], dict(prepared.failures))
+    for group in _groups_in_step(prepared.results):
+        with num_threads(group[0].job.plan.threads):
+            first_step = group[0].state.step
+            loop_result = TrainingLoop(group, snapshots).fit()
+            finished = attempt_each(loop_result.trained, lambda run, step=first_step: _finish_run(run, step))
+        result.runs.extend(finished.results)
+        result.failures.update(loop_result.failures | finished.failures)
+    return result
 
 
-def prepare_run(job: TrainingJob) -> ActiveRun:
-    """A run at the step that it has come to, with its files as they then were."""
-    run, spec, together = job.run, job.spec, job.distributed
-    state = initial_state(spec, job.plan, job.train_images.shape, job.parent)
-    resumed = restore_state(state, run)
-    if spec.minutes is not None and job.plan.steps is None:
-        job = job.with_plan(steps=together.broadcast(steps_in_budget(job)))
-    if together.broadcast(state.step) != state.step:
-        raise UserError(f"not all processes see the same files in {run.path}: they need one folder in common")
-    program = load_compiled_step(job, state)
-    if job.plan.compiled and program is None:
-        job = job.with_plan(compiled=False)
-    if together.is_main:
-        write_origin(job, resumed)
-        rows = [row for row in run.history if row["step"] <= state.step]
-        if len(rows) < state.step // job.steps_per_epoch:
-            raise UserError(f"{run.path / 'history.jsonl'} has lost rows; {REPAIR_HINT}")
-        write_history(run, rows)
-    return ActiveRun(job, state, resumed, program)
+def _groups_in_step(runs: Sequence[ActiveRun]) -> list[list[ActiveRun]]:
+    """Runs that are computed in the same way and are at the same step."""
+    groups: dict[tuple[str, int, int], list[ActiveRun]] = {}
+    for run in runs:
+        plan = run.job.plan
+        groups.setdefault((plan.device, plan.threads, run.state.step), []).append(run)
+    return list(groups.values())
 
 
-def train_group(group: Sequence[ActiveRun], snapshots: Sequence[int], errors: dict[str, UserError]) -> list[Run]:
-    """Train runs that stand at the same step to their end."""
-    first = group[0].state.step
-    if len(group) > 1:  # a stack moves the tensors that programs would know
-        group = [one._replace(compiled_step=None) for one in group]
-    runs = []
-    for work, state, resumed, _ in train_epochs(group, snapshots, errors):
-        try:
-            if work.distributed.is_main:
-                finish_run(work, state)
-        except UserError as error:
-            if work.distributed.world_size > 1:
-                raise
-            errors[work.run.key] = error
-            continue
-        work.distributed.broadcast(None)  # wait until the files are there
-        trained = work.images_seen_by(state.step) - work.images_seen_by(first)
-        outcome = "resumed" if resumed else "trained"
-        runs.append(
-            replace(work.run, outcome=outcome, from_epoch=first // work.steps_per_epoch, images_trained=trained)
-        )
-    return runs
+def _prepare_run(job: TrainingJob) -> ActiveRun:
+    """A run at the step that it has reached, with its files as they were at that step."""
+    distributed = job.distributed
+    plan = distributed.broadcast(recorded_plan(job) if distributed.is_main else None)
+    job = replace(job, plan=plan or job.plan)
+    with num_threads(job.plan.threads):
+        state = initial_state(job)
+        run = ActiveRun(job, state, resumed=restore_state(state, job.run))
+        if distributed.broadcast(state.step) != state.step:
+            raise UserError(f"not all processes see the same files in {job.run.path}: they need one folder in common")
+        if job.spec.minutes is not None and job.plan.steps is None:
+            schedule = distributed.broadcast(first_schedule(run))
+            run.job = job.with_plan(steps=schedule.total_steps, schedule=schedule)
+        run.job = replace(run.job, plan=possible_plan(run))
+    if distributed.is_main:
+        _prepare_files(run)
+    return run
 
 
-# The end.
+def _prepare_files(run: ActiveRun) -> None:
+    """Store where a new run comes from, and take the epochs after the stored state out of the history."""
+    job = run.job
+    if not run.resumed:
+        write_origin(job)
+    rows = [row for row in job.run.history if row["step"] <= run.state.step]
+    if len(rows) < run.state.step // job.steps_per_epoch:
+        raise UserError(f"{job.run.path / 'history.jsonl'} has lost rows; {REPAIR_HINT}")
+    write_history(job.run, rows)
 
 
-def finish_run(job: TrainingJob, state: TrainingState) -> None:
-    """Write the weights and the metrics; with these the run is finished."""
-    run, dataset = job.run, job.dataset
+def _finish_run(run: ActiveRun, first_step: int) -> Run:
+    """Write the weights and the metrics, which make a run finished; gives it with what was done."""
+    job, last_step = run.job, run.state.step
+    if job.distributed.is_main:
+        _write_results(run)
+    job.distributed.broadcast(None)  # the other processes wait for the files
+    return replace(
+        job.run,
+        outcome="resumed" if run.resumed else "trained",
+        from_epoch=first_step // job.steps_per_epoch,
+        images_trained=job.images_seen_by(last_step) - job.images_seen_by(first_step),
+    )
+
+
+def _write_results(run: ActiveRun) -> None:
+    """Write the weights, the metrics of each split but the training one, and the time that training took."""
+    job, state = run.job, run.state
     weights = state.best_weights or state.eval_model.state_dict()
-    write_tensors(run.path / "weights.safetensors", weights, {"shape": list(job.train_images.shape)})
-    model = run.model.to(job.plan.device)
-    metrics = {
-        split: evaluate_model(run.key, model, run.spec.objective, dataset.source, images).to_dict()
-        for split, images in dataset.splits.items()
-        if split != "train"
-    }
+    write_tensors(job.run.path / "weights.safetensors", weights, {"shape": list(job.train_images.shape)})
+    model = job.run.model.to(job.plan.device)
+    metrics = {}
+    for split, images in job.dataset.splits.items():
+        if split != "train":
+            evaluation = evaluate_model(job.key, model, job.spec.objective, job.dataset.source, images)
+            metrics[split] = evaluation.to_dict()
     model.to("cpu")
-    rate = job.images_seen_by(state.step) / state.seconds
-    ended = {"finished": utc_now(), "seconds": round(state.seconds, 3), "images_per_second": round(rate, 1)}
-    write_json(run.path / "origin.json", run.origin | ended)
-    write_json(run.path / "metrics.json", metrics)
+    end = describe_end(state.seconds, job.images_seen_by(state.step) / state.seconds)
+    store_results(job.run, end, metrics)

@@ -8,6 +8,7 @@ resumed keeps it.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
@@ -30,6 +31,7 @@ __all__ = [
     "Plan",
     "choose_plan",
     "count_multiply_adds",
+    "explain_plan",
     "plan_from_dict",
     "plan_to_dict",
     "program_key",
@@ -38,8 +40,10 @@ __all__ = [
 
 Precision = Literal["float32", "bfloat16"]
 
-# Multiply-adds of a batch's forward pass that keep one thread busy. With fewer, threads wait for each other more than
-# they compute. The textbook network at batch size 128 has 8e7.
+# Multiply-adds of a batch's forward pass that keep one thread busy, in a network without convolutions. With fewer,
+# threads wait for each other more than they compute. The textbook network at batch size 128 has 8e7. Convolutions get
+# one thread: their kernels wait actively for each other, so that two threads on two processors were up to 1.5 times as
+# fast as one on an idle machine, and 4 to 30 times slower beside other programs.
 MULTIPLY_ADDS_PER_THREAD = 4e7
 
 # Steps of a run that are worth compiling. The first run of a shape pays about ten seconds, all others a hundredth of
@@ -123,7 +127,7 @@ def choose_plan(
     return Plan(
         device=device,
         precision=_choose_precision(device, precision),
-        threads=_choose_threads(spec, train, threads),
+        threads=_choose_threads(spec, train, device, threads),
         channels_last=not isinstance(spec.network, Mlp) and device != "mps",
         ranks=distributed.world_size,
         stacked=stacked,
@@ -140,9 +144,14 @@ def _choose_precision(device: str, precision: str | None) -> Precision:
     return cast(Precision, precision)
 
 
-def _choose_threads(spec: Spec, train: Images, threads: int | None) -> int:
-    """The number of threads that the user wants, or as many as a step keeps busy."""
+def _choose_threads(spec: Spec, train: Images, device: str, threads: int | None) -> int:
+    """The number of threads that the user wants, or the one that is never much slower than another.
+
+    The load of the machine does not count: it changes, and with it the bytes of a run would.
+    """
     if threads is None:
+        if device == "cpu" and not isinstance(spec.network, Mlp):
+            return 1
         available = num_processors() // distributed_context().local_world_size
         multiply_adds = spec.batch_size * count_multiply_adds(spec, train.shape)
         return max(1, min(available, int(multiply_adds / MULTIPLY_ADDS_PER_THREAD)))
@@ -151,16 +160,41 @@ def _choose_threads(spec: Spec, train: Images, threads: int | None) -> int:
     return threads
 
 
+def explain_plan(spec: Spec, plan: Plan) -> str:
+    """The plan in one or two lines, with the reason for the number of threads."""
+    step = "compiled steps" if plan.compiled else "steps not compiled"
+    if plan.device != "cpu":
+        return f"plan: {plan.device}, {plan.precision}"
+    processors = num_processors()
+    threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+    line = f"plan: cpu, {plan.precision}, {threads} on {processors} processors, {step}"
+    if plan.threads == 1 and processors > 1 and not isinstance(spec.network, Mlp):
+        line += (
+            "\n  (convolutions: more threads are at most 1.5 times as fast on an idle machine, and many times slower "
+            f"on a busy one{_load_note(processors)}; --threads {processors} uses all)"
+        )
+    return line
+
+
+def _load_note(processors: int) -> str:
+    """What the machine has to do now, where that is more than it can."""
+    if not hasattr(os, "getloadavg"):
+        return ""
+    load = os.getloadavg()[0]
+    return f", as this one is now (load {load:.1f})" if load > processors else ""
+
+
 def _is_worth_compiling(spec: Spec, train: Images) -> bool:
     """Whether a run has so many whole batches that compiling its step saves time."""
     whole_batches = len(train) // spec.batch_size
-    return program_key(spec) is not None and whole_batches > 0 and spec.epochs * whole_batches >= MIN_COMPILED_STEPS
+    steps = spec.steps or spec.epochs * whole_batches
+    return program_key(spec) is not None and whole_batches > 0 and steps >= MIN_COMPILED_STEPS
 
 
 def count_multiply_adds(spec: Spec, shape: Shape) -> int:
     """About how many multiply-adds one image costs on its way through encoder and decoder."""
     with torch.device("meta"):
-        model = VAE(spec.network, spec.loss, shape, spec.latent_dim)
+        model = VAE(spec.network, spec.distortion, shape, spec.latent_dim, spec.prior)
     rows = layers(model.to_empty(device="cpu"))  # computing on "meta" would import torch's compiler
     return sum(row.parameters * math.prod(row.shape[1:]) for row in rows)
 

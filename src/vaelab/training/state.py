@@ -1,6 +1,7 @@
 """The state of a run in training: what a step changes, and so all that resuming needs.
 
-Randomness is named by the step, so a state is weights, moments and a number; it may be written after any step.
+Random numbers are named by the step, so the state is weights, moments and the number of the step. It may be stored
+after any step.
 """
 
 from __future__ import annotations
@@ -8,29 +9,44 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vaelab.core.errors import UserError
-from vaelab.core.files import REPAIR_HINT
+from vaelab.core.files import damaged_error
+from vaelab.core.schema import SchemaError, validate
 from vaelab.core.tensors import read_tensors, write_tensors
-from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
-from vaelab.runs.run import Run
-from vaelab.runs.spec import Spec, build_model
-from vaelab.training.optimizer import Adam
-from vaelab.training.plan import Plan
+from vaelab.runs.run import Run, check_training_record, training_record
+from vaelab.runs.schemas import StateMetadata
+from vaelab.runs.spec import build_model
+from vaelab.training.job import TrainingJob
+from vaelab.training.optimizer import Adam, lr_multiplier
 
-__all__ = ["TrainingState", "advance_state", "initial_state", "restore_state", "save_state", "update_ema"]
+__all__ = ["ActiveRun", "TrainingState", "initial_state", "restore_state", "save_state"]
+
+STORED_NUMBERS = ("step", "seconds", "best_loss")
 
 
 @dataclass
 class TrainingState:
-    """What a step changes, all that resuming needs: weights and moments after `step` steps, and the best weights."""
+    """What a step changes.
+
+    Attributes:
+        model: The weights, in float32.
+        compute_model: The model of which a step takes the gradient: the same one, or a copy in lower precision.
+        optimizer: The moments.
+        ema_model: The averaged weights, where the spec asks for them.
+        step: How many steps were taken.
+        seconds: The training time so far, in seconds.
+        best_loss: The lowest validation loss so far, where the spec keeps the best weights.
+        best_weights: The weights that gave it.
+    """
 
     model: VAE
-    compute_model: VAE  # of which a step takes the gradient: the model itself, or a copy in lower precision
+    compute_model: VAE
     optimizer: Adam
     ema_model: VAE | None
     step: int = 0
@@ -43,27 +59,81 @@ class TrainingState:
         """The model that is evaluated and kept."""
         return self.ema_model or self.model
 
+    def advance(self, ema_decay: float) -> None:
+        """Count a step, and let the averaged weights follow it."""
+        if self.ema_model is not None:
+            early_decay = (1 + self.step) / (10 + self.step)  # the first weights are forgotten sooner
+            self.update_ema(min(ema_decay, early_decay))
+        self.step += 1
 
-def initial_state(spec: Spec, plan: Plan, shape: Shape, parent: Run | None) -> TrainingState:
-    """Weights of the run's seed, or of its parent, before the first step."""
-    model = build_model(spec, shape, spec.seed)
-    if parent is not None:
-        load_parent_weights(model, parent)
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        """Move the averaged weights towards the present ones: average <- decay average + (1 - decay) present."""
+        for average, present in zip(self.eval_model.parameters(), self.model.parameters(), strict=True):
+            average.lerp_(present, 1 - decay)
+
+
+@dataclass
+class ActiveRun:
+    """A run in training: its job and its state.
+
+    Attributes:
+        job: The run with its data and plan; under a time budget the plan's number of steps changes.
+        state: What a step changes.
+        resumed: Whether the run goes on from a stored state.
+    """
+
+    job: TrainingJob
+    state: TrainingState
+    resumed: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key of the run."""
+        return self.job.key
+
+    @property
+    def progress(self) -> float:
+        """The part of the training that is done, from 0 to 1."""
+        return self.job.schedule.progress(self.state.step)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        spec = self.job.spec
+        return spec.lr * lr_multiplier(spec, self.progress, self.job.schedule.progress_per_step(self.state.step))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps were taken."""
+        return self.state.step >= self.job.total_steps
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether the last step was the last one of an epoch, or of the run."""
+        return self.state.step % self.job.steps_per_epoch == 0 or self.is_done
+
+
+def initial_state(job: TrainingJob) -> TrainingState:
+    """The state before the first step, with the weights of the run's seed or of its parent."""
+    spec, plan = job.spec, job.plan
+    model = build_model(spec, job.train_images.shape, spec.seed)
+    if job.parent is not None:
+        _load_parent_weights(model, job.parent)
     model = model.to(plan.device)
     if plan.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    working = model.bfloat16_copy() if plan.precision == "bfloat16" else model
-    return TrainingState(
-        model, working, Adam(model, working), copy.deepcopy(model).requires_grad_(False) if spec.ema else None
-    )
+    compute_model = model.bfloat16_copy() if plan.precision == "bfloat16" else model
+    ema_model = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
+    return TrainingState(model, compute_model, Adam(model, compute_model), ema_model)
 
 
-def load_parent_weights(model: VAE, parent: Run) -> None:
-    """Pour in the weights of another run."""
-    ours = {name: t for name, t in model.state_dict().items() if name.startswith("critic.")}  # of another loss, perhaps
-    theirs = {name: t for name, t in parent.model.state_dict().items() if not name.startswith("critic.")}
+def _load_parent_weights(model: VAE, parent: Run) -> None:
+    """Start from the weights of another run; a critic keeps its own, since the other run's loss may have had none."""
+    parent_weights = {name: t for name, t in parent.model.state_dict().items() if not name.startswith("critic.")}
+    own_critic = {name: t for name, t in model.state_dict().items() if name.startswith("critic.")}
     try:
-        model.load_state_dict(theirs | ours)
+        model.load_state_dict(parent_weights | own_critic)
     except RuntimeError:
         raise UserError(
             f"the weights of {parent.path} do not fit: network, latent_dim, loss and the shape of the images must be\n"
@@ -72,50 +142,60 @@ def load_parent_weights(model: VAE, parent: Run) -> None:
 
 
 def _state_tensors(state: TrainingState) -> dict[str, Tensor]:
-    """Every tensor of the state under a name."""
-    tensors = {f"model/{n}": t for n, t in state.model.state_dict().items()} | state.optimizer.state_tensors
+    """The tensors of the state under names; those of the best weights excepted."""
+    tensors = {f"model/{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors.update(state.optimizer.state_tensors)
     if state.ema_model is not None:
-        tensors |= {f"averaged/{n}": t for n, t in state.ema_model.state_dict().items()}
+        for name, tensor in state.ema_model.state_dict().items():
+            tensors[f"averaged/{name}"] = tensor
     return tensors
 
 
 def save_state(state: TrainingState, run: Run) -> None:
-    """Write the state in one file, whole or not at all."""
-    best = {f"best/{n}": t for n, t in state.best_weights.items()}
+    """Store the state in one file, whole or not at all."""
+    tensors = _state_tensors(state)
+    for name, tensor in state.best_weights.items():
+        tensors[f"best/{name}"] = tensor
     numbers = {"step": state.step, "seconds": state.seconds, "best_loss": state.best_loss}
-    write_tensors(run.path / "state" / "state.safetensors", _state_tensors(state) | best, numbers)
+    write_tensors(_state_file(run), tensors, numbers | {"files": training_record(run)}, with_digest=True)
 
 
 def restore_state(state: TrainingState, run: Run) -> bool:
-    """Pour in the last state written, if there is one."""
-    file = run.path / "state" / "state.safetensors"
+    """Put the stored state into `state`.
+
+    Returns:
+        Whether there was a stored state.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    file = _state_file(run)
     if not file.exists():
         return False
     tensors, numbers = read_tensors(file)
-    if not {"step", "seconds", "best_loss"} <= set(numbers):
-        raise UserError(f"{file} is damaged; {REPAIR_HINT}")
-    state.step, state.seconds, state.best_loss = numbers["step"], numbers["seconds"], numbers["best_loss"]
-    state.best_weights = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
+    try:
+        validate(numbers, StateMetadata)
+    except SchemaError as error:
+        raise damaged_error(file, str(error)) from None
+    if numbers["step"] < 0 or not isinstance(numbers["best_loss"], float | int) or math.isnan(numbers["best_loss"]):
+        raise damaged_error(file, f"step {numbers['step']}, best loss {numbers['best_loss']}")
+    check_training_record(run, numbers.get("files", {}))
+    state.step, state.seconds, state.best_loss = (numbers[name] for name in STORED_NUMBERS)
+    for name, tensor in tensors.items():
+        if name.startswith("best/"):
+            state.best_weights[name.removeprefix("best/")] = tensor
     try:
         with torch.no_grad():
-            for name, t in _state_tensors(state).items():
-                t.copy_(tensors[name])
+            for name, tensor in _state_tensors(state).items():
+                if tensors[name].shape != tensor.shape or tensors[name].dtype != tensor.dtype:
+                    raise RuntimeError(f"{name} has another shape or type")
+                tensor.copy_(tensors[name])
         state.optimizer.sync_compute_copy()
-    except (KeyError, RuntimeError):
-        raise UserError(f"{file} is damaged; {REPAIR_HINT}") from None
+    except (KeyError, RuntimeError) as error:
+        raise damaged_error(file, str(error)[:100]) from None
     return True
 
 
-@torch.no_grad()
-def update_ema(state: TrainingState, decay: float) -> None:
-    """Move the averaged weights towards the present ones: averaged <- decay averaged + (1 - decay) present."""
-    for averaged, present in zip(state.eval_model.parameters(), state.model.parameters(), strict=True):
-        averaged.lerp_(present, 1 - decay)
-
-
-def advance_state(spec: Spec, state: TrainingState) -> None:
-    """Let the averaged weights and the count follow a step."""
-    if state.ema_model is not None:
-        # Early on, the start is forgotten faster.
-        update_ema(state, min(spec.ema, (1 + state.step) / (10 + state.step)))
-    state.step += 1
+def _state_file(run: Run) -> Path:
+    """Where the state of an unfinished run lies."""
+    return run.path / "state" / "state.safetensors"

@@ -1,43 +1,64 @@
-r"""Steps: a run at work, and the step that it takes, alone or stacked with others.
-
-A step draws a batch, maps it to `Terms`, and descends. Everything random is a function of (seed, purpose, step), and
-nothing accumulates between steps but weights and moments. Images stay what they are on disk, uint8, and are gathered by
-index into a batch: no loader, no workers.
-"""
+r"""The eager step: one run, by autograd. It is the reference that all other kinds of steps are tested against."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vaelab.objectives.terms import LossTerms
-from vaelab.training.job import TrainingJob
-from vaelab.training.state import TrainingState
+from vaelab.training.job import sample_noise
+from vaelab.training.state import ActiveRun
 
-__all__ = ["eager_step"]
+__all__ = ["EagerStep", "compute_gradients", "update_weights"]
 
 
-def eager_step(job: TrainingJob, state: TrainingState, rows: np.ndarray, noise: Tensor, lr: float) -> LossTerms:
-    """The same by autograd, where several processes train together each on its share."""
-    spec, size, device = job.spec, len(rows), job.plan.device
-    share = job.distributed.share(size)
-    part = share.stop - share.start
-    share = share if part else slice(0, 1)  # of weight 0
+class EagerStep:
+    """Draws a batch and noise, takes the gradient of the objective, and lets Adam follow it."""
+
+    def __init__(self, run: ActiveRun) -> None:
+        self.run = run
+
+    @classmethod
+    def create(cls, group: Sequence[ActiveRun]) -> EagerStep | None:
+        """The step of a single run."""
+        return cls(group[0]) if len(group) == 1 else None
+
+    def __call__(self, batch_rows: Sequence[np.ndarray]) -> list[LossTerms]:
+        """Take the step on the images at `batch_rows[0]`."""
+        terms = compute_gradients(self.run, batch_rows[0], slice(0, len(batch_rows[0])))
+        update_weights(self.run)
+        return [terms]
+
+
+def compute_gradients(run: ActiveRun, rows: np.ndarray, share: slice) -> LossTerms:
+    """Compute the loss of a part of a batch, and leave its gradients at the parameters of the compute model.
+
+    Args:
+        run: The run.
+        rows: The indices of the whole batch, with shape (B,).
+        share: The part of it that is used.
+
+    Returns:
+        The terms of the loss, averaged over that part.
+    """
+    job, state = run.job, run.state
+    device = job.plan.device
     x = job.load_batch(rows, state.step, share)
-    terms = spec.objective(
-        state.compute_model,
-        x,
-        noise[..., share, :].to(device),
-        torch.tensor(state.step / job.total_steps, device=device),
-    )
+    noise = sample_noise(job, state.step, len(rows))[..., share, :].to(device)
+    progress = torch.tensor(run.progress, device=device)
+    terms = job.spec.objective(state.compute_model, x, noise, progress)
     state.optimizer.zero_grad()
     terms.loss.backward()
-    if job.distributed.world_size > 1:
-        gradients, numbers = state.optimizer.gradients, [*terms[:3], *terms.extra_terms.values()]
-        loss, distortion, kl, *rest = job.distributed.all_reduce(part / size, gradients, numbers)
-        terms = LossTerms(loss, distortion, kl, dict(zip(terms.extra_terms, rest, strict=True)), terms.output)
+    return terms
+
+
+def update_weights(run: ActiveRun) -> None:
+    """Change the weights by the gradients, and count the step."""
+    spec, state = run.job.spec, run.state
     if spec.clip is not None:
         nn.utils.clip_grad_norm_(state.compute_model.parameters(), spec.clip)
-    state.optimizer.step(lr)
-    return terms
+    state.optimizer.step(run.learning_rate)
+    state.advance(spec.ema)
