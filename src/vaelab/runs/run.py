@@ -1,46 +1,86 @@
-r"""The run folder: written atomically, read safely, resumed exactly.
+r"""The folder of a run: written whole, read with care, resumed exactly.
 
-    spec.json            every setting of the run
-    weights.safetensors  the model; its metadata say the shape of the images
-    history.jsonl        one row an epoch
+    spec.json              every setting of the run
+    weights.safetensors    the model; the metadata hold the shape of the images
+    history.jsonl          one row an epoch
     snapshots.safetensors  how the same few images are reconstructed after some epochs
-    metrics.json         the metrics of the finished run, by split
-    origin.json          the data, plan, versions and machine that it comes from
-    figures/             pictures
-    state/               while unfinished: what resuming needs
+    metrics.json           the metrics of the finished run, by split
+    origin.json            the data, plan, versions and machine that it comes from, and the digests of the other files
+    figures/               figures
+    state/                 while unfinished: what resuming needs
 
-Nothing is pickled: JSON and safetensors only.
+Nothing is pickled: JSON and safetensors only. What is read is checked, against its schema (`runs.schemas`) and against
+its digest in origin.json. Runs of earlier versions have no digests; their settings are still checked against their key.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaelab.core.console import notice
 from vaelab.core.errors import UserError
-from vaelab.core.files import REPAIR_HINT, read_json, remove_stale_temp_files, write_text
-from vaelab.core.tensors import read_tensors
+from vaelab.core.files import (
+    REPAIR_HINT,
+    append_line,
+    content_digest,
+    damaged_error,
+    parse_json,
+    read_bytes,
+    read_json,
+    remove_stale_temp_files,
+    sync_file,
+    to_json,
+    write_json,
+    write_text,
+)
+from vaelab.core.tensors import parse_tensors, read_tensors, tensor_digest
+from vaelab.runs.schemas import HistoryRow, ListedSpec, Origin, StoredMetrics
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vaelab.datasets.images import Dataset, Images
     from vaelab.models.vae import VAE
     from vaelab.runs.spec import Spec
 
-__all__ = ["Run", "find_runs", "load", "lock_run", "summarise_run", "write_history"]
+__all__ = [
+    "Run",
+    "append_history",
+    "check_training_record",
+    "find_runs",
+    "load",
+    "lock_run",
+    "store_beginning",
+    "store_results",
+    "summarise_run",
+    "training_record",
+    "update_origin",
+    "write_history",
+]
+
+ORIGIN, SPEC, HISTORY = "origin.json", "spec.json", "history.jsonl"
+WEIGHTS, METRICS, SNAPSHOTS = "weights.safetensors", "metrics.json", "snapshots.safetensors"
+
+CHANGED = "its content has changed since it was written"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk: its spec, model, history and numbers, each read when asked for.
+    """A run on disk: its spec, model, history and metrics, each read when it is asked for.
 
-    Where training gave it, `outcome` is "trained", "resumed" or "existing", `from_epoch` counts the epochs that were
-    there before, and `images_trained` the images that were trained on now.
+    Attributes:
+        path: The folder.
+        outcome: "trained", "resumed" or "existing", where training gave the run.
+        from_epoch: How many epochs were there before that training.
+        images_trained: How many images that training processed.
     """
 
     path: Path
@@ -50,74 +90,154 @@ class Run:
 
     @property
     def key(self) -> str:
+        """The name of the folder."""
         return self.path.name
 
     @cached_property
     def spec(self) -> Spec:
+        """The settings.
+
+        Raises:
+            UserError: spec.json is missing or damaged, or a setting was changed after training.
+        """
         from vaelab.runs.spec import spec_from_dict
 
-        table = read_json(self.path / "spec.json")
+        content = read_bytes(self.path / SPEC)
+        table = parse_json(content, self.path / SPEC, dict[str, Any])
         try:
-            return spec_from_dict(table)
+            spec = spec_from_dict(table)
         except UserError as error:
-            raise UserError(f"{self.path / 'spec.json'}: {error}") from None
+            raise UserError(f"{self.path / SPEC}: {error}") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise damaged_error(self.path / SPEC, str(error)[:100]) from None
+        if _holds(self.path / ORIGIN):
+            self._check_key(spec)
+            self._check_digest(SPEC, content)
+        return spec
 
     @property
     def origin(self) -> dict[str, Any]:
-        return read_json(self.path / "origin.json", "data", "plan", "versions")
+        """What the run comes from: "data", "plan", "versions", and more.
+
+        Raises:
+            UserError: origin.json is missing or damaged.
+        """
+        origin = read_json(self.path / ORIGIN, "data", "plan", "versions", schema=Origin)
+        expected = origin.get("digests", {}).get(ORIGIN)
+        if expected is not None and expected != _origin_digest(origin):
+            raise damaged_error(self.path / ORIGIN, CHANGED)
+        return origin
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One row an epoch; none before the first."""
-        file = self.path / "history.jsonl"
-        if not file.exists():
+        """One row an epoch; none before the first.
+
+        The last line of an unfinished run may be torn by a power cut; it is then left out.
+
+        Raises:
+            UserError: history.jsonl is damaged.
+        """
+        if not _holds(self.path / HISTORY):
+            if self.finished and HISTORY in self._digests():
+                raise damaged_error(self.path / HISTORY, "it is missing")
             return []
-        try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            return sorted(rows, key=lambda row: row["step"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{file} is damaged; {REPAIR_HINT}") from None
+        content = read_bytes(self.path / HISTORY)
+        rows = _parse_history(content, self.path / HISTORY, keep_torn_line=self.finished)
+        self._check_digest(HISTORY, content)
+        return rows
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of the finished run by split; empty before."""
-        file = self.path / "metrics.json"
-        return read_json(file) if file.exists() else {}
+        """The metrics of the finished run by split; empty before.
 
-    def check(self) -> None:
-        """Refuse a finished run with damaged files, naming the first."""
-        _ = self.spec, self.origin, self.history, self.model
-        read_json(self.path / "metrics.json", *(s for s in self.origin["data"]["images"] if s != "train"))
+        Raises:
+            UserError: metrics.json is damaged.
+        """
+        if not _holds(self.path / METRICS):
+            return {}
+        content = read_bytes(self.path / METRICS)
+        metrics = parse_json(content, self.path / METRICS, StoredMetrics)
+        self._check_digest(METRICS, content)
+        return metrics
+
+    @property
+    def snapshots(self) -> dict[str, Tensor]:
+        """Reconstructions by epoch, uint8, (8, C, H, W), and the "originals"; empty where none were kept.
+
+        Raises:
+            UserError: snapshots.safetensors is damaged.
+        """
+        file = self.path / SNAPSHOTS
+        if not _holds(file):
+            return {}
+        content = read_bytes(file)
+        self._check_digest(SNAPSHOTS, content)
+        return parse_tensors(content, file)[0]
 
     @property
     def finished(self) -> bool:
-        return (self.path / "metrics.json").exists() and (self.path / "weights.safetensors").exists()
+        """Whether the run was trained to its end."""
+        return (self.path / METRICS).exists() and (self.path / WEIGHTS).exists()
 
     @cached_property
     def model(self) -> VAE:
-        """The trained model, on the CPU, ready for evaluation."""
+        """The trained model, on the CPU, ready for evaluation.
+
+        Raises:
+            UserError: The weights are missing, damaged or not finite, or they do not fit the spec.
+        """
         from vaelab.runs.spec import build_model
 
-        file = self.path / "weights.safetensors"
-        tensors, metadata = read_tensors(file)
-        model = build_model(self.spec, tuple(metadata.get("shape") or self.origin["data"]["shape"]))
+        tensors, metadata = self._weights()
+        shape = metadata.get("shape") or self.origin["data"]["shape"]
+        if not _is_image_shape(shape):
+            raise damaged_error(self.path / WEIGHTS, f"images of shape {json.dumps(shape)[:40]}")
+        model = build_model(self.spec, tuple(shape))
+        self._load_weights(model, tensors)
+        return model.eval().requires_grad_(False)
+
+    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors of the model and their metadata."""
+        file = self.path / WEIGHTS
+        if not _holds(file):
+            raise UserError(f"{file} is missing: the run has not been trained, or not to its end")
+        content = read_bytes(file)
+        tensors, metadata = parse_tensors(content, file)
+        self._check_digest(WEIGHTS, content)
+        return tensors, metadata
+
+    def _load_weights(self, model: VAE, tensors: Mapping[str, Tensor]) -> None:
+        """Put stored tensors into a model that has the same names, shapes and data types."""
+        file = self.path / WEIGHTS
         try:
+            for name, tensor in model.state_dict().items():
+                if name in tensors and tensors[name].dtype != tensor.dtype:
+                    raise RuntimeError(f"{name} holds {tensors[name].dtype} in place of {tensor.dtype}")
             model.load_state_dict(tensors)
         except RuntimeError as error:
-            last = str(error).splitlines()[-1].strip()
-            raise UserError(f"{file} does not fit the run's spec.json ({last}); {REPAIR_HINT}") from None
-        return model.eval().requires_grad_(False)
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"{file} does not fit the run's spec.json ({reason}); {REPAIR_HINT}") from None
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise UserError(
+                    f"{file} holds NaN or infinite numbers ({name}): the training diverged, or the file is damaged;\n"
+                    "train again with a third of the --lr, or with --clip 100"
+                )
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data that the run was trained on, with its validation split."""
-        from vaelab.datasets.loading import load_dataset as load_images
+        """The data that the run was trained on, with its validation split.
 
-        there = Path(self.origin["data"]["location"])  # found again from any working directory
-        source = str(there) if there.exists() else self.spec.data
-        dataset = load_images(source, **self.spec.data_settings)
-        trained = self.origin["data"]["fingerprint"]
-        if dataset.fingerprint != trained:
+        Raises:
+            UserError: The data are gone or have changed.
+        """
+        from vaelab.datasets.loading import load_dataset
+
+        data = self.origin["data"]
+        location = Path(data["location"])  # absolute where it is a place, so that every working directory will do
+        source = str(location) if location.is_absolute() and location.exists() else self.spec.data
+        dataset = load_dataset(source, **self.spec.data_settings)
+        if dataset.fingerprint != data["fingerprint"]:
             raise UserError(
                 f"the images of {dataset.location} are no longer those that run {self.key} was trained on;\n"
                 "restore them, or name the images to use with --data"
@@ -130,15 +250,193 @@ class Run:
 
         return select_split(self.dataset, split)
 
+    def check(self) -> None:
+        """Read every file of a finished run.
+
+        Raises:
+            UserError: A file is missing or damaged; the message names the first one.
+        """
+        _ = self.spec, self.history, self.model, self.snapshots
+        metrics = self.metrics
+        for split in self.origin["data"]["images"]:
+            if split != "train" and split not in metrics:
+                raise damaged_error(self.path / METRICS, f"it lacks {split}")
+
+    def _digests(self) -> dict[str, str]:
+        """The digests of files by name; empty in runs of earlier versions."""
+        if not _holds(self.path / ORIGIN):
+            return {}
+        return self.origin.get("digests", {})
+
+    def _check_digest(self, name: str, content: bytes) -> None:
+        """Refuse a spec that has changed, or another file that has changed since the run was finished."""
+        if name != SPEC and not self.finished:
+            return
+        expected = self._digests().get(name)
+        if expected is not None and content_digest(content) != expected:
+            raise damaged_error(self.path / name, CHANGED)
+
+    def _check_key(self, spec: Spec) -> None:
+        """Refuse settings that are not those of the run's key."""
+        from vaelab.runs.spec import run_key
+
+        origin = self.origin
+        key = run_key(spec, origin["data"]["fingerprint"], origin["plan"]["precision"])
+        if key != origin.get("key", key):
+            raise UserError(
+                f"run {origin['key']} in {self.path} does not fit the run's spec.json (a setting was changed there);\n"
+                f"{REPAIR_HINT}"
+            )
+
+
+def _holds(path: Path) -> bool:
+    """Whether there is something at a path, also where it cannot be read: reading it then says why."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_image_shape(shape: Any) -> bool:
+    """Whether a stored value is the shape of an image: channels, height and width."""
+    return isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n < 10_000 for n in shape)
+
+
+# History.
+
+
+def _parse_history(content: bytes, file: Path, keep_torn_line: bool) -> list[dict[str, Any]]:
+    """The rows of a history, whose epochs are 1, 2, 3 and so on."""
+    *lines, last_line = content.split(b"\n")
+    if last_line and keep_torn_line:
+        lines.append(last_line)
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line, file, HistoryRow)
+        except UserError as error:
+            raise UserError(str(error).replace(" is damaged (", f" is damaged (line {number}: ", 1)) from None
+        if row["epoch"] != number or (rows and row["step"] <= rows[-1]["step"]):
+            raise damaged_error(file, f"line {number} holds epoch {row['epoch']}, step {row['step']}")
+        rows.append(row)
+    return rows
+
+
+def _to_line(row: Mapping[str, Any]) -> str:
+    """A row of history as a line."""
+    return json.dumps(row, allow_nan=False)
+
 
 def write_history(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of history, one JSON object a line."""
-    write_text(run.path / "history.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    """Replace the history of a run, unless it is the same already."""
+    text = "".join(f"{_to_line(row)}\n" for row in rows)
+    file = run.path / HISTORY
+    if not _holds(file) or read_bytes(file) != text.encode():
+        write_text(file, text)
+
+
+def append_history(run: Run, row: Mapping[str, Any]) -> None:
+    """Add the row of an epoch to the history of a run."""
+    append_line(run.path / HISTORY, _to_line(row))
+
+
+# What is stored at the beginning, while a run is trained, and at its end.
+
+
+def store_beginning(run: Run, spec: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Store the settings of a run and what it comes from.
+
+    Args:
+        run: The run.
+        spec: The content of spec.json.
+        origin: The content of origin.json, without digests.
+    """
+    text = to_json(spec)
+    write_text(run.path / SPEC, text)
+    _store_origin(run, origin, {SPEC: content_digest(text.encode())})
+
+
+def update_origin(run: Run, changes: Mapping[str, Any]) -> None:
+    """Change some fields of origin.json."""
+    origin = run.origin
+    _store_origin(run, {**origin, **changes}, origin.get("digests", {}))
+
+
+def store_results(run: Run, changes: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Store the metrics of a run whose weights are there, which makes it finished, and the digests of all files.
+
+    Args:
+        run: The run.
+        changes: The fields of origin.json that are known at the end.
+        metrics: The metrics by split.
+    """
+    text = to_json(metrics)
+    digests = {METRICS: content_digest(text.encode())}
+    for name in (SPEC, WEIGHTS, HISTORY, SNAPSHOTS):
+        if (run.path / name).exists():
+            digests[name] = content_digest(read_bytes(run.path / name))
+    if HISTORY in digests:
+        sync_file(run.path / HISTORY)
+    _store_origin(run, {**run.origin, **changes}, digests)
+    write_text(run.path / METRICS, text)
+
+
+def _store_origin(run: Run, origin: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Write origin.json with the digests of the run's files, and its own."""
+    table = {name: value for name, value in origin.items() if name != "digests"}
+    table["digests"] = {**digests, ORIGIN: _origin_digest(table)}
+    write_json(run.path / ORIGIN, table)
+
+
+def _origin_digest(origin: Mapping[str, Any]) -> str:
+    """The digest of an origin without its digests."""
+    table = {name: value for name, value in origin.items() if name != "digests"}
+    return content_digest(json.dumps(table, sort_keys=True).encode())
+
+
+def training_record(run: Run) -> dict[str, Any]:
+    """What the files of a run in training hold now, to be stored with its state; history is flushed to the disk."""
+    record: dict[str, Any] = {}
+    if (run.path / HISTORY).exists():
+        sync_file(run.path / HISTORY)
+        content = read_bytes(run.path / HISTORY)
+        record["history"] = {"bytes": len(content), "digest": content_digest(content)}
+    if (run.path / SNAPSHOTS).exists():
+        tensors, _ = read_tensors(run.path / SNAPSHOTS)
+        record["snapshots"] = {name: tensor_digest(tensor) for name, tensor in tensors.items()}
+    return record
+
+
+def check_training_record(run: Run, record: Mapping[str, Any]) -> None:
+    """Check that the files of a run still begin with what they held when its state was stored.
+
+    Epochs after that may have added to them; these are trained again.
+
+    Raises:
+        UserError: A file was changed.
+    """
+    history = record.get("history")
+    if history is not None:
+        content = read_bytes(run.path / HISTORY) if _holds(run.path / HISTORY) else b""
+        if content_digest(content[: history["bytes"]]) != history["digest"]:
+            raise damaged_error(run.path / HISTORY, CHANGED)
+    expected = record.get("snapshots") or {}
+    tensors = read_tensors(run.path / SNAPSHOTS)[0] if expected else {}
+    for name, digest in expected.items():
+        if name not in tensors or tensor_digest(tensors[name]) != digest:
+            raise damaged_error(run.path / SNAPSHOTS, CHANGED)
 
 
 @contextmanager
 def lock_run(run: Run) -> Iterator[None]:
-    """Hold the run's folder for training, so that no two processes do; afterwards a finished run has no state left."""
+    """Hold the run's folder for training, so that only one process does; a finished run has no state afterwards.
+
+    Raises:
+        UserError: Another process trains the run, or the folder cannot be written.
+    """
     from filelock import FileLock, Timeout
 
     state = run.path / "state"
@@ -150,9 +448,9 @@ def lock_run(run: Run) -> Iterator[None]:
         raise UserError(f"another process is training {run.path} just now; wait for it, or stop it first") from None
     except OSError as error:
         raise UserError(f"cannot write in {run.path}: {error.strerror}; give another folder with --out") from None
-    try:  # a failure in here is not the lock's to explain
-        remove_stale_temp_files(run.path)
-        remove_stale_temp_files(state)
+    try:
+        remove_stale_temp_files(run.path, exclusive=True)
+        remove_stale_temp_files(state, exclusive=True)
         yield
     finally:
         lock.release()
@@ -160,45 +458,92 @@ def lock_run(run: Run) -> Iterator[None]:
         shutil.rmtree(state, ignore_errors=True)
 
 
+# Finding.
+
+
 def load(path: str | Path) -> Run:
-    """The run in a folder, or the only one below it."""
+    """Open a stored run.
+
+    Args:
+        path: The folder of the run, or a folder with exactly one run below it.
+
+    Returns:
+        The run; its files are read when they are asked for.
+
+    Raises:
+        UserError: There is no run, or more than one.
+    """
     folder = Path(path)
-    if (folder / "spec.json").is_file():
+    if (folder / SPEC).is_file():
         return Run(folder)
-    below = find_runs(folder) if folder.is_dir() else []
-    if len(below) == 1:
-        return below[0]
+    runs = find_runs(folder) if folder.is_dir() else []
+    if len(runs) == 1:
+        return runs[0]
     if not folder.exists():
         raise UserError(f"there is no run at {folder}; see `vaelab list` for those there are")
-    if below:
-        raise UserError(f"{folder} holds {len(below)} runs; name one of them, such as {below[0].path}")
+    if runs:
+        raise UserError(f"{folder} holds {len(runs)} runs; name one of them, such as {runs[0].path}")
     raise UserError(f"{folder} holds no run (no spec.json); see `vaelab list` for those there are")
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """The runs below a folder, at most two levels down, sorted by path."""
-    patterns = ("spec.json", "*/spec.json", "*/*/spec.json")
-    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    return [Run(file.parent) for file in files if (file.parent / "origin.json").exists()]
+    """The runs below a folder, at most two levels down, sorted by level and path.
+
+    A folder is that of a run if it holds a spec and what training writes next. Damaged runs are found as well.
+
+    Folders that cannot be read are named in a notice.
+    """
+    runs: list[Run] = []
+    level = [folder]
+    for depth in range(3):
+        for path in level:
+            if _holds(path / SPEC) and _holds(path / ORIGIN):
+                runs.append(Run(path))
+        if depth < 2:
+            level = _folders_in(level)
+    return runs
 
 
-def file_size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:  # a training renames its files while we look
-        return 0
+def _folders_in(folders: Sequence[Path]) -> list[Path]:
+    """The folders in some folders, sorted."""
+    inner: list[Path] = []
+    for folder in folders:
+        try:
+            entries = sorted(folder.iterdir())
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError as error:
+            notice(f"left out: {folder} cannot be read ({error.strerror or error})")
+            continue
+        inner += [entry for entry in entries if os.path.isdir(entry)]  # noqa: PTH112  (it raises nothing)
+    return inner
+
+
+def folder_size(folder: Path) -> int:
+    """The size of all files below a folder in bytes, without those that are gone or cannot be read."""
+    size = 0
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # a training renames its files meanwhile
+                size += Path(inner, name).lstat().st_size
+    return size
 
 
 def summarise_run(run: Run) -> dict[str, Any]:
-    """What a list of runs says of one, read without building anything: settings, state, test metrics, disk use."""
-    spec = read_json(run.path / "spec.json", "data", "network", "latent_dim", "loss")
+    """The row of a run in a list: settings, state, test metrics and disk use, without building the model.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    content = read_bytes(run.path / SPEC)
+    spec = parse_json(content, run.path / SPEC, ListedSpec)
+    run._check_digest(SPEC, content)
     metrics = run.metrics.get("test", {}).get("metrics", {})
-    size = sum(file_size(file) for file in run.path.rglob("*"))
     return {
         "path": str(run.path),
         "spec": spec,
         "state": "finished" if run.finished else f"epoch {len(run.history)}, unfinished",
-        "metrics": {name: m["value"] for name, m in metrics.items()},
-        "notes": {name: m["note"] for name, m in metrics.items() if "note" in m},
-        "bytes": size,
+        "metrics": {name: metric["value"] for name, metric in metrics.items()},
+        "notes": {name: metric["note"] for name, metric in metrics.items() if "note" in metric},
+        "bytes": folder_size(run.path),
     }
