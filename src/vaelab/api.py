@@ -384,7 +384,7 @@ def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None 
     import torch
 
     from vaelab.datasets.decoding import read_images
-    from vaelab.figures import layout, tiles
+    from vaelab.figures.verb_figures import save_reconstructions
 
     out = _output_path(out, *IMAGE_FORMATS)
     run = _open_run(run)
@@ -392,8 +392,7 @@ def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None 
     with torch.no_grad():
         reconstructions = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
     if out is not None:
-        figure = tiles.plot_reconstructions(pixels, reconstructions, f"Reconstructions by run {run.key}")
-        layout.save_figure(figure, out)
+        save_reconstructions(run, pixels, reconstructions, out)
     return reconstructions
 
 
@@ -440,7 +439,7 @@ def interpolate(
 
     from vaelab.analysis import interpolation as paths
     from vaelab.core.rng import generator
-    from vaelab.figures import tiles
+    from vaelab.figures.verb_figures import save_interpolations
 
     out = _output_path(out, *IMAGE_FORMATS, ".gif")
     run = _open_run(run)
@@ -452,24 +451,17 @@ def interpolate(
     start, end = paths.load_path_ends(run, (from_, to), pairs, split, seed, dataset)
     noise = torch.randn(len(start), 2, run.model.latent_dim, generator=generator(seed, "codes")) if sampled else None
     result = paths.interpolate_images(run.model, start, end, alphas, path=path, noise=noise)
-    if out is not None and out.suffix.lower() == ".gif":
-        tiles.save_animation(list(result.images.transpose(0, 1).numpy()), out)
-    elif out is not None:
-        _draw_interpolations(result, (from_, to), f"Interpolations by run {run.key}, {path}", out)
+    if out is not None:
+        names = (_end_name(from_), _end_name(to))
+        save_interpolations(run, result, names, out, path=path, sampled=sampled)
     return result.images.numpy()
 
 
-def _draw_interpolations(result: Any, ends: tuple[str | None, str | None], title: str, out: Path) -> None:
-    from vaelab.figures import layout, tiles
-
-    names = []
-    for end in ends:
-        is_file = end is not None and Path(end).is_file()
-        names.append(Path(end).stem if end is not None and is_file else end or "")
-    figure = tiles.plot_interpolations(
-        result.originals.numpy(), result.images.numpy(), result.alphas.numpy(), (names[0], names[1]), title
-    )
-    layout.save_figure(figure, out)
+def _end_name(end: str | None) -> str:
+    """What an end of a path is called in a figure: a category, a picture file without its suffix, or nothing."""
+    if end is None:
+        return ""
+    return Path(end).stem if Path(end).is_file() else end
 
 
 def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None) -> np.ndarray:
@@ -492,7 +484,7 @@ def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None)
         (3, 1, 8, 8)
     """
     from vaelab.analysis.samples import has_prior_term, sample_prior
-    from vaelab.figures import layout, tiles
+    from vaelab.figures.verb_figures import save_samples
 
     out = _output_path(out, *IMAGE_FORMATS)
     require_count("n", n, most=MAX_SAMPLES)
@@ -504,7 +496,7 @@ def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None)
         )
     images = sample_prior(run.model, n, seed).numpy()
     if out is not None:
-        layout.save_figure(tiles.plot_grid(images, f"Samples of the prior by run {run.key}"), out)
+        save_samples(run, images, out)
     return images
 
 
@@ -590,16 +582,14 @@ def model(run: RunLike, *, out: Path | None = None) -> list[Layer]:
         >>> vaelab.model(run)[0].part
         'encoder'
     """
-    from vaelab.core.codec import to_word
-    from vaelab.figures import diagram, layout
+    from vaelab.figures.verb_figures import save_model
     from vaelab.models.summary import layers
 
     out = _output_path(out, *IMAGE_FORMATS)
     run = _open_run(run)
     rows = layers(run.model)
     if out is not None:
-        figure = diagram.plot_model(rows, run.model.latent_dim, to_word(run.spec.distortion), f"Run {run.key}")
-        layout.save_figure(figure, out)
+        save_model(run, out)
     return rows
 
 
