@@ -1,4 +1,5 @@
-from .curves import compare_curves as compare_curves, plot_curves as plot_curves
+from .animation import save_animation as save_animation
+from .curves import plot_curves as plot_curves
 from .diagram import plot_model as plot_model
 from .intervals import plot_intervals as plot_intervals
 from .layout import save_figure as save_figure
@@ -9,5 +10,4 @@ from .tiles import (
     plot_interpolations as plot_interpolations,
     plot_reconstructions as plot_reconstructions,
     plot_traversals as plot_traversals,
-    save_animation as save_animation,
 )

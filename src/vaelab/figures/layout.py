@@ -1,261 +1,319 @@
-"""The page: how text, tiles of images and files are set, for every figure alike.
+"""The page of a figure: title, panels below it, legend, caption, and the file that it becomes.
 
-Text is measured before it is drawn and written as it is: no mathematics is read into a "$", and what no installed font
-can draw becomes a box. A pixel of an image is always a square of whole pixels on the page. Everything goes through
-matplotlib's objects, never through pyplot: figures may be drawn in threads and servers; equal input gives equal bytes.
+A figure begins with its title and grows downwards; lengths are in inches. Everything goes through matplotlib's objects,
+never through pyplot, so that figures may be drawn in threads and servers. Equal input gives equal bytes.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from vaelab.core.errors import unknown_name_error
 from vaelab.core.files import atomic_write
+from vaelab.figures.colors import BACKGROUND, GRID_COLOR, MUTED_COLOR, TEXT_COLOR
+from vaelab.figures.text import (
+    DPI,
+    FONT_SIZE,
+    SMALL_FONT_SIZE,
+    draw_text,
+    font_families,
+    shorten_text,
+    text_width,
+    wrap_text,
+)
 
 __all__ = [
-    "DPI",
-    "FONT_SIZE",
-    "GRID_COLOR",
     "LABEL_HEIGHT",
     "LINE_HEIGHT",
     "MARGIN",
     "MAX_LABEL_WIDTH",
-    "MAX_TILE",
-    "MUTED_COLOR",
-    "OKABE_ITO",
     "PAGE_WIDTH",
-    "PETROFF",
-    "SMALL_FONT_SIZE",
-    "TEXT_COLOR",
+    "PanelMargins",
+    "add_area_below",
     "add_caption",
-    "assign_colors",
-    "available_fonts",
+    "add_legend",
     "blank_figure",
-    "color_palette",
     "column_count",
-    "distinct_labels",
-    "draw_text",
-    "draw_title",
     "extend_below",
+    "format_tick",
     "place_panels",
-    "replace_missing_glyphs",
     "save_figure",
-    "shorten_text",
-    "text_width",
-    "wrap_title",
+    "style_panel",
+    "tick_label_width",
+    "whole_pixels",
 ]
 
-DPI = 200
+PAGE_WIDTH = 7.0  # inches, of a figure
+MARGIN = 0.1  # the white edge
 
-PAGE_WIDTH, MAX_TILE, MARGIN = 7.0, 0.95, 0.1  # inches: a figure's width, an image's side at most, the white margin
+LINE_HEIGHT = 0.17  # from one line of text to the next
+LABEL_HEIGHT = 0.14  # from one line of small text to the next
 
-FONT_SIZE, SMALL_FONT_SIZE = 9.0, 8.0  # points
+MAX_LABEL_WIDTH = 1.3  # of the name of a setting
 
-LINE_HEIGHT = 0.17  # inches from one line of text to the next
+PANEL_HEADER_HEIGHT = 0.45  # over a panel, for its name and unit
 
-TEXT_COLOR, MUTED_COLOR, GRID_COLOR = "#222222", "#666666", "#e4e4e4"
-
-OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#000000")
-
-PETROFF = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-
-FALLBACK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-    "WenQuanYi Micro Hei",
-    "Droid Sans Fallback",
-    "Unifont",
-)
-
-SAVE_OPTIONS: dict[
-    str, Any
-] = {  # no time stamps: equal figures, equal bytes; PNG a sixth larger in a third of the time
+# No time stamps: equal figures are equal bytes. The compression makes PNGs a sixth larger in a third of the time.
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"pil_kwargs": {"compress_level": 3}},
     "pdf": {"metadata": {"CreationDate": None}},
     "svg": {"metadata": {"Date": None}},
 }
 
 
-# Text: measured before it is drawn, so that margins fit it and what is too long is shortened
+class PanelMargins(NamedTuple):
+    """The space around panels in inches: before the first column, and left of, right of and under each panel."""
+
+    first: float
+    left: float
+    right: float
+    below: float
 
 
-@functools.cache
-def available_fonts() -> tuple[list[str], frozenset[int]]:
-    """The font families to draw with, the first that has a glyph wins, and all the characters that they have."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    families = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
-    known: set[int] = set()
-    for family in families:
-        regular, bold = (font_manager.FontProperties(family=family, weight=weight) for weight in ("normal", "bold"))
-        known |= _glyphs(regular) & _glyphs(bold)
-    return families, frozenset(known)
+def blank_figure(title: str, width: float = PAGE_WIDTH, dpi: int = DPI) -> Figure:
+    """A figure with its title alone, and as high as that.
 
+    Args:
+        title: What the figure shows; an empty one takes no space.
+        width: Inches.
+        dpi: Pixels in an inch. It is set here once: files are written with the one that a figure began with.
 
-def _glyphs(prop: font_manager.FontProperties) -> set[int]:
-    return set(font_manager.get_font(font_manager.findfont(prop)).get_charmap())
-
-
-def replace_missing_glyphs(text: str) -> str:
-    """The text with a box for every character that no font has: matplotlib would warn at each of them."""
-    known = available_fonts()[1]
-    return "".join(c if c == "\n" or ord(c) in known else " " if c.isspace() else "□" for c in text)
-
-
-def text_width(text: str, size: float, weight: str = "normal") -> float:
-    """The width of a line of text in inches."""
-    prop = font_manager.FontProperties(family=available_fonts()[0], size=size, weight=weight)
-    return RendererAgg(1, 1, DPI).get_text_width_height_descent(replace_missing_glyphs(text), prop, False)[0] / DPI
-
-
-def shorten_text(text: str, max_width: float, size: float = FONT_SIZE, weight: str = "normal") -> str:
-    """The text in one line, shortened with an ellipsis where it is wider than `room` inches."""
-    text = text.replace("\n", " ").strip()
-    short = text[:200]
-    while short and text_width(short if short == text else f"{short}…", size, weight) > max_width:
-        short = short[:-1]
-    return text if short == text else short.rstrip(" ,") + "…"
-
-
-def wrap_title(title: str, max_width: float) -> list[str]:
-    """A title in lines of at most `room` inches."""
-    lines: list[str] = []
-    for word in (shorten_text(word, max_width, FONT_SIZE, "bold") for word in title.split()):
-        if lines and text_width(f"{lines[-1]} {word}", FONT_SIZE, "bold") <= max_width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
-
-
-def draw_text(target: Figure | Axes, x: float, y: float, text: str, **style: Any) -> Text:
-    style = {"size": FONT_SIZE, "color": TEXT_COLOR, "family": available_fonts()[0], "parse_math": False, **style}
-    return target.text(x, y, replace_missing_glyphs(text), **style)
-
-
-def distinct_labels(names: Sequence[str]) -> list[str]:
-    """The names as they can be drawn, numbered where characters are missing and two of them could look the same."""
-    return [
-        name if replace_missing_glyphs(name) == name else f"{i} {replace_missing_glyphs(name)}"
-        for i, name in enumerate(names)
-    ]
-
-
-def draw_title(figure: Figure, lines: Sequence[str]) -> None:
-    """The title, at the upper left corner of a figure of any size."""
-    width, height = figure.get_size_inches()
-    draw_text(figure, MARGIN / width, 1 - MARGIN / height, "\n".join(lines), va="top", weight="bold", linespacing=1.25)
-
-
-def save_figure(figure: Figure, path: Path, pdf: bool = False) -> list[Path]:
-    """Write a figure in the format of the path's suffix, if asked also as a PDF beside it; the paths written."""
-    known = figure.canvas.get_supported_filetypes()
-    paths = [path] if not pdf or path.suffix == ".pdf" else [path, path.with_suffix(".pdf")]
-    for target in paths:
-        form = target.suffix[1:].lower()
-        if form not in known:
-            raise unknown_name_error("picture format", form, known)
-        drawn = io.BytesIO()  # in memory first: a full disk in the middle of a PDF is no clean error
-        figure.savefig(drawn, format=form, dpi="figure", **SAVE_OPTIONS.get(form, {}))
-        with atomic_write(target) as temporary:
-            temporary.write_bytes(drawn.getvalue())
-    return paths
-
-
-PANEL_HEADER_HEIGHT = 0.45  # inches over a panel, for its name and unit
-
-LABEL_HEIGHT = 0.14  # inches from one small line of text to the next
-
-MAX_LABEL_WIDTH = 1.3  # inches at most for the name of a setting
-
-
-def assign_colors(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each setting: of numbers along a ramp from dark to light, of other names as different as can be."""
-    shades: Any = color_palette(len(names))
-    try:
-        rank = np.argsort(np.argsort([float(name) for name in names], kind="stable"), kind="stable")
-        shades = colormaps["viridis"](np.linspace(0, 0.78, len(names)))[rank]  # beyond that it is too light on white
-    except ValueError:
-        pass
-    return {name: to_hex(colour) for name, colour in zip(names, shades, strict=False)}
-
-
-def blank_figure(title: str) -> Figure:
-    """A figure with its title alone, as high as that."""
-    lines = wrap_title(title, PAGE_WIDTH - 2 * MARGIN)
-    figure = Figure((PAGE_WIDTH, MARGIN + LINE_HEIGHT * len(lines)), DPI, facecolor="white")
-    draw_title(figure, lines)
+    Returns:
+        The figure, to be extended below.
+    """
+    lines = wrap_text(title, width - 2 * MARGIN, FONT_SIZE, "bold")
+    height = MARGIN + LINE_HEIGHT * len(lines)
+    figure = Figure((width, height), dpi, facecolor=BACKGROUND)
+    if lines:
+        style = {"va": "top", "weight": "bold", "linespacing": 1.25}
+        draw_text(figure, MARGIN / width, 1 - MARGIN / height, "\n".join(lines), **style)
     return figure
-
-
-def place_panels(figure: Figure, columns: int, inner: float, margins: tuple[float, float, float, float]) -> None:
-    """Put panels `inner` inches high under the title: margins left of all, and left of, right of, under each."""
-    first, left, right, below = margins
-    rows, high = math.ceil(len(figure.axes) / columns), PANEL_HEADER_HEIGHT + inner + below
-    wide = (PAGE_WIDTH - 2 * MARGIN - first) / columns
-    extend_below(figure, rows * high)
-    height = float(figure.get_size_inches()[1])
-    for i, axes in enumerate(figure.axes):
-        row, column = divmod(i, columns)
-        bottom = (rows - 1 - row) * high + below
-        corner = (MARGIN + first + column * wide + left) / PAGE_WIDTH, bottom / height
-        axes.set_position((*corner, (wide - left - right) / PAGE_WIDTH, inner / height))
 
 
 def extend_below(figure: Figure, below: float) -> None:
-    """Make room under what a figure shows, in whole pixels, so that images stay on theirs."""
+    """Make room under what a figure shows, in whole pixels, so that images stay on theirs.
+
+    Args:
+        figure: The figure, which grows.
+        below: Inches to add.
+    """
     width, height = map(float, figure.get_size_inches())
-    below = round((height + below) * figure.dpi) / figure.dpi - height
-    scale, lift = height / (height + below), below / (height + below)
+    new_height = whole_pixels(height + below, figure.dpi)
+    scale = height / new_height
+    shift = 1 - scale
     for axes in figure.axes:
         box = axes.get_position(original=True)
-        axes.set_position((box.x0, box.y0 * scale + lift, box.width, box.height * scale))
+        axes.set_position((box.x0, box.y0 * scale + shift, box.width, box.height * scale))
     for text in figure.texts:
-        text.set_y(text.get_position()[1] * scale + lift)
-    figure.set_size_inches(width, height + below)
+        text.set_y(text.get_position()[1] * scale + shift)
+    figure.set_size_inches(width, new_height)
+
+
+def whole_pixels(length: float, dpi: float) -> float:
+    """A length in inches rounded to whole pixels; a trace more, since matplotlib cuts off fractions of a pixel.
+
+    Args:
+        length: Inches.
+        dpi: Pixels in an inch.
+
+    Returns:
+        Inches.
+    """
+    return (round(length * dpi) + 1e-9) / dpi
 
 
 def add_caption(figure: Figure, caption: str) -> Figure:
-    """The figure with a caption under it."""
+    """Write a caption under a figure.
+
+    Args:
+        figure: The figure, which grows.
+        caption: Sentences that say what the title does not: split, mean or sample, unit. An empty one adds nothing.
+
+    Returns:
+        The same figure.
+    """
     width = float(figure.get_size_inches()[0])
-    lines = wrap_title(caption, (width - 2 * MARGIN) * 1.2)  # measured in the title's font, that much wider
+    lines = wrap_text(caption, width - 2 * MARGIN, SMALL_FONT_SIZE)
+    if not lines:
+        return figure
     extend_below(figure, LABEL_HEIGHT * len(lines) + MARGIN + 0.07)
     bottom = MARGIN / float(figure.get_size_inches()[1])
-    draw_text(
-        figure,
-        MARGIN / width,
-        bottom,
-        "\n".join(lines),
-        size=SMALL_FONT_SIZE,
-        color=MUTED_COLOR,
-        va="bottom",
-        linespacing=1.2,
-    )
+    style = {"size": SMALL_FONT_SIZE, "color": MUTED_COLOR, "va": "bottom", "linespacing": 1.2}
+    draw_text(figure, MARGIN / width, bottom, "\n".join(lines), **style)
     return figure
 
 
-def column_count(count: int) -> int:
-    return 2 if count in (2, 4) else min(3, count)
+def add_legend(figure: Figure, colors: Mapping[str, str], heading: str, max_rows: int = 4) -> None:
+    """Write a legend under what a figure shows: a dot for each name, in as many rows as it takes.
+
+    Args:
+        figure: The figure, which grows.
+        colors: The colour of each name.
+        heading: What the names are, such as "categories".
+        max_rows: Rows at most; the last entry says how many names there was no room for.
+    """
+    width = float(figure.get_size_inches()[0])
+    start = MARGIN + text_width(heading, SMALL_FONT_SIZE) + 0.15
+    labels = {name: shorten_text(name, MAX_LABEL_WIDTH, SMALL_FONT_SIZE) for name in colors}
+    widest = max(text_width(label, SMALL_FONT_SIZE) for label in labels.values())
+    cell = min(widest, MAX_LABEL_WIDTH) + 0.27
+    columns = max(1, int((width - start - MARGIN) / cell))
+    names = list(colors)
+    omitted = 0
+    if len(names) > columns * max_rows:
+        omitted = len(names) - columns * max_rows + 1
+        names = names[:-omitted]
+    entries = [(labels[name], colors[name]) for name in names]
+    rows = math.ceil((len(entries) + bool(omitted)) / columns)
+    height = LINE_HEIGHT * rows + 0.08
+    axes = add_area_below(figure, height)
+    draw_text(axes, MARGIN, height - 0.16, heading, size=SMALL_FONT_SIZE, color=MUTED_COLOR)
+    for i in range(len(entries) + bool(omitted)):
+        row, column = divmod(i, columns)
+        x = start + cell * column
+        y = height - 0.16 - LINE_HEIGHT * row
+        if i == len(entries):
+            draw_text(axes, x, y, f"and {omitted} more", size=SMALL_FONT_SIZE, color=MUTED_COLOR)
+            continue
+        label, color = entries[i]
+        axes.add_line(Line2D((x + 0.04,), (y + 0.04,), marker="o", markersize=4.5, color=color, linestyle=""))
+        draw_text(axes, x + 0.13, y, label, size=SMALL_FONT_SIZE)
 
 
-def color_palette(count: int) -> list[str] | list[tuple[float, ...]]:
-    if count <= len(PETROFF):
-        return list(OKABE_ITO if count <= len(OKABE_ITO) else PETROFF)
-    return [tuple(colour) for colour in colormaps["turbo"](np.linspace(0.03, 0.97, count))]
+def add_area_below(figure: Figure, height: float) -> Axes:
+    """Room under what a figure shows, as axes without a frame whose coordinates are inches.
+
+    Args:
+        figure: The figure, which grows.
+        height: Inches.
+
+    Returns:
+        The axes, from 0 to the width of the figure and from 0 to `height`.
+    """
+    extend_below(figure, height)
+    width, total = map(float, figure.get_size_inches())
+    axes = figure.add_axes((0, 0, 1, height / total), xlim=(0, width), ylim=(0, height))
+    axes.set_axis_off()
+    return axes
+
+
+def column_count(panels: int) -> int:
+    """In how many columns panels are placed: at most three, and no panel alone in the last of two rows.
+
+    Example:
+        >>> [column_count(panels) for panels in (1, 2, 3, 4, 5)]
+        [1, 2, 3, 2, 3]
+    """
+    return 2 if panels in (2, 4) else min(3, panels)
+
+
+def place_panels(figure: Figure, panels: Sequence[Axes], columns: int, height: float, margins: PanelMargins) -> None:
+    """Put panels in rows under what a figure shows.
+
+    Args:
+        figure: The figure, which grows.
+        panels: Axes of the figure, whose place is set here.
+        columns: How many stand side by side.
+        height: Of each panel's axes, in inches.
+        margins: The space around them.
+    """
+    rows = math.ceil(len(panels) / columns)
+    cell_height = PANEL_HEADER_HEIGHT + height + margins.below
+    page_width = float(figure.get_size_inches()[0])
+    cell_width = (page_width - 2 * MARGIN - margins.first) / columns
+    extend_below(figure, rows * cell_height)
+    page_height = float(figure.get_size_inches()[1])
+    for i, axes in enumerate(panels):
+        row, column = divmod(i, columns)
+        left = MARGIN + margins.first + column * cell_width + margins.left
+        bottom = (rows - 1 - row) * cell_height + margins.below
+        width = cell_width - margins.left - margins.right
+        axes.set_position((left / page_width, bottom / page_height, width / page_width, height / page_height))
+
+
+def style_panel(axes: Axes, name: str, unit: str) -> None:
+    """Clean axes with a statement of what is drawn in place of a y label.
+
+    Args:
+        axes: The panel.
+        name: Of the quantity.
+        unit: Of the quantity, under the name.
+    """
+    families = font_families(name)
+    title = {"size": FONT_SIZE, "color": TEXT_COLOR, "weight": "bold", "family": families, "parse_math": False}
+    axes.set_title(name, loc="left", pad=15, **title)
+    unit_style = {"size": SMALL_FONT_SIZE, "color": MUTED_COLOR, "family": font_families(unit), "parse_math": False}
+    axes.annotate(unit, (0, 1), (0, 5), "axes fraction", "offset points", **unit_style)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED_COLOR)
+    axes.tick_params(labelsize=SMALL_FONT_SIZE, colors=MUTED_COLOR, length=3)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=GRID_COLOR, linewidth=0.4, linestyle=(0, (1, 4)))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(format_tick))
+
+
+def format_tick(value: float, position: int | None = None) -> str:
+    """A number at an axis, with a separator of thousands and a true minus sign.
+
+    Args:
+        value: The number.
+        position: Of the tick, which matplotlib gives and which does not matter.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> format_tick(-12500.0)
+        '−12,500'
+    """
+    del position
+    return f"{value:,.10g}".replace("-", "−")
+
+
+def tick_label_width(panels: Sequence[Axes]) -> float:
+    """The width of the widest number at the y axes of some panels, in inches."""
+    widths = [0.0]
+    for axes in panels:
+        labels = axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks()))
+        widths += [text_width(label, SMALL_FONT_SIZE) for label in labels]
+    return max(widths)
+
+
+def save_figure(figure: Figure, path: Path, pdf: bool = False) -> list[Path]:
+    """Write a figure in the format that the suffix of its file names.
+
+    Args:
+        figure: The figure.
+        path: The file, such as curves.png.
+        pdf: Whether to write a PDF beside it too.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: There is no such format.
+    """
+    formats = figure.canvas.get_supported_filetypes()
+    paths = [path]
+    if pdf and path.suffix != ".pdf":
+        paths.append(path.with_suffix(".pdf"))
+    for target in paths:
+        file_format = target.suffix[1:].lower()
+        if file_format not in formats:
+            raise unknown_name_error("picture format", file_format, formats)
+        buffer = io.BytesIO()  # in memory first: a full disk in the middle of a PDF is no clean error
+        figure.savefig(buffer, format=file_format, dpi="figure", **SAVE_OPTIONS.get(file_format, {}))
+        with atomic_write(target) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+    return paths

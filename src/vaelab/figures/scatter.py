@@ -1,13 +1,9 @@
-"""Figures: numbers and arrays become pictures; nothing is computed here but where things go.
-
-Images come in as uint8 or as floats in [0, 1], shaped (N, C, H, W) with one or three channels, and leave as matplotlib
-figures that `save` writes.
-"""
+"""Points in several spaces: PCA, the k-means clusters of that, and t-SNE, with a legend of their colours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,39 +11,82 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D, proj3d
 
 from vaelab.analysis.projections import Projection
-from vaelab.figures.layout import (
+from vaelab.figures.colors import GRID_COLOR, MUTED_COLOR, PANEL, TEXT_COLOR, category_palette, cluster_palette
+from vaelab.figures.layout import MARGIN, add_caption, add_legend, blank_figure, extend_below
+from vaelab.figures.text import (
     DPI,
-    GRID_COLOR,
-    LINE_HEIGHT,
-    MARGIN,
-    MUTED_COLOR,
-    PAGE_WIDTH,
     SMALL_FONT_SIZE,
-    TEXT_COLOR,
-    available_fonts,
-    color_palette,
     distinct_labels,
     draw_text,
-    draw_title,
-    replace_missing_glyphs,
+    font_families,
     shorten_text,
     text_width,
-    wrap_title,
 )
 
 __all__ = ["plot_latent_spaces", "scatter_panels"]
 
-MAX_NAMED_GROUPS = 16  # categories whose name is written into a cloud of points: more would hide the points
+MAX_NAMED_GROUPS = 16  # groups whose name is written among the points: more would hide the points
+
+ROW_HEIGHT = 2.65  # inches
+PANEL_STEP = 2.3  # from one panel to the next
+PANEL_WIDTH = 2.2
+PANEL_HEIGHT = 2.1
+
+NAME_SIZE = SMALL_FONT_SIZE - 1
+MAX_NAME_WIDTH = 0.9  # inches
+
+FEW_POINTS = 100  # would disappear behind the names of their groups, which are lifted
+
+MAX_OVERLAP_STEPS = 500
 
 
-# Clouds of points
+class Groups(NamedTuple):
+    """A division of points.
+
+    Attributes:
+        index: The group of each point, with shape (N,).
+        colors: Of each group.
+        names: Of each group; none where they are not written among the points.
+    """
+
+    index: np.ndarray
+    colors: Sequence[str]
+    names: Sequence[str]
+
+
+class Panel(NamedTuple):
+    """One cloud of points with its heading and a line under it."""
+
+    points: np.ndarray
+    groups: Groups
+    heading: str
+    note: str
 
 
 def plot_latent_spaces(
-    raw: Projection, codes: Projection, labels: np.ndarray | None, categories: Sequence[str], title: str = ""
+    raw: Projection,
+    codes: Projection,
+    labels: np.ndarray | None,
+    categories: Sequence[str],
+    title: str = "",
+    *,
+    caption: str = "",
 ) -> Figure:
-    """Six panels (report B, B4): PCA, its k-means clusters and t-SNE of raw pixels (a)-(c) and of the codes (d)-(f)."""
-    return scatter_panels([("raw pixels", raw), ("encoder output", codes)], labels, categories, title)
+    """Six panels: PCA, its k-means clusters and t-SNE of raw pixels (a) to (c), and of the codes (d) to (f).
+
+    Args:
+        raw: The projection of raw pixels.
+        codes: The projection of the codes of the same images.
+        labels: The category of each image, with shape (N,), if known.
+        categories: Their names.
+        title: Of the figure.
+        caption: Under it.
+
+    Returns:
+        The figure.
+    """
+    figure = scatter_panels([("raw pixels", raw), ("encoder means", codes)], labels, categories, title)
+    return add_caption(figure, caption)
 
 
 def scatter_panels(
@@ -55,47 +94,90 @@ def scatter_panels(
 ) -> Figure:
     """A row for each space of points: its PCA, the k-means clusters of that, and its t-SNE.
 
-    Coloured by category, without labels (N,) by cluster; names stand at the medians of the t-SNE panels.
+    Points have the colour of their category, and without labels that of their cluster. The names of categories stand
+    in the legend and in the t-SNE panels. Clusters are named by letters, in colours that no category has.
+
+    Args:
+        spaces: The name and the projection of each space.
+        labels: The category of each point, with shape (N,), if known.
+        categories: Their names.
+        title: Of the figure.
+
+    Returns:
+        The figure.
     """
-    lines = wrap_title(title, PAGE_WIDTH - 2 * MARGIN)
-    height = 0.1 + 2.65 * len(spaces) + LINE_HEIGHT * len(lines)
-    figure = Figure((PAGE_WIDTH, height), DPI, facecolor="white")
-    draw_title(figure, lines)
-    for row, (what, panels) in enumerate(spaces):
-        numbers = [chr(ord("A") + i) if i < 26 else str(i) for i in range(panels.clusters.max() + 1)]
-        groups, names = (panels.clusters, numbers) if labels is None else (labels, distinct_labels(categories))
-        shares = " + ".join(f"{100 * share:.1f}" for share in panels.variance)
-        count = f"{len(numbers)} cluster{'s' * (len(numbers) > 1)} in three components"
-        shares += f" = {100 * panels.variance.sum():.1f} %"
-        cells: Any = (
-            (panels.pca, groups, (), f"PCA of {what}", f"variance {shares}"),
-            (panels.pca, panels.clusters, numbers, "k-means of these", count),
-            (panels.tsne, groups, names, f"t-SNE of {what}", ""),
-        )
-        for column, (points, shades, texts, head, caption) in enumerate(cells):
-            left, bottom = MARGIN + 2.3 * column, 2.65 * (len(spaces) - 1 - row)
-            axes = _scatter(figure, (left, bottom + 0.25), points, shades)
-            _label_groups(axes, points, shades, texts)
+    figure = blank_figure(title)
+    groups = None
+    if labels is None:
+        most = max((_clusters(projection) for _, projection in spaces), key=lambda found: len(found.names))
+        legend = dict(zip(most.names, most.colors, strict=True))
+        add_legend(figure, legend, "k-means clusters")
+    else:
+        groups = _categories(labels, categories)
+        present = np.unique(labels)
+        add_legend(figure, {groups.names[i]: groups.colors[i] for i in present}, "categories")
+    extend_below(figure, 0.1 + ROW_HEIGHT * len(spaces))
+    for row, (name, projection) in enumerate(spaces):
+        bottom = ROW_HEIGHT * (len(spaces) - 1 - row)
+        for column, panel in enumerate(_panels(name, projection, groups)):
             letter = chr(ord("a") + 3 * row + column)
-            draw_text(figure, left / PAGE_WIDTH, (bottom + 2.42) / height, shorten_text(f"({letter}) {head}", 2.25))
-            draw_text(
-                figure, left / PAGE_WIDTH, (bottom + 0.1) / height, caption, size=SMALL_FONT_SIZE, color=MUTED_COLOR
-            )
+            _add_panel(figure, panel, letter, (MARGIN + PANEL_STEP * column, bottom))
     return figure
 
 
-def _scatter(figure: Figure, corner: tuple[float, float], points: np.ndarray, groups: np.ndarray) -> Axes:
+def _categories(labels: np.ndarray, categories: Sequence[str]) -> Groups:
+    """The points by category."""
+    count = max(len(categories), int(labels.max()) + 1)
+    return Groups(labels, category_palette(count), distinct_labels(categories))
+
+
+def _clusters(projection: Projection) -> Groups:
+    """The points by cluster, which have letters for names."""
+    count = int(projection.clusters.max()) + 1
+    names = [chr(ord("A") + i) if i < 26 else str(i) for i in range(count)]
+    return Groups(projection.clusters, cluster_palette(count), names)
+
+
+def _panels(name: str, projection: Projection, categories: Groups | None) -> list[Panel]:
+    """The three panels of a space."""
+    clusters = _clusters(projection)
+    groups = categories or clusters
+    shares = " + ".join(f"{100 * share:.1f}" for share in projection.variance)
+    variance = f"variance {shares} = {100 * projection.variance.sum():.1f} %"
+    count = len(clusters.names)
+    note = f"{count} cluster{'s' * (count != 1)} in three components"
+    return [
+        Panel(projection.pca, groups._replace(names=()), f"PCA of {name}", variance),
+        Panel(projection.pca, clusters, "k-means of this PCA", note),
+        Panel(projection.tsne, groups, f"t-SNE of {name}", ""),
+    ]
+
+
+def _add_panel(figure: Figure, panel: Panel, letter: str, corner: tuple[float, float]) -> None:
+    """Draw a panel whose lower left corner is given in inches."""
+    width, height = figure.get_size_inches()
+    left, bottom = corner
+    axes = _scatter(figure, panel, (left, bottom + 0.25))
+    _name_groups(axes, panel)
+    heading = shorten_text(f"({letter}) {panel.heading}", 2.25)
+    draw_text(figure, left / width, (bottom + 2.42) / height, heading)
+    draw_text(figure, left / width, (bottom + 0.1) / height, panel.note, size=SMALL_FONT_SIZE, color=MUTED_COLOR)
+
+
+def _scatter(figure: Figure, panel: Panel, corner: tuple[float, float]) -> Axes:
     """Points (N, 2) or (N, 3), coloured by group, on axes whose lower left corner is given in inches."""
     width, height = figure.get_size_inches()
-    solid = points.shape[1] == 3
-    left = corner[0] - 0.12 * solid  # the third axis is named at the right, outside of its box
-    place = (left / width, (corner[1] + 0.05 * solid) / height, 2.2 / width, 2.1 / height)
-    axes = figure.add_axes(place, projection="3d" if solid else "rectilinear")
-    order = np.random.default_rng(0).permutation(len(points))  # so that no category hides the others
-    colours = np.array(color_palette(int(groups.max()) + 1))[groups[order]]
+    points = panel.points
+    is_3d = points.shape[1] == 3
+    left = corner[0] - 0.12 * is_3d  # the third axis is named at the right, outside of its box
+    bottom = corner[1] + 0.05 * is_3d
+    place = (left / width, bottom / height, PANEL_WIDTH / width, PANEL_HEIGHT / height)
+    axes = figure.add_axes(place, projection="3d" if is_3d else "rectilinear")
+    order = np.random.default_rng(0).permutation(len(points))  # so that no group hides the others
+    colors = np.array(panel.groups.colors)[panel.groups.index[order]]
+    style: dict[str, Any] = {"depthshade": False} if is_3d else {}
     size = float(np.clip(4000 / len(points), 0.8, 14))
-    look = {"depthshade": False} if solid else {}
-    axes.scatter(*points[order].T, s=size, c=colours, linewidths=0, rasterized=True, **look)
+    axes.scatter(*points[order].T, s=size, c=colors, linewidths=0, rasterized=True, **style)
     if isinstance(axes, Axes3D):
         _style_3d_axes(axes)
     else:
@@ -105,65 +187,71 @@ def _scatter(figure: Figure, corner: tuple[float, float], points: np.ndarray, gr
 
 
 def _style_3d_axes(axes: Any) -> None:
-    """A box of pale walls without numbers: the scale of a principal component says nothing."""
+    """A box of pale walls without numbers: the scale of a principal component has no meaning."""
     for axis, name in zip((axes.xaxis, axes.yaxis, axes.zaxis), ("PC 1", "PC 2", "PC 3"), strict=True):
         axis.set_ticks([])
-        axis.set_pane_color("#f7f7f7")
-        axis.line.set_color("#aaaaaa")
+        axis.set_pane_color(PANEL)
+        axis.line.set_color(GRID_COLOR)
         axis.set_label_text(name, size=SMALL_FONT_SIZE, color=MUTED_COLOR)
         axis.labelpad = -14
     axes.margins(0)
     axes.set_box_aspect((1, 1, 1), zoom=1.08)
 
 
-def _label_groups(axes: Axes, points: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> None:
-    """Write each group's name at its median, moved aside with a thin line to it where names would overlap."""
-    present, counts = np.unique(groups, return_counts=True)
-    present = np.sort(present[np.argsort(-counts, kind="stable")][:MAX_NAMED_GROUPS]) if names else present[:0]
-    if not len(present):
+def _name_groups(axes: Axes, panel: Panel) -> None:
+    """Write the name of each group at its median, moved aside with a thin line to it where names would overlap."""
+    groups = panel.groups
+    named = _largest_groups(groups)
+    if not len(named):
         return
-    medians = np.array([np.median(points[groups == group], 0) for group in present])
+    medians = np.array([np.median(panel.points[groups.index == group], 0) for group in named])
     if isinstance(axes, Axes3D):
-        medians = np.stack(proj3d.proj_transform(medians[:, 0], medians[:, 1], medians[:, 2], axes.get_proj())[:2], 1)
+        projected = proj3d.proj_transform(medians[:, 0], medians[:, 1], medians[:, 2], axes.get_proj())
+        medians = np.stack(projected[:2], axis=1)
     axes.apply_aspect()
-    texts = [shorten_text(names[int(group)], 0.9, SMALL_FONT_SIZE - 1) for group in present]
-    sizes = np.array([(text_width(text, SMALL_FONT_SIZE - 1) + 0.1, 0.16) for text in texts]) * DPI
-    above = (0, 0.13 * DPI * (len(points) < 100))  # few points would disappear behind their names
+    texts = [shorten_text(groups.names[group], MAX_NAME_WIDTH, NAME_SIZE) for group in named]
+    sizes = np.array([(text_width(text, NAME_SIZE) + 0.1, 0.16) for text in texts]) * DPI
+    lift = (0, 0.13 * DPI * (len(panel.points) < FEW_POINTS))
     frame = axes.get_window_extent()
-    places = _resolve_overlaps(
-        axes.transData.transform(medians) + above, sizes, np.array(frame.min), np.array(frame.max)
-    )
+    centres = axes.transData.transform(medians) + lift
+    places = _resolve_overlaps(centres, sizes, np.array(frame.min), np.array(frame.max))
     places = axes.transAxes.inverted().transform(places)
-    colours = color_palette(int(groups.max()) + 1)
-    style = {"size": SMALL_FONT_SIZE - 1, "color": TEXT_COLOR, "ha": "center", "va": "center"}
+    for text, median, place, group in zip(texts, medians, places, named, strict=True):
+        _draw_name(axes, text, tuple(median), tuple(place), groups.colors[group])
+
+
+def _largest_groups(groups: Groups) -> list[int]:
+    """The groups whose names are written: the largest ones, in ascending order."""
+    if not groups.names:
+        return []
+    present, counts = np.unique(groups.index, return_counts=True)
+    by_size = present[np.argsort(-counts, kind="stable")]
+    return sorted(by_size[:MAX_NAMED_GROUPS].tolist())
+
+
+def _draw_name(axes: Axes, text: str, median: tuple[float, ...], place: tuple[float, ...], color: str) -> None:
+    """A name in a box, with a line to the median of its group."""
+    style = {"size": NAME_SIZE, "color": TEXT_COLOR, "ha": "center", "va": "center", "parse_math": False}
     line = {"arrowstyle": "-", "color": TEXT_COLOR, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
-    for text, median, place, group in zip(texts, medians, places, present, strict=True):
-        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colours[group], "alpha": 0.85}
-        axes.annotate(
-            replace_missing_glyphs(text),
-            median,
-            place,
-            "data",
-            "axes fraction",
-            arrowprops=line,
-            bbox=box,
-            family=available_fonts()[0],
-            parse_math=False,
-            **style,
-        )
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": color, "alpha": 0.9}
+    where = ("data", "axes fraction")
+    axes.annotate(text, median, place, *where, arrowprops=line, bbox=box, family=font_families(text), **style)
 
 
 def _resolve_overlaps(centres: np.ndarray, sizes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Centres (K, 2) of boxes of these sizes, pushed until none overlap, within a frame."""
-    places, room = centres.clip(low + sizes / 2, high - sizes / 2), (sizes[:, None] + sizes[None]) / 2
+    places = centres.clip(low + sizes / 2, high - sizes / 2)
+    smallest_distance = (sizes[:, None] + sizes[None]) / 2
     order = np.arange(len(places))
-    side = np.sign(np.subtract.outer(order, order))  # who yields where to, if at one place
-    for _ in range(500):
-        apart = places[:, None] - places[None]
-        need = np.where(side[..., None] != 0, room - np.abs(apart), 0).clip(0)
-        clash = need.min(-1) > 0
-        if not clash.any():
+    order_sign = np.sign(np.subtract.outer(order, order))[..., None]  # which one yields where to, if at one place
+    for _ in range(MAX_OVERLAP_STEPS):
+        difference = places[:, None] - places[None]
+        overlap = np.where(order_sign != 0, smallest_distance - np.abs(difference), 0).clip(0)
+        overlaps = overlap.min(-1, keepdims=True) > 0
+        if not overlaps.any():
             break
-        push = np.where(apart == 0, side[..., None], np.sign(apart)) * need * (need == need.min(-1, keepdims=True))
-        places = (places + 0.3 * (push * clash[..., None]).sum(1)).clip(low + sizes / 2, high - sizes / 2)
+        direction = np.where(difference == 0, order_sign, np.sign(difference))
+        is_shorter_way = overlap == overlap.min(-1, keepdims=True)
+        push = direction * overlap * is_shorter_way * overlaps
+        places = (places + 0.3 * push.sum(1)).clip(low + sizes / 2, high - sizes / 2)
     return places

@@ -1,17 +1,19 @@
-r"""The figures of a study: each takes what it shows from its results and hands it to a drawing.
+"""The figures of a study: each shows one experiment under one condition.
 
-An exhibit is a function (results, experiment, reading) -> Figure and stands in `EXHIBITS` under the name by which an
-experiment asks for it; None means that there is nothing to show yet. What has no finished run is left out, and the
-caption says so. Files are named <experiment>-<figure>[-<reading>].png.
+A figure of a study is a function from an `ExperimentContext` to a matplotlib figure, or to None where there is nothing
+to show yet. The decorator gives it the name by which an experiment asks for it. A new figure is one such function here.
+Settings without a finished run are left out, and the caption says so. Files are called EXPERIMENT-FIGURE[-CONDITION].
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -20,398 +22,538 @@ from vaelab.analysis.baseline import display_split
 from vaelab.analysis.projections import Projection
 from vaelab.analysis.registry import read_analysis_arrays
 from vaelab.analysis.samples import has_prior_term, sample_prior
-from vaelab.core.codec import to_word
 from vaelab.core.errors import UserError, unknown_name_error
-from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, SEPARABILITY_METRICS, figure_metrics, metric_info
-from vaelab.figures import curves as curve_figures
-from vaelab.figures import diagram, intervals, layout, scatter, tiles
-from vaelab.figures.curves import MeanCurve
-from vaelab.figures.intervals import IntervalRow
-from vaelab.figures.tiles import TileTable, as_rgb
+from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, SEPARABILITY_METRICS, figure_metrics
+from vaelab.figures.colors import assign_colors
+from vaelab.figures.curves import MeanCurve, PathPanel, plot_curves, plot_path_probabilities
+from vaelab.figures.diagram import plot_model
+from vaelab.figures.intervals import IntervalRow, add_table, plot_intervals
+from vaelab.figures.layout import add_caption, save_figure
+from vaelab.figures.run_figures import SPLIT_WORDS, count_text, panel_heading, split_word, with_unlabelled
+from vaelab.figures.scatter import scatter_panels
+from vaelab.figures.text import distinct_labels
+from vaelab.figures.tiles import TileTable, as_rgb, path_caption, path_headers, plot_tile_tables
 from vaelab.models.summary import layers
 from vaelab.runs.run import Run
+from vaelab.studies.curves import experiment_curves
 from vaelab.studies.definition import Experiment, Study
 from vaelab.studies.results import SettingResult, StudyResults
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STUDY_FIGURES", "check_figures", "draw_study_figures", "figure_file_name", "slugify"]
+__all__ = [
+    "STUDY_FIGURES",
+    "ExperimentContext",
+    "StudyFigure",
+    "check_figures",
+    "draw_study_figures",
+    "figure_file_name",
+    "slugify",
+    "study_figure",
+]
 
 MAX_TILES = 10  # images in a row, and settings that have one
 
-COMPARED_TERMS = ("cross_entropy", "squared_error", "kl", "negative_elbo", "loss")
-
-StudyFigure = Callable[[StudyResults, Experiment, str], "Figure | None"]
+SHOWN_ALPHAS = 6  # images of a path in the figure of interpolations
 
 
-# What the figures share.
+class AnalysedRun(NamedTuple):
+    """A run that went through an analysis, with the setting that it is of and the arrays of the analysis."""
+
+    setting: SettingResult
+    seed: int
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self.setting.runs[self.seed]
 
 
-def figure_title(results: StudyResults, experiment: Experiment, condition: str, subject: str = "") -> str:
-    named = experiment.title if experiment.title == experiment.id else f"{experiment.id} {experiment.title}"
-    return ", ".join(filter(None, (named, condition, Path(results.study.data).name))) + (
-        f": {subject}" if subject else ""
-    )
+@dataclass(frozen=True)
+class ExperimentContext:
+    """An experiment under a condition, as figures show it.
 
+    Attributes:
+        results: The study so far.
+        experiment: The experiment.
+        condition: The condition; empty where the study has none.
+    """
 
-def finished_settings(results: StudyResults, experiment: Experiment, condition: str) -> list[SettingResult]:
-    return [o for o in results.of_experiment(experiment, condition) if o.runs]
+    results: StudyResults
+    experiment: Experiment
+    condition: str
 
+    def title(self, subject: str = "") -> str:
+        """The experiment, the condition, the data and what the figure shows of them."""
+        experiment = self.experiment
+        name = experiment.title
+        if experiment.id not in (experiment.title, "run"):
+            name = f"{experiment.id} {experiment.title}"
+        data = Path(self.results.study.data).name
+        parts = [name, self.condition]
+        if data not in name:
+            parts.append(data)
+        title = ", ".join(part for part in parts if part)
+        return f"{title}: {subject}" if subject else title
 
-def select_settings(outcomes: Sequence[SettingResult]) -> list[SettingResult]:
-    """At most ten of the settings, the first and the last among them."""
-    return [outcomes[i] for i in np.linspace(0, len(outcomes) - 1, min(MAX_TILES, len(outcomes))).astype(int)]
+    @cached_property
+    def settings(self) -> list[SettingResult]:
+        """The settings that have finished runs."""
+        return [setting for setting in self.results.of_experiment(self.experiment, self.condition) if setting.runs]
 
+    @cached_property
+    def colors(self) -> dict[str, str]:
+        """The colour of each setting, whichever of them are finished."""
+        return assign_colors([setting.name for setting in self.experiment.settings])
 
-def setting_colors(experiment: Experiment) -> dict[str, str]:
-    """The colour of each setting, whatever of them is finished."""
-    return layout.assign_colors([s.name for s in experiment.settings])
+    def settings_text(self, count: int) -> str:
+        """A sentence that says what the settings are and how many of them are shown."""
+        parts = [factor for factor in self.experiment.factors if factor != "variant"]
+        if count < len(self.experiment.settings):
+            parts.append(f"{count} of {len(self.experiment.settings)}")
+        return f" Settings: {', '.join(parts)}." if parts else ""
 
+    def setting_text(self, setting: SettingResult) -> str:
+        """Which of several settings is shown, as a part of a sentence."""
+        return f"; setting {setting.name}" if len(self.experiment.settings) > 1 else ""
 
-def seeds_text(outcomes: Sequence[SettingResult]) -> str:
-    """How many finished runs there are of a setting."""
-    counts = sorted({len(o.runs) for o in outcomes})
-    return f"{counts[0]} seed{'s' * (counts[0] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-
-
-def settings_text(experiment: Experiment, count: int) -> str:
-    """A sentence of what the settings are and how many of them are shown."""
-    factors = ", ".join(factor for factor in experiment.factors if factor != "variant")
-    some = f"{count} of {len(experiment.settings)}" if count < len(experiment.settings) else ""
-    return f" Settings: {', '.join(filter(None, (factors, some)))}." if factors or some else ""
-
-
-def runs_of_common_seed(outcomes: Sequence[SettingResult]) -> tuple[int, list[tuple[str, Run]]]:
-    """The first seed that all settings have, or else that most of them have, and its runs with their settings."""
-    known = sorted({seed for o in outcomes for seed in o.runs})
-    best = max(known, key=lambda seed: (sum(seed in o.runs for o in outcomes), -seed))
-    return best, [(o.name, o.runs[best]) for o in outcomes if best in o.runs]
-
-
-# Numbers.
-
-
-def study_curves(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    outcomes = finished_settings(results, experiment, condition)
-    panels = {}
-    for term in COMPARED_TERMS:
-        lines = {o.name: mean_curve(o, term) for o in outcomes}
-        found = {n: line for n, line in lines.items() if line is not None}
-        whole = term not in ("negative_elbo", "loss") or len(found) == len(outcomes)
-        if found and whole and (term != "loss" or have_same_loss(outcomes)):
-            info = metric_info(term)
-            panels[info.label, info.unit] = found
-    if not panels:
+    def first_analysed(self, analysis: str) -> AnalysedRun | None:
+        """The first run, by setting and seed, that went through an analysis."""
+        for setting in self.settings:
+            for seed, run in sorted(setting.runs.items()):
+                arrays = read_analysis_arrays(run, analysis)
+                if arrays:
+                    return AnalysedRun(setting, seed, arrays)
         return None
-    rows = [row for o in outcomes for record in o.records.values() for row in record.history]
-    split = "validation" if any(row["validation"] for row in rows) else "training"
-    band = "; lines are means, bands one standard deviation over seeds" if max_seeds(outcomes) > 1 else ""
-    caption = f"On {split} images; {seeds_text(outcomes)}{band}." + settings_text(experiment, len(outcomes))
-    return curve_figures.compare_curves(
-        panels, setting_colors(experiment), figure_title(results, experiment, condition), caption
-    )
 
 
-def max_seeds(outcomes: Sequence[SettingResult]) -> int:
-    return max(len(o.runs) for o in outcomes)
+StudyFigure = Callable[[ExperimentContext], "Figure | None"]
+
+STUDY_FIGURES: dict[str, StudyFigure] = {}
 
 
-def mean_curve(outcome: SettingResult, term: str) -> MeanCurve | None:
-    """A term over the epochs that all seeds of a setting have measured."""
-    found = []
-    for record in outcome.records.values():
-        try:
-            found.append({x: y for x, y in record.curve(term) if np.isfinite(y)})
-        except UserError:
-            return None
-    epochs = sorted(set.intersection(*map(set, found)))
-    if not epochs:
-        return None
-    y = np.array([[curve[x] for x in epochs] for curve in found])
-    return MeanCurve(np.array(epochs), y.mean(0), y.std(0, ddof=1) if len(y) > 1 else None)
+def study_figure(name: str) -> Callable[[StudyFigure], StudyFigure]:
+    """A decorator that makes a function a figure that experiments can ask for.
+
+    Args:
+        name: The name in the `figures` of an experiment, and in the names of files.
+
+    Returns:
+        The decorator.
+    """
+
+    def register(function: StudyFigure) -> StudyFigure:
+        STUDY_FIGURES[name] = function
+        return function
+
+    return register
 
 
-def have_same_loss(outcomes: Sequence[SettingResult]) -> bool:
-    """Whether all settings train the same loss: those of different kinds are not compared."""
-    specs = [run.spec for o in outcomes for run in o.runs.values()]
-    return len({(spec.loss, spec.objective) for spec in specs}) == 1
-
-
-def study_bars(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    outcomes = finished_settings(results, experiment, condition)
-    panels = {}
-    for info in figure_metrics():
-        rows = {o.name: interval_row(o.values(info.name)) for o in outcomes if len(o.values(info.name))}
-        if rows:
-            panels[info.label_with_direction, info.unit] = rows
-    if not panels:
-        return None
-    drawn = " (small dots), their means and 95 % t intervals" if max_seeds(outcomes) > 1 else ""
-    caption = f"On test images; {seeds_text(outcomes)}{drawn}; ↓ lower is better." + settings_text(
-        experiment, len(outcomes)
-    )
-    return intervals.plot_intervals(
-        panels, setting_colors(experiment), figure_title(results, experiment, condition), caption
-    )
-
-
-def interval_row(values: np.ndarray) -> IntervalRow:
-    from scipy import stats
-
-    n = len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-    return IntervalRow(values, float(values.mean()), half)
-
-
-# Images.
-
-
-@torch.no_grad()
-def study_reconstructions(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    outcomes = select_settings(finished_settings(results, experiment, condition))
-    if not outcomes:
-        return None
-    seed, runs = runs_of_common_seed(outcomes)
-    rows = []
-    for setting, run in runs:
-        pixels = display_split(run.dataset).evenly_spaced(MAX_TILES).uint8()
-        decoded = run.model.reconstruct(torch.from_numpy(pixels).float() / 255)
-        rows.append((setting or "reconstruction", as_rgb(pixels), as_rgb(decoded.numpy())))
-    blocks = []
-    for _, group in groupby(rows, key=lambda row: row[1].shape):  # settings may differ in the size of images
-        names, originals, decoded = zip(*group, strict=True)
-        blocks.append(TileTable(np.stack([originals[0], *decoded]), ("original", *names), row_breaks=(1,)))
-    caption = f"The same test images in every row; decoded from the posterior mean; seed {seed}."
-    caption += settings_text(experiment, len(rows))
-    return tiles.plot_tile_tables(blocks, figure_title(results, experiment, condition, "reconstructions"), caption)
-
-
-def study_samples(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    outcomes = [
-        o
-        for o in finished_settings(results, experiment, condition)
-        if any(has_prior_samples(run) for run in o.runs.values())
-    ]
-    if not outcomes:
-        return None
-    seed, runs = runs_of_common_seed(select_settings(outcomes))
-    rows = [(setting, as_rgb(sample_prior(run.model, 64).numpy()[:MAX_TILES])) for setting, run in runs]
-    blocks = []
-    for _, group in groupby(rows, key=lambda row: row[1].shape):
-        names, drawn = zip(*group, strict=True)
-        blocks.append(TileTable(np.stack(drawn), names))
-    caption = f"Codes drawn from the prior, the same for settings of equal latent dimension; seed {seed}."
-    caption += settings_text(experiment, len(rows))
-    return tiles.plot_tile_tables(blocks, figure_title(results, experiment, condition, "samples of the prior"), caption)
-
-
-def has_prior_samples(run: Run) -> bool:
-    return has_prior_term(run.spec, run.model.shape)
-
-
-# Interpolations.
-
-
-def first_analysed_run(
-    results: StudyResults, experiment: Experiment, condition: str, analysis: str
-) -> tuple[SettingResult, int, dict[str, np.ndarray]] | None:
-    """The first setting and seed that has been through an examination, and the arrays that it left."""
-    for outcome in finished_settings(results, experiment, condition):
-        for seed, run in sorted(outcome.runs.items()):
-            if found := read_analysis_arrays(run, analysis):
-                return outcome, seed, found
-    return None
-
-
-def endpoint_labels(run: Run, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], str]:
-    """The heads of the two originals, and which category a probability along the path is of."""
-    categories, ends = display_split(run.dataset).categories, arrays["ends"].tolist()
-    if min(ends) < 0:
-        return ["start", "end"], "the end's category"
-    names = layout.distinct_labels(categories)
-    return [names[end] for end in ends], names[ends[1]]
-
-
-def study_interpolations(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    first = first_analysed_run(results, experiment, condition, "interpolations")
-    if first is None:
-        return None
-    outcome, seed, found = first
-    six = np.linspace(0, len(found["alphas"]) - 1, 6).round().astype(int)
-    heads, category = endpoint_labels(outcome.runs[seed], found)
-    heads += tiles.column_headers(found["alphas"][six], "α")
-    probability = found.get("probability")
-    blocks = []
-    for pair, path in enumerate(found["images"][:, six]):
-        row = as_rgb(np.concatenate([found["originals"][pair], path]))[None]
-        notes = () if probability is None else ("", "", *(f"{p:.2f}" for p in probability[pair, six]))
-        blocks.append(TileTable(row, column_headers=() if pair else heads, column_notes=notes, column_breaks=(2,)))
-    under = "" if probability is None else f" Under each image: a classifier's probability of {category}."
-    which = f"; setting {outcome.name}" if len(experiment.settings) > 1 else ""
-    caption = f"Codes on the straight line between posterior means{which}; seed {seed}.{under}"
-    what = "interpolations" if probability is None else f"interpolations, probability of {category}"
-    return tiles.plot_tile_tables(blocks, figure_title(results, experiment, condition, what), caption)
-
-
-def study_path(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    panels, category, count = {}, "", 0
-    for outcome in select_settings(finished_settings(results, experiment, condition)):
-        run = outcome.runs[min(outcome.runs)]
-        found = read_analysis_arrays(run, "interpolations")
-        if "probability" in found:
-            pairs, category = found["probability"], endpoint_labels(run, found)[1]
-            mean = MeanCurve(found["alphas"], pairs.mean(0), pairs.std(0, ddof=1) if len(pairs) > 1 else None)
-            panels[outcome.name], count = (mean, pairs, mean_probability_curve(outcome)), len(pairs)
-    if not panels:
-        return None
-    caption = f"Thin lines: {count} pairs of the first seed; line and band: their mean and one standard deviation."
-    caption += " Dots: the mean over many pairs and all seeds." if any(many for _, _, many in panels.values()) else ""
-    caption += settings_text(experiment, len(panels))
-    what = f"probability of {category} along interpolations"
-    return curve_figures.plot_path_probabilities(
-        panels,
-        setting_colors(experiment),
-        figure_title(results, experiment, condition, what),
-        "as a classifier sees it",
-        caption,
-    )
-
-
-def mean_probability_curve(outcome: SettingResult) -> MeanCurve | None:
-    """The mean probabilities over many pairs, at the values of alpha for which the examination gave them."""
-    found = [table for r in outcome.records.values() if (table := r.analyses.get("interpolations"))]
-    numbers = [re.fullmatch(r"probability_(\d+)", key) for key in (found[0] if found else ())]
-    keys = sorted((int(number[1]), number[0]) for number in numbers if number)
-    if not keys:
-        return None
-    values = np.array([[table[key] for _, key in keys] for table in found if all(key in table for _, key in keys)])
-    return MeanCurve(np.array([percent for percent, _ in keys]) / 100, values.mean(0), None)
-
-
-# Features.
-
-
-def study_features(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    return plot_feature_spaces(results, experiment, condition, ("raw", "codes"))
-
-
-def study_classifier_features(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    return plot_feature_spaces(results, experiment, condition, ("classifier",))
-
-
-def plot_feature_spaces(
-    results: StudyResults, experiment: Experiment, condition: str, spaces: Sequence[str]
-) -> Figure | None:
-    """Three views of each space, and, under those of the codes, the numbers of all spaces."""
-    first = first_analysed_run(results, experiment, condition, "features")
-    if first is None or f"{spaces[-1]}_tsne" not in first[2]:
-        return None
-    outcome, seed, found = first
-    labels, names = found["labels"], display_split(outcome.runs[seed].dataset).categories
-    if (labels < 0).any():
-        labels, names = np.where(labels < 0, len(names), labels), (*names, "unlabelled")
-    rows = [
-        (REPRESENTATION_LABELS[space], Projection(*(found[f"{space}_{part}"] for part in Projection._fields)))
-        for space in spaces
-    ]
-    figure = scatter.scatter_panels(
-        rows, labels if (found["labels"] >= 0).any() else None, names, figure_title(results, experiment, condition)
-    )
-    which = f"; setting {outcome.name}" if len(experiment.settings) > 1 else ""
-    caption = f"{len(labels):,} test images{which}; seed {seed}."
-    tables = [r.analyses["features"] for r in outcome.records.values() if r.analyses.get("features")]
-    if "codes" in spaces and (numbers := separability_rows(tables)):
-        intervals.add_table(figure, [info.label for info in SEPARABILITY_METRICS], numbers)
-        caption += f" Table: means ± standard deviations over {len(tables)} seeds." if len(tables) > 1 else ""
-        caption += " ARI, NMI: clusters against categories; 1-NN, linear probe: accuracy; ratios: distance between "
-        caption += "categories to distance within."
-    return layout.add_caption(figure, caption + correlation_text(tables))
-
-
-def separability_rows(tables: Sequence[Mapping[str, float]]) -> list[tuple[str, list[str]]]:
-    """The rows of the table of how far each space tells the categories apart."""
-    names = [info.name for info in SEPARABILITY_METRICS]
-    found = {
-        words: [format_over_seeds(tables, f"{space}_{n}") for n in names]
-        for space, words in REPRESENTATION_LABELS.items()
-    }
-    return [(words, [cell or "–" for cell in cells]) for words, cells in found.items() if any(cells)]
-
-
-def format_over_seeds(tables: Sequence[Mapping[str, float]], number: str) -> str:
-    """A number's mean and standard deviation over seeds; nothing where no seed has it."""
-    values = np.array([table[number] for table in tables if number in table])
-    if not len(values):
-        return ""
-    return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
-
-
-def correlation_text(tables: Sequence[Mapping[str, float]]) -> str:
-    """A sentence of the canonical correlations of raw pixels with the codes and with a classifier's features."""
-    others = {"the codes": "correlation", "the classifier's features": "correlation_classifier"}
-    said = [f"{value} with {what}" for what, number in others.items() if (value := format_over_seeds(tables, number))]
-    return f" Mean canonical correlation of three components of raw pixels: {', '.join(said)}." if said else ""
-
-
-def study_model(results: StudyResults, experiment: Experiment, condition: str) -> Figure | None:
-    outcomes = finished_settings(results, experiment, condition)
-    if not outcomes:
-        return None
-    run = outcomes[0].runs[min(outcomes[0].runs)]
-    drawn = diagram.plot_model(
-        layers(run.model), run.model.latent_dim, to_word(run.spec.loss), figure_title(results, experiment, condition)
-    )
-    return layout.add_caption(drawn, f"Setting {outcomes[0].name}.") if len(experiment.settings) > 1 else drawn
-
-
-STUDY_FIGURES: dict[str, StudyFigure] = {
-    "curves": study_curves,
-    "bars": study_bars,
-    "reconstructions": study_reconstructions,
-    "samples": study_samples,
-    "interpolations": study_interpolations,
-    "path": study_path,
-    "features": study_features,
-    "classifier_features": study_classifier_features,
-    "model": study_model,
-}
-
-
-# Files.
+# Files
 
 
 def slugify(text: str) -> str:
-    """The text as a part of a file's name: what is neither letter, digit, dot nor underscore becomes a dash."""
+    """A text as a part of a file's name: what is neither letter, digit, dot nor underscore becomes a dash.
+
+    Example:
+        >>> slugify("KL weight = 1")
+        'KL-weight-1'
+    """
     return re.sub(r"[^\w.]+", "-", text).strip("-.")
 
 
 def figure_file_name(experiment: Experiment, figure: str, condition: str) -> str:
-    """The name of a figure's file, without its suffix."""
-    return "-".join(filter(None, (slugify(experiment.id), figure, slugify(condition))))
+    """The name of the file of a figure, without suffix.
+
+    Args:
+        experiment: The experiment that it shows.
+        figure: Its name.
+        condition: The condition.
+
+    Returns:
+        The name.
+    """
+    parts = (slugify(experiment.id), figure, slugify(condition))
+    return "-".join(part for part in parts if part)
 
 
 def check_figures(study: Study) -> None:
-    """Refuse names of figures that there are not, and readings and experiments whose files would be the same."""
-    seen: dict[str, str] = {}
+    """Refuse figures that do not exist, and experiments and conditions whose figures would have the same files.
+
+    Args:
+        study: The study.
+
+    Raises:
+        UserError: It asks for such.
+    """
+    used_names: dict[str, str] = {}
     for experiment in study.experiments:
         for figure in experiment.figures:
             if figure not in STUDY_FIGURES:
                 raise unknown_name_error(f"figure in experiment {experiment.id}", figure, STUDY_FIGURES)
-        for reading in experiment.conditions:
-            file, meant = figure_file_name(experiment, "", reading).casefold(), f"{experiment.id}, {reading}"
-            if file in seen:
-                raise UserError(f'"{seen[file]}" and "{meant}" would share the figures {file}: rename one of them')
-            seen[file] = meant
+        for condition in experiment.conditions:
+            file_name = figure_file_name(experiment, "", condition).casefold()
+            label = f"{experiment.id}, {condition}"
+            if file_name in used_names:
+                both = f'"{used_names[file_name]}" and "{label}"'
+                raise UserError(f"{both} would share the figures {file_name}: rename one of them")
+            used_names[file_name] = label
 
 
 def draw_study_figures(
     results: StudyResults, experiment: Experiment, condition: str, folder: Path, pdf: bool = True
 ) -> list[Path]:
-    """Draw the figures of an experiment under a reading into a folder; gives the files."""
+    """Draw the figures of an experiment under a condition into a folder.
+
+    Args:
+        results: The study so far.
+        experiment: The experiment.
+        condition: The condition.
+        folder: Where.
+        pdf: Whether to write each as a PDF too.
+
+    Returns:
+        The files written.
+    """
+    context = ExperimentContext(results, experiment, condition)
     files: list[Path] = []
-    for figure in dict.fromkeys(experiment.figures):
-        drawn = STUDY_FIGURES[figure](results, experiment, condition)
-        if drawn is not None:
-            files += layout.save_figure(drawn, folder / f"{figure_file_name(experiment, figure, condition)}.png", pdf)
+    for name in dict.fromkeys(experiment.figures):
+        figure = STUDY_FIGURES[name](context)
+        if figure is not None:
+            files += save_figure(figure, folder / f"{figure_file_name(experiment, name, condition)}.png", pdf)
     return files
+
+
+# Numbers
+
+
+@study_figure("curves")
+def _curves(context: ExperimentContext) -> Figure | None:
+    curves = experiment_curves(context.settings)
+    if curves is None:
+        return None
+    panels = {}
+    for term, by_setting in curves.terms.items():
+        lines = {name: MeanCurve(curve.epochs, curve.mean, curve.deviation) for name, curve in by_setting.items()}
+        panels[panel_heading(term, curves.loss_term)] = lines
+    caption = f"On {SPLIT_WORDS.get(curves.split, curves.split)} images, one sample of each posterior; "
+    caption += seeds_text(context.settings)
+    if curves.max_seeds > 1:
+        caption += "; lines are means, bands one standard deviation over seeds"
+    caption += f".{context.settings_text(len(context.settings))}"
+    return plot_curves(panels, context.colors, context.title(), caption=caption)
+
+
+@study_figure("bars")
+def _bars(context: ExperimentContext) -> Figure | None:
+    panels = {}
+    for info in figure_metrics():
+        rows = {}
+        for setting in context.settings:
+            values = setting.values(info.name)
+            if len(values):
+                rows[setting.name] = interval_row(values)
+        if rows:
+            panels[info.label_with_direction, info.unit] = rows
+    if not panels:
+        return None
+    caption = f"On test images, decoded from posterior means; {seeds_text(context.settings)}"
+    if max(len(setting.runs) for setting in context.settings) > 1:
+        caption += " (rings), their means and 95 % t intervals"
+    caption += f"; ↓ lower is better.{context.settings_text(len(context.settings))}"
+    return plot_intervals(panels, context.colors, context.title(), caption=caption)
+
+
+def interval_row(values: np.ndarray) -> IntervalRow:
+    """The mean of a number over seeds, with its 95 % t interval.
+
+    Args:
+        values: The number for each seed, with shape (S,).
+
+    Returns:
+        The row; without an interval for a single seed.
+    """
+    from scipy import stats
+
+    count = len(values)
+    half_width = None
+    if count > 1:
+        half_width = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return IntervalRow(values, float(values.mean()), half_width)
+
+
+def seeds_text(settings: Sequence[SettingResult]) -> str:
+    """How many finished runs a setting has, such as "3 seeds" or "1 to 3 seeds"."""
+    counts = sorted({len(setting.runs) for setting in settings})
+    if len(counts) > 1:
+        return f"{counts[0]} to {counts[-1]} seeds"
+    return f"{counts[0]} seed{'s' * (counts[0] > 1)}"
+
+
+# Images
+
+
+@study_figure("reconstructions")
+@torch.no_grad()
+def _reconstructions(context: ExperimentContext) -> Figure | None:
+    settings = spread_settings(context.settings)
+    if not settings:
+        return None
+    seed, runs = runs_of_common_seed(settings)
+    rows = []
+    for name, run in runs:
+        images = display_split(run.dataset).evenly_spaced(MAX_TILES)
+        pixels = images.uint8()
+        decoded = run.model.reconstruct(torch.from_numpy(pixels).float() / 255)
+        rows.append((name or "reconstruction", as_rgb(pixels), as_rgb(decoded.numpy())))
+    tables = []
+    for _, group in groupby(rows, key=lambda row: row[1].shape):  # settings may differ in the size of images
+        names, originals, reconstructions = zip(*group, strict=True)
+        tiles = np.stack([originals[0], *reconstructions])
+        tables.append(TileTable(tiles, ("original", *names), row_breaks=(1,)))
+    split = split_word(display_split(runs[0][1].dataset))
+    caption = f"The same {split} images in every row, decoded from the posterior means; seed {seed}."
+    caption += context.settings_text(len(rows))
+    return plot_tile_tables(tables, context.title("reconstructions"), caption=caption)
+
+
+@study_figure("samples")
+def _samples(context: ExperimentContext) -> Figure | None:
+    settings = [setting for setting in context.settings if _has_prior_samples(setting)]
+    if not settings:
+        return None
+    seed, runs = runs_of_common_seed(spread_settings(settings))
+    rows = [(name, as_rgb(sample_prior(run.model, 64).numpy()[:MAX_TILES])) for name, run in runs]
+    tables = []
+    for _, group in groupby(rows, key=lambda row: row[1].shape):
+        names, tiles = zip(*group, strict=True)
+        tables.append(TileTable(np.stack(tiles), names))
+    caption = "Means of the likelihood for codes drawn from the prior, the same codes for settings of equal latent "
+    caption += f"dimension; seed {seed}.{context.settings_text(len(rows))}"
+    return plot_tile_tables(tables, context.title("samples of the prior"), caption=caption)
+
+
+def _has_prior_samples(setting: SettingResult) -> bool:
+    """Whether samples of the prior mean anything for a setting."""
+    return any(has_prior_term(run.spec, run.model.shape) for run in setting.runs.values())
+
+
+def spread_settings(settings: Sequence[SettingResult]) -> list[SettingResult]:
+    """At most ten settings, evenly over all, with the first and the last."""
+    count = min(MAX_TILES, len(settings))
+    return [settings[i] for i in np.linspace(0, len(settings) - 1, count).astype(int)]
+
+
+def runs_of_common_seed(settings: Sequence[SettingResult]) -> tuple[int, list[tuple[str, Run]]]:
+    """The first seed that all settings have, or else most of them, and its runs with the names of their settings."""
+    seeds = sorted({seed for setting in settings for seed in setting.runs})
+    counts = [sum(seed in setting.runs for setting in settings) for seed in seeds]
+    seed = seeds[int(np.argmax(counts))]
+    return seed, [(setting.name, setting.runs[seed]) for setting in settings if seed in setting.runs]
+
+
+# Interpolations
+
+
+@study_figure("interpolations")
+def _interpolations(context: ExperimentContext) -> Figure | None:
+    analysed = context.first_analysed("interpolations")
+    if analysed is None:
+        return None
+    arrays = analysed.arrays
+    shown = np.linspace(0, len(arrays["alphas"]) - 1, SHOWN_ALPHAS).round().astype(int)
+    names = end_names(analysed.run, arrays)
+    headers = path_headers(arrays["alphas"][shown], names)
+    probability = arrays.get("probability")
+    tables = []
+    for pair, images in enumerate(arrays["images"][:, shown]):
+        tiles = as_rgb(np.concatenate([arrays["originals"][pair], images]))[None]
+        notes: Sequence[str] = ()
+        if probability is not None:
+            notes = ("", "", *(f"{p:.2f}" for p in probability[pair, shown]))
+        tables.append(TileTable(tiles, (), () if pair else headers, notes, column_breaks=(2,)))
+    subject = "interpolations"
+    caption = f"Pairs of {split_word(display_split(analysed.run.dataset))} images. {path_caption(names)}"
+    if probability is not None:
+        category = category_text(names)
+        subject += f", probability of {category}"
+        caption += f" Under each image: the probability of {category} that a classifier gives it."
+    caption += f" Seed {analysed.seed}{context.setting_text(analysed.setting)}."
+    return plot_tile_tables(tables, context.title(subject), caption=caption)
+
+
+@study_figure("path")
+def _path(context: ExperimentContext) -> Figure | None:
+    panels = {}
+    category = ""
+    num_pairs = 0
+    for setting in spread_settings(context.settings):
+        run = setting.runs[min(setting.runs)]
+        arrays = read_analysis_arrays(run, "interpolations")
+        if "probability" not in arrays:
+            continue
+        pairs = arrays["probability"]
+        category = category_text(end_names(run, arrays))
+        num_pairs = len(pairs)
+        deviation = pairs.std(0, ddof=1) if num_pairs > 1 else None
+        mean = MeanCurve(arrays["alphas"], pairs.mean(0), deviation)
+        panels[setting.name] = PathPanel(mean, pairs, mean_probability_curve(setting))
+    if not panels:
+        return None
+    caption = f"Thin lines: {num_pairs} pairs of the first seed; line and band: their mean and one standard deviation."
+    if any(panel.many for panel in panels.values()):
+        caption += " Dots: the mean over many pairs and all seeds."
+    caption += context.settings_text(len(panels))
+    title = context.title(f"probability of {category} along interpolations")
+    return plot_path_probabilities(panels, context.colors, title, unit="given by a classifier", caption=caption)
+
+
+def end_names(run: Run, arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """The categories at alpha = 0 and at alpha = 1; empty where the pairs are of any category."""
+    ends = arrays["ends"].tolist()
+    if min(ends) < 0:
+        return "", ""
+    labels = distinct_labels(display_split(run.dataset).categories)
+    return labels[ends[0]], labels[ends[1]]
+
+
+def category_text(names: tuple[str, str]) -> str:
+    """What the probability along a path is of."""
+    return names[1] or "the end's category"
+
+
+def mean_probability_curve(setting: SettingResult) -> MeanCurve | None:
+    """The mean probabilities over many pairs, at the values of alpha for which the analysis gives them.
+
+    Args:
+        setting: The result of a setting.
+
+    Returns:
+        The curve over alpha; None where no run has these numbers.
+    """
+    tables = [table for table in setting.analysis_numbers("interpolations") if table]
+    alphas = {}
+    for key in tables[0] if tables else ():
+        number = re.fullmatch(r"probability_(\d+)", key)
+        if number:
+            alphas[key] = int(number[1]) / 100
+    keys = sorted(alphas, key=alphas.__getitem__)
+    rows = []
+    for table in tables:
+        if keys and all(key in table for key in keys):
+            rows.append([table[key] for key in keys])
+    if not rows:
+        return None
+    return MeanCurve(np.array([alphas[key] for key in keys]), np.mean(rows, axis=0))
+
+
+# Features
+
+
+@study_figure("features")
+def _features(context: ExperimentContext) -> Figure | None:
+    analysed = context.first_analysed("features")
+    if analysed is None or "codes_tsne" not in analysed.arrays:
+        return None
+    figure, caption = plot_spaces(context, analysed, ("raw", "codes"))
+    tables = analysed.setting.analysis_numbers("features")
+    rows = separability_rows(tables)
+    if rows:
+        add_table(figure, [info.label for info in SEPARABILITY_METRICS], rows)
+        if len(tables) > 1:
+            caption += f" Table: means ± standard deviations over {len(tables)} seeds."
+        caption += " ARI, NMI: clusters against categories; 1-NN, linear probe: accuracy; ratios: distance between "
+        caption += "categories to distance within."
+    return add_caption(figure, caption + correlation_text(tables))
+
+
+@study_figure("classifier_features")
+def _classifier_features(context: ExperimentContext) -> Figure | None:
+    analysed = context.first_analysed("features")
+    if analysed is None or "classifier_tsne" not in analysed.arrays:
+        return None
+    figure, caption = plot_spaces(context, analysed, ("classifier",))
+    return add_caption(figure, caption + correlation_text(analysed.setting.analysis_numbers("features")))
+
+
+def plot_spaces(context: ExperimentContext, analysed: AnalysedRun, spaces: Sequence[str]) -> tuple[Figure, str]:
+    """Three views of each space, and the sentence that says of which images.
+
+    Args:
+        context: The experiment.
+        analysed: The run whose features are shown.
+        spaces: The names of the spaces, such as "codes".
+
+    Returns:
+        The figure and the beginning of its caption.
+    """
+    arrays = analysed.arrays
+    images = display_split(analysed.run.dataset)
+    labels, categories = with_unlabelled(arrays["labels"], images.categories)
+    rows = []
+    for space in spaces:
+        projection = Projection(*(arrays[f"{space}_{field}"] for field in Projection._fields))
+        rows.append((REPRESENTATION_LABELS[space], projection))
+    figure = scatter_panels(rows, labels, categories, context.title())
+    setting = context.setting_text(analysed.setting)
+    return figure, f"{count_text(images, len(arrays['labels']))}{setting}; seed {analysed.seed}."
+
+
+def separability_rows(tables: Sequence[Mapping[str, float]]) -> list[tuple[str, list[str]]]:
+    """The rows of the table of how well each representation separates the categories.
+
+    Args:
+        tables: The numbers of the analysis, for each seed.
+
+    Returns:
+        The name of each representation and its cells.
+    """
+    rows = []
+    for representation, label in REPRESENTATION_LABELS.items():
+        cells = [format_over_seeds(tables, f"{representation}_{info.name}") for info in SEPARABILITY_METRICS]
+        if any(cells):
+            rows.append((label, [cell or "–" for cell in cells]))
+    return rows
+
+
+def format_over_seeds(tables: Sequence[Mapping[str, float]], name: str) -> str:
+    """A number's mean and standard deviation over seeds; nothing where no seed has it.
+
+    Example:
+        >>> format_over_seeds([{"ari": 0.25}, {"ari": 0.35}], "ari")
+        '0.30 ± 0.07'
+    """
+    values = np.array([table[name] for table in tables if name in table])
+    if not len(values):
+        return ""
+    deviation = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{deviation}"
+
+
+def correlation_text(tables: Sequence[Mapping[str, float]]) -> str:
+    """A sentence on the canonical correlations of raw pixels with the codes and with a classifier's features."""
+    compared = {"the codes": "correlation", "the classifier's features": "correlation_classifier"}
+    parts = []
+    for what, name in compared.items():
+        value = format_over_seeds(tables, name)
+        if value:
+            parts.append(f"{value} with {what}")
+    if not parts:
+        return ""
+    return f" Mean canonical correlation of three components of raw pixels: {', '.join(parts)}."
+
+
+# Models
+
+
+@study_figure("model")
+def _model(context: ExperimentContext) -> Figure | None:
+    if not context.settings:
+        return None
+    setting = context.settings[0]
+    run = setting.runs[min(setting.runs)]
+    caption = f"Setting {setting.name}." if len(context.experiment.settings) > 1 else ""
+    distortion = run.spec.distortion.title
+    return plot_model(layers(run.model), run.model.latent_dim, distortion, context.title(), caption=caption)

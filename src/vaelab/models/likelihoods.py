@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaelab.core.codec import changed_settings
 from vaelab.core.constraints import Count, NonNegative, Positive
 
 __all__ = [
@@ -98,6 +99,16 @@ class Distortion:
     """
 
     name: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        """The distortion as a part of a title.
+
+        Example:
+            >>> SquaredError().title, Gaussian(sigma=0.1).title
+            ('squared error', 'Gaussian likelihood, sigma = 0.1')
+        """
+        return ", ".join([self.name.replace("-", " ").replace("+", " + "), *changed_settings(self)])
 
     @property
     def channels_per_value(self) -> int:
@@ -175,6 +186,12 @@ class Likelihood(Distortion):
 
     support: ClassVar[Support] = "continuum"
 
+    @property
+    def title(self) -> str:
+        """The likelihood as a part of a title."""
+        words = self.name.replace("-", " ").replace("bernoulli", "Bernoulli")
+        return ", ".join([f"{words[0].upper()}{words[1:]} likelihood", *changed_settings(self)])
+
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         """log p(x|z) in nats for each image.
 
@@ -233,6 +250,10 @@ class CrossEntropy(Likelihood, LogitOutput):
     name: ClassVar[str] = "cross-entropy"
     short: ClassVar[tuple[str, ...]] = ("ce", "bernoulli")
     support: ClassVar[Support] = "binary"
+
+    @property
+    def title(self) -> str:
+        return "cross entropy"
 
     def __call__(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         logits = params.pixels

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from vaelab.core.codec import changed_settings
 from vaelab.core.constraints import Count, NonNegative, UnitInterval
 from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
@@ -46,6 +47,22 @@ class BetaVAE(Objective):
     free_bits: NonNegative = 0.0
     reduction: Literal["sum", "mean"] = "sum"
     k: Count = field(default=1, metadata={"legacy": 1})
+
+    @property
+    def title(self) -> str:
+        """The objective as a part of a title.
+
+        Example:
+            >>> BetaVAE().title, BetaVAE(kl_weight=4.0).title
+            ('VAE', 'beta-VAE, beta = 4')
+        """
+        settings = changed_settings(self, without=("kl_weight", "reduction"))
+        if self.reduction == "mean":
+            return ", ".join([f"beta-VAE, beta = {self.kl_weight:g} with a mean over pixel values", *settings])
+        if self.kl_weight == 0:
+            return ", ".join(["autoencoder, KL weight 0", *settings])
+        name = "VAE" if self.kl_weight == 1 else f"beta-VAE, beta = {self.kl_weight:g}"
+        return ", ".join([name, *settings])
 
     @property
     def num_samples(self) -> int:
@@ -89,6 +106,11 @@ class Capacity(Objective):
     gamma: NonNegative = 100.0
     capacity: NonNegative = 25.0
     rise: UnitInterval = 1.0
+
+    @property
+    def title(self) -> str:
+        settings = changed_settings(self, without=("capacity",))
+        return ", ".join([f"VAE with a KL capacity of {self.capacity:g} nats", *settings])
 
     def effective_kl_weight(self, shape: Shape) -> None:
         del shape

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from vaelab.core.codec import changed_settings
 from vaelab.core.constraints import Count
 from vaelab.models.densities import Normal
 from vaelab.models.vae import VAE
@@ -33,6 +34,10 @@ class ImportanceWeighted(Objective):
     short: ClassVar[tuple[str, ...]] = ("iwae",)
     k: Count = 5
     gradient: Literal["plain", "dreg"] = "plain"
+
+    @property
+    def title(self) -> str:
+        return ", ".join([f"IWAE, K = {self.k}", *changed_settings(self, without=("k",))])
 
     @property
     def num_samples(self) -> int:

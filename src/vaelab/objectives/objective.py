@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from vaelab.core.codec import changed_settings
 from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE
 from vaelab.objectives.terms import LossTerms
@@ -32,6 +33,11 @@ class Objective:
     """
 
     name: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        """The objective as a part of a title: its class, and the settings that differ from the default."""
+        return ", ".join([type(self).__name__, *changed_settings(self)])
 
     @property
     def num_samples(self) -> int:

@@ -16,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import to_hex
 
 from vaelab.analysis.baseline import display_split
 from vaelab.analysis.registry import read_analysis_arrays
 from vaelab.core.errors import UserError
 from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, metric_info
-from vaelab.figures.layout import assign_colors, color_palette
+from vaelab.figures.colors import assign_colors, category_palette, cluster_palette
 from vaelab.figures.tiles import as_rgb
 from vaelab.reporting.images import PointCloud, ReportAssets, encode_image, image_sheet, shrink_image
 from vaelab.runs.run import Run
@@ -242,7 +241,7 @@ def _point_labels(
 ) -> tuple[list[int], list[str], list[str]]:
     """The category of each shown point, the names of the categories, and their colours."""
     labels = arrays["labels"][shown].astype(int) if "labels" in arrays else np.full(len(shown), -1)
-    names, colors = categories, _hex_palette(len(categories))
+    names, colors = categories, category_palette(len(categories))
     if (labels < 0).any():
         labels = np.where(labels < 0, len(names), labels)
         names, colors = [*names, "unlabelled"], [*colors, UNLABELLED_COLOR]
@@ -259,16 +258,12 @@ def _point_cloud(arrays: Mapping[str, np.ndarray], space: str, shown: np.ndarray
         tsne=_scaled_coordinates(arrays[f"{space}_tsne"], shown),
         clusters=clusters[shown].tolist() if num_clusters else [],
         letters=[_cluster_letter(index) for index in range(num_clusters)],
-        colours=_hex_palette(num_clusters),
+        colours=cluster_palette(num_clusters),
     )
 
 
 def _cluster_letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index + 1)
-
-
-def _hex_palette(count: int) -> list[str]:
-    return [to_hex(color) for color in color_palette(count)[:count]]  # type: ignore[arg-type]
 
 
 def _scaled_coordinates(points: np.ndarray, shown: np.ndarray) -> list[list[int]]:

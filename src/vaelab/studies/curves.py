@@ -107,7 +107,7 @@ def run_curves(record: RunRecord, spec: Spec) -> RunCurves:
 
 def has_unnamed_distortion(spec: Spec) -> bool:
     """Whether a run trained a distortion for which histories have no name of its own."""
-    return isinstance(spec.loss, Likelihood) and not isinstance(spec.loss, CrossEntropy)
+    return isinstance(spec.distortion, Likelihood) and not isinstance(spec.distortion, CrossEntropy)
 
 
 def experiment_curves(settings: Sequence[SettingResult]) -> ExperimentCurves | None:
@@ -155,7 +155,7 @@ def _is_comparable(settings: Sequence[SettingResult], term: str) -> bool:
         return have_same_loss(settings)
     if term == DISTORTION.name:
         specs = [run.spec for setting in settings for run in setting.runs.values()]
-        return len({spec.loss for spec in specs}) == 1 and has_unnamed_distortion(specs[0])
+        return len({spec.distortion for spec in specs}) == 1 and has_unnamed_distortion(specs[0])
     return True
 
 

@@ -24,6 +24,7 @@ from vaelab.core.files import write_text
 from vaelab.core.jobs import Executor, JobResult, results_or_raise
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
+from vaelab.runs.summary import run_title
 from vaelab.studies.definition import Experiment, Setting, Study
 from vaelab.studies.parsing import read_study, with_overrides
 from vaelab.studies.plan import (
@@ -266,7 +267,7 @@ def resume_study(folder: Path, executor: Executor, data: str | None = None) -> S
 def single_run_study(run: Run) -> StudyResults:
     """One finished run as a study of its own, with the analyses that its figures show."""
     setting = Setting("", {}, {})
-    title = f"Run {run.key}"
+    title = run_title(run.spec)
     experiment = Experiment("run", title, settings=(setting,), conditions=("",), figures=SINGLE_RUN_FIGURES)
     study = Study(run.key, title, "", run.spec.data, {}, {"": {}}, (run.spec.seed,), (experiment,))
     names = required_analyses(experiment)
