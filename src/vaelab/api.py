@@ -352,15 +352,17 @@ def doctor(run: RunLike, *, data: str | None = None) -> list[Diagnosis]:
     from vaelab.evaluation.diagnostics import RunContext, compute_latent_stats, diagnose
 
     run = _open_run(run)
+    command = run.origin.get("command")
     if not run.history:
         notice(f"{run.path} has no history.jsonl any more: what only the history shows stays open")
     try:
         dataset, _ = _dataset_for(run, data)
     except MissingDataError as error:
         notice(f"{error}\nWhat only the images show stays open.")
-        return diagnose(RunContext(run.spec, run.history, run.model))
+        return diagnose(RunContext(run.spec, run.history, run.model, command=command))
     images = dataset.splits.get("validation") or dataset.splits["train"]
-    return diagnose(RunContext(run.spec, run.history, run.model, compute_latent_stats(run.model, images)))
+    stats = compute_latent_stats(run.model, images)
+    return diagnose(RunContext(run.spec, run.history, run.model, stats, command))
 
 
 def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vaelab import api
 from vaelab.cli import main
+from vaelab.cli.arguments import parse_arguments
 from vaelab.datasets.loading import load_dataset
 from vaelab.evaluation import diagnostics
 from vaelab.evaluation.diagnostics import Diagnosis, LatentStats, RunContext, compute_latent_stats, diagnose, new_alarms
@@ -45,8 +50,7 @@ def test_a_sickness_made_on_purpose_is_found_with_a_remedy_that_can_be_run(
     assert any(c.isdigit() for c in found.number)
     words = found.remedy.split()
     assert words[:3] == ["vaelab", "train", "digits"]
-    function, bound, _ = main.build_app().parse_args(words[1:], exit_on_error=False, print_error=False)
-    assert function.__name__ == "train"
+    _, bound = parse_arguments("train", api.train, words[1:])
     assert bound.arguments["data"] == "digits"
 
 
@@ -82,6 +86,48 @@ def test_curves_that_fall_are_well_and_short_ones_open() -> None:
     assert [f.ailment for f in new_alarms(Spec(), rows(100, 50, 45, 44, 43, 70))] == ["learning rate too high"]
 
 
+@pytest.mark.parametrize(
+    ("stats", "terms"),
+    [
+        (LatentStats(2e16, 3, (-2.0, 0.1), (0.2, 0.0), 0.1, False), {"loss": 2e16, "kl": 2e16}),
+        (LatentStats(10.0, 3, (-2.0, 0.1), (0.2, 0.0), math.inf, False), {"loss": 10.0, "kl": 10.0}),
+        (LatentStats(math.nan, 0, (math.nan, math.nan), (math.nan, math.nan), math.nan, False), {"loss": 1.0, "kl": 1}),
+        (None, {"loss": math.inf, "kl": 1.0}),
+        (None, {"loss": 10.0, "kl": math.nan}),
+        (None, {"loss": 2e16, "kl": 2e16}),
+    ],
+)
+def test_absurd_numbers_are_never_well(stats: LatentStats | None, terms: dict[str, float]) -> None:
+    history = [{"epoch": epoch, "train": terms, "validation": terms} for epoch in range(1, 9)]
+    first, *others = diagnose(RunContext(Spec(lr=3.0), history, None, stats))
+    assert (first.ailment, first.state) == ("divergence", "alarm")
+    assert "--lr 0.001" in first.remedy
+    assert "--clip" in first.remedy
+    assert {diagnosis.state for diagnosis in others} == {"open"}
+
+
+def test_a_sigma_that_is_infinite_has_diverged(trained: Run) -> None:
+    model = deepcopy(trained.model)
+    model.shared.fill_(200.0)
+    first = diagnose(RunContext(trained.spec, trained.history, model))[0]
+    assert (first.ailment, first.state) == ("divergence", "alarm")
+    assert "sigma inf" in first.number
+
+
+def test_the_command_to_try_keeps_the_other_flags() -> None:
+    spec = updated(Spec(), {"objective": "beta:kl_weight=50,warmup=0.2,free_bits=0.1", "lr": 0.05, "batch_size": 64})
+    command = "vaelab train digits --lr 0.05 --out my/runs --threads 2 --device=cpu --no-figures --batch-size 64"
+    context = RunContext(spec, rows(*[100.0] * 9), command=command)
+    context = replace(context, history=[row | {"train": {"loss": 9.0, "kl": 0.0}} for row in context.history])
+    diagnosis = diagnostics.check_collapse(context)
+    words = shlex.split(diagnosis.remedy)
+    assert "beta:warmup=0.2,free_bits=0.1" in words
+    assert words[-6:] == ["--out", "my/runs", "--threads", "2", "--device=cpu", "--no-figures"]
+    assert words[words.index("--lr-warmup") + 1] == "0.1"
+    assert words[words.index("--batch-size") + 1] == "64"
+    assert words[words.index("--lr") + 1] == "0.001"
+
+
 def test_the_verb_prints_alarms_first(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run_cli(["doctor", str(trained.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -94,6 +140,6 @@ def test_flags_give_the_spec_again() -> None:
     spec = updated(Spec(data="a folder"), {"loss": "gaussian:sigma=pixel", "network": "mlp:hidden=30,20", "flips": True,
                                           "objective": "iwae:k=3", "size": 32, "binarise": "fixed"})  # fmt: skip
     words = to_argv(replace(spec, seed=4))
-    _, bound, _ = main.build_app().parse_args(["train", *words], exit_on_error=False, print_error=False)
+    _, bound = parse_arguments("train", api.train, ["train", *words])
     given = {name: value for name, value in bound.arguments.items() if name != "data"}
     assert updated(Spec(data=bound.arguments["data"]), given) == replace(spec, seed=4)

@@ -91,7 +91,7 @@ def test_it_does_not_depend_on_how_images_and_samples_are_divided(
 def test_its_error_is_that_of_repetition(digits: Dataset) -> None:
     """The spread of the estimate over other noise, which other row numbers bring, is what it says of itself."""
     images = digits.splits["test"]
-    same = replace(images, pixels=images.uint8(5).repeat(60, 0), rows=np.arange(60), labels=None)
+    same = replace(images, stored_pixels=images.uint8(5).repeat(60, 0), rows=np.arange(60), stored_labels=None)
     found = log_evidence(model(CrossEntropy()), CrossEntropy(), same, 200)
     assert found.value.std().item() == pytest.approx(found.standard_error.mean().item(), rel=0.35)
     assert (found.effective_sample_size <= 200).all()

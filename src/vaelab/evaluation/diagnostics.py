@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
+from vaelab.core.codec import to_text, to_word
 from vaelab.datasets.images import Images, is_binary
 from vaelab.evaluation.metrics import active_units, batches, likelihood_of
 from vaelab.models.densities import Normal
@@ -40,6 +41,8 @@ MAX_SOUND_LOSS = 1e6  # nats per pixel value, above which a run has diverged
 MAX_SOUND_RESIDUAL = 100.0  # of pixels in [0, 1], above which a run has diverged
 
 MAX_SOUND_SIGMA = 1e3  # of pixels in [0, 1], above which a run has diverged
+
+UNLIMITED = 1e300  # any finite number
 
 HUGE_KL_WEIGHT = 1000.0  # may make a training diverge by itself
 
@@ -171,7 +174,14 @@ class RunContext:
         if changed == self.spec:
             length = "steps" if self.spec.steps else "epochs"
             changed = updated(self.spec, {length: 3 * getattr(self.spec, length)})
-        return shlex.join(["vaelab", "train", *to_argv(changed), *run_options(self.command)])
+        argv = to_argv(changed)
+        for name in changes:  # also those that are the defaults now
+            setting = name.partition(".")[0]
+            flag = f"--{setting.replace('_', '-')}"
+            if flag not in argv:
+                value = getattr(changed, setting)
+                argv += [flag, to_word(value) if is_dataclass(value) else to_text(value)]
+        return shlex.join(["vaelab", "train", *argv, *run_options(self.command)])
 
     def unit_weight_changes(self) -> dict[str, object]:
         """The settings that give the KL the weight 1, where it has another."""
@@ -331,11 +341,11 @@ def _sound_limits(context: RunContext) -> dict[str, tuple[float, float]]:
     """Numbers of a run by name, each with the limit above which it is absurd."""
     latent_dim, stats, sigma = context.spec.latent_dim, context.latent_stats, context.sigma
     limits: dict[str, tuple[float, float]] = {}
-    max_kl = math.inf if context.kl_weight == 0 else MAX_SOUND_KL * latent_dim
+    max_kl = UNLIMITED if context.kl_weight == 0 else MAX_SOUND_KL * latent_dim
     if context.history:
         last = context.history[-1]["train"]
         num_values = math.prod(context.model.shape) if context.model else 1
-        max_loss = MAX_SOUND_LOSS * (num_values + latent_dim) if context.model else math.inf
+        max_loss = MAX_SOUND_LOSS * (num_values + latent_dim) if context.model else UNLIMITED
         limits["loss"] = (last["loss"], max_loss)
         if "kl" in last and stats is None:
             limits["KL"] = (last["kl"], max_kl)

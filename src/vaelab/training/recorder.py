@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vaelab.core.console import notice
+from vaelab.core.console import command_line, notice
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
 from vaelab.evaluation.diagnostics import new_alarms
@@ -93,7 +93,7 @@ def _history_row(run: ActiveRun, measurements: dict[str, dict[str, float]]) -> d
 
 def _warn(run: ActiveRun, rows: Sequence[dict[str, Any]]) -> None:
     """Say what this epoch shows to be wrong with the run."""
-    for diagnosis in new_alarms(run.job.spec, rows):
+    for diagnosis in new_alarms(run.job.spec, rows, command_line()):
         notice(
             f"warning after epoch {rows[-1]['epoch']}: {diagnosis.ailment}: {diagnosis.number}; {diagnosis.meaning}.\n"
             f"  Try: {diagnosis.remedy}"
