@@ -864,15 +864,12 @@ def _relocate(run: Run, data: str) -> Run:
     Raises:
         UserError: The images are not those that the run was trained on.
     """
-    from vaelab.core.files import write_json
-    from vaelab.runs.run import Run
+    from vaelab.runs.run import Run, update_origin
 
     dataset = _moved_dataset(run, data)
     if dataset is None:
         raise UserError(f"the images of {data} are not those that run {run.key} was trained on")
-    origin = run.origin
-    origin["data"]["location"] = dataset.location
-    write_json(run.path / "origin.json", origin)
+    update_origin(run, {"data": run.origin["data"] | {"location": dataset.location}})
     return Run(run.path)
 
 

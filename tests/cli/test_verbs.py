@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from command_lines import say
 from PIL import Image
 from sample_images import folder_of_pictures
 
@@ -19,15 +20,6 @@ import vaelab
 from vaelab.cli import main
 from vaelab.core.errors import UserError
 from vaelab.runs.run import Run
-
-
-def say(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Status, standard output and standard error of a command line."""
-    capsys.readouterr()
-    status = main.run_cli([str(w) for w in words])
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
 
 PICTURES = ("curves", "reconstructions", "samples", "interpolations", "traversals", "latent", "model", "epochs")
 
