@@ -62,17 +62,55 @@ Place = tuple[str, int]  # a file and the line where a function begins
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
-# Modules, or functions of modules, that are called before the first gradient although it does not need them. Functions
-# that only these call are not needed either.
+# Modules, or functions of modules, that are called before the first gradient for another purpose than the gradient, or
+# whose inside one need not read to follow the way to it. Functions that only these call are left out with them.
 SIDE_PURPOSES = {
+    "cli.arguments._build_app": "the flags of the parser",
+    "core.codec": "reading and checking settings",
+    "core.registry": "reading and checking settings",
+    "core.constraints": "reading and checking settings",
+    "core.errors": "reading and checking settings",
+    "runs.spec.accepted_names": "reading and checking settings",
+    "runs.spec.spec_settings": "reading and checking settings",
+    "runs.spec.check_spec": "reading and checking settings",
+    "runs.spec._resolve_attribute": "reading and checking settings",
+    "api._check_setting_names": "reading and checking settings",
+    "api._check_snapshots": "reading and checking settings",
+    "training.fit._check_inputs": "reading and checking settings",
+    "datasets.loading._check_settings": "reading and checking settings",
+    "core.version": "the key of the run",
+    "runs.spec.run_key": "the key of the run",
+    "runs.spec.spec_to_dict": "the key of the run",
+    "runs.spec.spec_from_dict": "the key of the run",
+    "datasets.sources.source": "finding the data",
+    "datasets.cache": "reading and checking the cache",
+    "datasets.loading._dataset_facts": "what is said before training",
+    "runs.summary": "what is said before training",
+    "api._announce_length": "what is said before training",
+    "training.plan.explain_plan": "what is said before training",
     "core.console": "messages and progress",
-    "core.interrupts": "saving and Ctrl-C",
+    "training.progress": "messages and progress",
     "core.files": "writing files",
+    "core.interrupts": "saving and Ctrl-C",
+    "training.recorder": "saving and Ctrl-C",
+    "training.checkpoints": "saving and Ctrl-C",
+    "training.provenance": "the record of the run",
+    "training.fit._needs_training": "finding and resuming a run",
+    "training.fit._prepare_files": "finding and resuming a run",
+    "training.state.restore_state": "finding and resuming a run",
+    "training.budget": "the expected time",
     "core.distributed": "several processes",
     "core.devices": "memory and threads",
-    "runs.summary": "what is said before training",
-    "training.provenance": "the record of the run",
-    "training.budget": "the expected time",
+    "training.plan.program_key": "runs that are trained as one",
+    "training.plan.tunable_floats": "runs that are trained as one",
+    "training.fit._stackable_groups": "runs that are trained as one",
+    "training.fit._groups_in_step": "runs that are trained as one",
+    "training.steps.stacked": "runs that are trained as one",
+    "training.steps.distributed": "several processes",
+    "training.steps.compiled": "compiled steps",
+    "training.steps.choose.possible_plan": "compiled steps",
+    "training.plan._is_worth_compiling": "compiled steps",
+    "training.loop._prefetch": "reading ahead",
 }
 
 
@@ -310,7 +348,8 @@ def trace_path(root: Path) -> list[Step]:
     `vaelab train digits --epochs 1` runs in a process of its own, on a cache that holds the decoded digits already.
     Every function is listed once, in the order of its first call. A function within a function counts with its outer
     one. Not listed are the bodies of modules and classes, and what has no source (the `__init__` of a dataclass).
-    A function is needed if `main` calls it, directly or through other needed functions; `SIDE_PURPOSES` are not.
+    What an import calls is not counted. A function is on the way if `main` calls it, directly or through others that
+    are on the way; `SIDE_PURPOSES` are not on it, and are summed up by purpose.
     """
     with tempfile.TemporaryDirectory() as folder:
         variables = {"VAELAB_CACHE": f"{folder}/cache", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root.parent)}
@@ -394,8 +433,15 @@ def record_trace(target: Path, root: Path, words: list[str]) -> None:
                 yield place
             frame = frame.f_back
 
+    def is_importing(frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(prefix):
+                return True
+            frame = frame.f_back
+        return False
+
     def watch(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and (called := place_of(frame)):
+        if event == "call" and (called := place_of(frame)) and not is_importing(frame.f_back):
             calls[next(places_above(frame.f_back), None), called] = None
         elif event == "c_call" and getattr(argument, "__name__", "") == "run_backward":
             sys.setprofile(None)
@@ -419,10 +465,11 @@ def print_path(steps: list[Step]) -> None:
     for number, step in enumerate(needed, 1):
         name = f"**`{step.name}`**" if step.on_stack else f"`{step.name}`"
         print(f"| {number} | {name} | `{step.file}` | {step.lines} |")
-    print(f"\n{summarise(needed)}.")
+    print(f"\nIn all: {summarise(needed)}.")
+    print(f"Of these on the stack when the gradient is computed: {summarise([s for s in needed if s.on_stack])}.")
     for purpose in dict.fromkeys(step.purpose for step in steps if step.purpose):
         aside = [step for step in steps if step.purpose == purpose]
-        print(f"Besides, for {purpose}: {summarise(aside)}.")
+        print(f"Not counted, {purpose}: {summarise(aside)}.")
 
 
 def summarise(steps: list[Step]) -> str:
