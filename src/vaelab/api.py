@@ -441,6 +441,7 @@ def interpolate(
 
     from vaelab.analysis import interpolation as paths
     from vaelab.core.rng import generator
+    from vaelab.datasets.images import select_split
     from vaelab.figures.verb_figures import save_interpolations
 
     out = _output_path(out, *IMAGE_FORMATS, ".gif")
@@ -449,8 +450,8 @@ def interpolate(
     require_seed("seed", seed)
     alphas = paths.alpha_values(steps)
     files_only = all(end is not None and Path(end).is_file() for end in (from_, to))
-    dataset = None if files_only else _dataset_for(run, data)[0]
-    start, end = paths.load_path_ends(run, (from_, to), pairs, split, seed, dataset)
+    images = None if files_only else select_split(_dataset_for(run, data)[0], split)
+    start, end = paths.load_path_ends((from_, to), run.model.shape, images, pairs, seed)
     noise = torch.randn(len(start), 2, run.model.latent_dim, generator=generator(seed, "codes")) if sampled else None
     result = paths.interpolate_images(run.model, start, end, alphas, path=path, noise=noise)
     if out is not None:

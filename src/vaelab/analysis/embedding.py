@@ -1,4 +1,4 @@
-"""Embedding: images -> a table of their posteriors, for use outside."""
+"""Embedding: images -> a table of their posteriors, for use elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vaelab.core.console import progress
+from vaelab.core.errors import UserError
 from vaelab.datasets.images import Dataset, Images
 from vaelab.evaluation.metrics import batches
 from vaelab.models.vae import VAE
@@ -19,9 +20,19 @@ __all__ = ["embedding_table"]
 
 
 def embedding_table(model: VAE, dataset: Dataset) -> pa.Table:
-    """One row an image, split after split: path or index, split, label, mean_0..., logvar_0..., error.
+    """The posteriors of all images of a data set.
 
-    `error` is the mean squared error of the mean reconstruction, per pixel value: large for images unlike the known.
+    Args:
+        model: The model.
+        dataset: The images, as the model takes them.
+
+    Returns:
+        A row for each image, split after split, with the columns path or index, split, label, mean_0, ..., logvar_0,
+        ... and error. `error` is the mean squared error of the mean reconstruction per pixel value; it is large for
+        images that are unlike those of the training.
+
+    Raises:
+        UserError: A posterior or a reconstruction is not finite.
     """
     import pyarrow as pa
 
@@ -40,11 +51,27 @@ def _embed_split(model: VAE, images: Images) -> pa.Table:
             means.append(q.mean)
             logvars.append(q.logvar)
             advance(batch.start + len(batch.x))
-    where = [images.name(i) for i in range(len(images))] if images.names is not None else images.rows
-    columns = {"path" if images.names is not None else "index": where, "split": [images.split] * len(images)}
+    mean, logvar, error = (torch.cat(parts).cpu().numpy() for parts in (means, logvars, errors))
+    if not all(np.isfinite(array).all() for array in (mean, logvar, error)):
+        raise UserError("the model gives NaN or infinite codes: its training has diverged; `vaelab doctor` says more")
+    columns = _image_columns(images)
+    for name, array in (("mean", mean), ("logvar", logvar)):
+        for dimension in range(array.shape[1]):
+            columns[f"{name}_{dimension}"] = array[:, dimension]
+    columns["error"] = error
+    return pa.table(columns)
+
+
+def _image_columns(images: Images) -> dict[str, object]:
+    """The columns that say which images these are."""
+    import pyarrow as pa
+
+    columns: dict[str, object] = {}
+    if images.names is None:
+        columns["index"] = images.rows
+    else:
+        columns["path"] = [images.name(i) for i in range(len(images))]
+    columns["split"] = [images.split] * len(images)
     if images.labels is not None:
-        columns["label"] = pa.array([images.categories[i] if i >= 0 else None for i in images.label()])
-    for name, parts in (("mean", means), ("logvar", logvars)):
-        values = np.concatenate([p.numpy() for p in parts])
-        columns |= {f"{name}_{d}": values[:, d] for d in range(values.shape[1])}
-    return pa.table(columns | {"error": np.concatenate([e.numpy() for e in errors])})
+        columns["label"] = pa.array([images.categories[label] if label >= 0 else None for label in images.label()])
+    return columns
