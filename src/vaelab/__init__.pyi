@@ -1,5 +1,6 @@
 import vaelab.api as _api
 
+from .api import cache as cache
 from .api import data as data
 from .api import doctor as doctor
 from .api import embed as embed

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vaelab.training.job import TrainingJob
 
 __all__ = [
+    "cache",
     "data",
     "doctor",
     "embed",
@@ -671,7 +672,7 @@ def study(
     existing = sum(planned.run.finished for planned in planned_runs.values())
     missing = len(planned_runs) - existing
     if dry_run:
-        seconds = estimate_seconds(definition, planned_runs, executor, device)
+        seconds = estimate_seconds(definition, planned_runs, executor.max_workers, device)
         return {
             "study": definition.name,
             "trials": len(definition.trials),
@@ -797,6 +798,39 @@ def list_(dir: Path = Path(), *, sort: str | None = None) -> list[dict[str, Any]
             raise unknown_name_error("metric", sort, names)
         rows.sort(key=lambda row: (sort not in row["metrics"], row["metrics"].get(sort, 0)))
     return rows
+
+
+def cache(*, clear: bool = False) -> dict[str, Any]:
+    """Tell what the cache of decoded images and compiled programs takes; --clear empties it.
+
+    It lies in the user's cache folder, or where $VAELAB_CACHE says. Beyond 20 GiB, or $VAELAB_CACHE_LIMIT, what was not
+    used for longest is removed.
+
+    Args:
+        clear: Remove all of it. It is made again where it is needed.
+
+    Returns:
+        "folder", "bytes", "limit", "freed" and "items", with "kind", "path" and "bytes" of each.
+
+    Raises:
+        UserError: Something cannot be removed.
+
+    Example:
+        >>> vaelab.cache()["freed"]
+        0
+    """
+    from vaelab.core.cache import cache_items, cache_limit, clear_cache
+    from vaelab.core.files import cache_folder
+
+    freed = clear_cache() if clear else 0
+    items = cache_items()
+    return {
+        "folder": str(cache_folder()),
+        "bytes": sum(item.num_bytes for item in items),
+        "limit": cache_limit(),
+        "freed": freed,
+        "items": [{"kind": item.kind, "path": str(item.path), "bytes": item.num_bytes} for item in items],
+    }
 
 
 # Runs, their data and the files to write.

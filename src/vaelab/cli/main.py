@@ -20,6 +20,7 @@ from vaelab import api
 from vaelab.cli.arguments import parse_arguments
 from vaelab.cli.messages import user_message
 from vaelab.cli.text import (
+    cache_lines,
     data_lines,
     doctor_lines,
     evaluate_lines,
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command(api.report, lambda path, _: [f"wrote {path}"], lambda path, _: {"report": str(path)}),
     "list": Command(api.list_, list_lines, lambda rows, _: {"runs": rows}),
     "data": Command(api.data, data_lines, lambda facts, _: facts),
+    "cache": Command(api.cache, cache_lines, lambda facts, _: facts),
 }
 
 

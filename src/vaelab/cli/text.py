@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vaelab.runs.run import Run
 
 __all__ = [
+    "cache_lines",
     "data_lines",
     "doctor_lines",
     "evaluate_lines",
@@ -218,13 +219,29 @@ def data_lines(facts: Json, _: Arguments) -> Iterable[str]:
     for name in ("sizes", "modes", "formats"):
         yield f"  {name:<11} {_tally(facts[name])}"
     yield f"  duplicates  {_duplicates_text(facts['duplicates'])}"
-    yield f"  cache       {facts['bytes'] / 2**20:,.1f} MiB in {facts['cache']}"
+    yield f"  cache       {facts['bytes'] / 2**20:,.1f} MiB in {facts['cache']} (`vaelab cache` tells more)"
     yield f"  content     {facts['fingerprint']}"
     yield f"  skipped     {count_text(len(facts['skipped']), 'file')}"
     for line in skipped_lines([(skipped["file"], skipped["reason"]) for skipped in facts["skipped"]]):
         yield f"    {line}"
     for note in facts["notes"]:
         yield f"note: {note}"
+
+
+def cache_lines(facts: Json, arguments: Arguments) -> Iterable[str]:
+    """What the cache takes, by kind, and how to empty it."""
+    if arguments.get("clear"):
+        yield f"freed {_mebibytes(facts['freed'])} MiB in {facts['folder']}"
+        return
+    yield f"{facts['folder']}: {_mebibytes(facts['bytes'])} MiB of at most {_mebibytes(facts['limit'])} MiB"
+    for kind, noun in (("images", "data set"), ("program", "compiled program")):
+        sizes = [item["bytes"] for item in facts["items"] if item["kind"] == kind]
+        yield f"  {count_text(len(sizes), noun)}: {_mebibytes(sum(sizes))} MiB"
+    yield "`vaelab cache --clear` empties it; $VAELAB_CACHE names another folder, $VAELAB_CACHE_LIMIT a bound in GiB"
+
+
+def _mebibytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f}"
 
 
 def _duplicates_text(duplicates: Json) -> str:

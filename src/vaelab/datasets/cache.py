@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from vaelab.core.cache import mark_used, shrink_cache
 from vaelab.core.console import notice
 from vaelab.core.errors import UserError
 from vaelab.core.files import cache_folder
@@ -50,6 +51,7 @@ def open_entry(source: DataSource, settings: DecodeSettings) -> CacheEntry:
             if folder.is_dir():
                 meta, splits = read_entry(folder)
                 _remove_leftovers(folder)
+                mark_used(folder)
                 return CacheEntry(folder, meta, splits)
         except DamagedEntryError as error:
             notice(f"the cache entry {folder} is damaged ({error_text(error)}): decoding again")
@@ -60,6 +62,7 @@ def open_entry(source: DataSource, settings: DecodeSettings) -> CacheEntry:
                 "repeat the command, or name another folder by the environment variable VAELAB_CACHE"
             ) from error
         build_entry(folder, source, settings)
+        shrink_cache()
     raise UserError(f"the cache entry {folder} cannot be read: remove it, or name another folder by $VAELAB_CACHE")
 
 

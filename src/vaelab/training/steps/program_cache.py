@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaelab.core.cache import mark_used
 from vaelab.core.console import notice
 from vaelab.core.files import atomic_write, cache_folder, remove_stale_temp_files, write_json, write_text
 from vaelab.core.version import source_digest
@@ -85,6 +86,7 @@ def load_or_compile(key: str, compile_to: Callable[[Path], None]) -> Program | N
         return None
     folder = programs / key
     file = folder / "step.so"
+    mark_used(folder)
     with suppress(Exception):  # a program that is missing or damaged is made anew
         return Program(file)
     if not find_compiler():
