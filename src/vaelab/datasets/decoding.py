@@ -153,6 +153,7 @@ def register_formats() -> None:
     """Load all of Pillow's readers, and pi-heif where it is installed."""
     from PIL import Image
 
+    Image.preinit()  # first, since formats are tried in the order in which they were loaded
     Image.init()
     if has_heic_reader():
         import pi_heif  # type: ignore[import-not-found]
@@ -204,8 +205,8 @@ def read_header(picture: Any) -> HeaderReading:
         with _image_of_array(picture) as image:
             return HeaderReading(ImageHeader(image.size, image.mode, "array", _is_grey(image)), Levels())
     with _opened(picture) as image:
+        is_deep = image.mode[0] in "IF" or _has_deep_colour(image)  # first, since to ask a PNG for EXIF decodes it
         header = ImageHeader(_upright_size(image), image.mode, image.format or "array", _is_grey(image))
-        is_deep = image.mode[0] in "IF" or _has_deep_colour(image)
     return HeaderReading(header, _levels(picture) if is_deep else Levels())
 
 
@@ -340,6 +341,8 @@ def decode_image(
         draft_side = 2 * max(height, width)
         image.draft(image.mode, (draft_side, draft_side))  # a large JPEG need not be decoded in full
         _require_image_memory(image, picture, share_of_memory)
+        if _has_deep_colour(image) and ranges.integer != DEFAULT_RANGES.integer:
+            return DecodedImage(_resized(_scaled_colour(image, ranges), channels, height, width), "")
         message = _load_image(image)
         return DecodedImage(_resized(_to_l_or_rgb(image, ranges), channels, height, width), message)
 
@@ -445,8 +448,6 @@ def _to_l_or_rgb(image: Picture, ranges: ValueRanges) -> Picture:
     if image.mode[0] in "IF":
         image = ImageOps.exif_transpose(image)
         return _scaled_grey(image, ranges.integer if image.mode[0] == "I" else ranges.floating)
-    if _has_deep_colour(image) and ranges.integer != DEFAULT_RANGES.integer:
-        image = _scaled_colour(image, ranges.integer)
     image = ImageOps.exif_transpose(image)
     grey = _is_grey(image)
     if image.mode == "La":
@@ -566,17 +567,17 @@ def _decoded_as(image: Picture, order: str) -> np.ndarray | None:
     return np.asarray(copy)
 
 
-def _scaled_colour(image: Picture, value_range: tuple[float, float]) -> Picture:
-    """A colour picture of 16 bits a channel as mode RGB or RGBA, upright as its orientation says."""
+def _scaled_colour(image: Picture, ranges: ValueRanges) -> Picture:
+    """A colour picture of 16 bits a channel as mode RGB, upright and flattened onto white."""
     from PIL import Image
 
-    orientation = image.getexif().get(ORIENTATION, 1)
     values = _deep_colour_values(image)
+    orientation = image.getexif().get(ORIENTATION, 1)
     if values is None:
-        return image
-    levels = _scale(values, value_range)
+        return _to_l_or_rgb(image, ranges)
+    levels = _scale(values, ranges.integer)
     if image.mode == "RGBA":
         levels[..., 3] = _scale(values[..., 3], DEFAULT_RANGES.integer)
     scaled = Image.fromarray(levels)
     scaled.getexif()[ORIENTATION] = orientation
-    return scaled
+    return _to_l_or_rgb(scaled, ranges)

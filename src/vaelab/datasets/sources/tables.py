@@ -196,15 +196,19 @@ def _is_bytes(picture: Any) -> bool:
 
 
 def _holds_all_pictures(metadata: Any, column: str) -> bool:
-    """Whether the statistics of a file say that no row lacks the bytes of its picture."""
+    """Whether the statistics of a file say that every row has the bytes of its picture."""
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
-        for i in range(row_group.num_columns):
-            chunk = row_group.column(i)
-            is_bytes = chunk.path_in_schema in (column, f"{column}.bytes") and chunk.physical_type == "BYTE_ARRAY"
-            if is_bytes and (chunk.statistics is None or chunk.statistics.null_count != 0):
-                return False
+        chunks = [row_group.column(i) for i in range(row_group.num_columns)]
+        contents = [chunk for chunk in chunks if chunk.path_in_schema in (column, f"{column}.bytes")]
+        if not contents or not all(_has_no_gap(chunk) for chunk in contents):
+            return False
     return True
+
+
+def _has_no_gap(chunk: Any) -> bool:
+    is_bytes = chunk.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+    return is_bytes and chunk.statistics is not None and chunk.statistics.null_count == 0
 
 
 @contextmanager
