@@ -672,7 +672,8 @@ def test_second_load_maps_the_first(tmp_path, cache, monkeypatch):
     assert (second.fingerprint, second.skipped, second.notes) == (first.fingerprint, first.skipped, first.notes)
     root.rename(tmp_path / "renamed")
     assert load_dataset(tmp_path / "renamed").fingerprint == first.fingerprint
-    assert [file.suffix for file in sorted(Path(first.facts.cache).iterdir())] == [".json", ".npy", ".npy", ".npy"]
+    names = ["checked.json", "meta.json", "train-labels.npy", "train-names.npy", "train.npy"]
+    assert sorted(file.name for file in Path(first.facts.cache).iterdir()) == names
 
 
 def test_pictures_are_read_ahead_where_memory_may_not_hold_them(tmp_path, cache, monkeypatch):

@@ -39,7 +39,7 @@ from vaelab.datasets.decoding import (
     merge_levels,
     read_header,
 )
-from vaelab.datasets.entry import EntryMeta, describe_file, read_splits, write_meta
+from vaelab.datasets.entry import EntryMeta, describe_file, read_splits, remember_checked, write_meta
 from vaelab.datasets.files import ReadError, error_text
 from vaelab.datasets.images import DatasetFacts, Duplicates, Examples, Images
 from vaelab.datasets.naming import list_text
@@ -191,6 +191,7 @@ def _write_entry(source: DataSource, settings: DecodeSettings, partial_dir: Path
         if headers.levels.num_images:
             used = ranges.floating if headers.levels.integer is None else ranges.integer
             meta = replace(meta, facts=replace(meta.facts, value_range=used))
+        remember_checked(partial_dir, meta)
         write_meta(partial_dir / "meta.json", meta)
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vaelab.core.console import printable
 from vaelab.core.errors import UserError
 from vaelab.datasets.files import (
     ReadError,
@@ -35,7 +36,6 @@ from vaelab.datasets.files import (
     read_regular,
     require_memory,
 )
-from vaelab.datasets.naming import printable_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -308,7 +308,7 @@ def read_images(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> np.
                 ranges = choose_ranges(read_header(Path(path)).levels)
                 row[:] = decode_image(Path(path), shape, ranges).pixels
             except Exception as error:  # a damaged file raises nearly anything in Pillow's decoders
-                name, cause = printable_name(str(path)), error.__cause__ or error
+                name, cause = printable(str(path)), error.__cause__ or error
                 raise UserError(f"{name} cannot be read as a picture: {error_text(cause)}") from error
     return pixels
 
@@ -396,7 +396,7 @@ def _require_image_memory(image: Picture, picture: Any, share: float) -> None:
     width, height = image.size
     bytes_per_pixel = 8 if image.mode[0] in "IF" else 4
     needed = width * height * bytes_per_pixel * WORKING_COPIES
-    name = printable_name(str(picture)) if isinstance(picture, Path) else "a picture of the table"
+    name = printable(str(picture)) if isinstance(picture, Path) else "a picture of the table"
     require_memory(int(needed / share), name, f"{width} x {height} pixels")
 
 
@@ -438,7 +438,7 @@ def _native_stderr_to(descriptor: int) -> Iterator[None]:
 def _first_line(messages: Any) -> str:
     messages.seek(0)
     line = messages.readline(500).decode(errors="replace").strip()
-    return printable_name(line.replace("tempfile.tif: ", ""))
+    return printable(line.replace("tempfile.tif: ", ""))
 
 
 def _to_l_or_rgb(image: Picture, ranges: ValueRanges) -> Picture:

@@ -5,8 +5,9 @@
     SPLIT-names.npy        relative paths, (n,); where the source has files
     SPLIT-attribute-I.npy  further columns, each (n,); where the source has them
     meta.json              everything else, the digests of these files among it
+    checked.json           the times of the files when their content was last right
 
-A digest is worked out again only where a file's size or times are not those at which it was last right.
+A digest is worked out again only where a file's times are not those remembered.
 """
 
 from __future__ import annotations
@@ -26,11 +27,20 @@ from vaelab.datasets.files import open_regular
 from vaelab.datasets.images import SPLIT_ORDER, DatasetFacts, Duplicates, Examples, Images
 from vaelab.datasets.skipped import SkippedFile
 
-__all__ = ["DamagedEntryError", "EntryMeta", "StoredFile", "describe_file", "read_entry", "read_splits", "write_meta"]
+__all__ = [
+    "DamagedEntryError",
+    "EntryMeta",
+    "StoredFile",
+    "describe_file",
+    "read_entry",
+    "read_splits",
+    "remember_checked",
+    "write_meta",
+]
 
 MAX_META_BYTES = 2**30
 
-CHECKED = "checked.json"  # sizes and times at which the files of a moved or copied entry were last right
+CHECKED = "checked.json"
 
 
 class DamagedEntryError(ValueError):
@@ -39,12 +49,10 @@ class DamagedEntryError(ValueError):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of an entry: its length, the digest of its content, and the times at which that was last right."""
+    """A file of an entry: its length, and the digest of its content."""
 
     size: int
     digest: str
-    mtime_ns: int
-    ctime_ns: int
 
 
 @dataclass(frozen=True)
@@ -148,8 +156,7 @@ def describe_file(path: Path) -> StoredFile:
     """The length and digest of a file that was just written."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, _new_digest).hexdigest()
-        status = os.fstat(stream.fileno())
-    return StoredFile(status.st_size, digest, status.st_mtime_ns, status.st_ctime_ns)
+        return StoredFile(os.fstat(stream.fileno()).st_size, digest)
 
 
 def _new_digest() -> Any:
@@ -175,20 +182,24 @@ def _check_files(folder: Path, meta: EntryMeta) -> None:
     """Compare the files with their digests, where their size and times are not those that were right before."""
     remembered = _read_checked(folder)
     times = {}
-    is_changed = False
     for name, stored in meta.files.items():
         status = _stat_regular(folder / name)
         if status.st_size != stored.size:
             raise DamagedEntryError(f"{name} has not its {stored.size:,} bytes")
-        now = [status.st_mtime_ns, status.st_ctime_ns]
-        times[name] = now
-        if now in ([stored.mtime_ns, stored.ctime_ns], remembered.get(name)):
-            continue
-        if describe_file(folder / name).digest != stored.digest:
+        times[name] = [status.st_mtime_ns, status.st_ctime_ns]
+        if times[name] != remembered.get(name) and describe_file(folder / name).digest != stored.digest:
             raise DamagedEntryError(f"{name} does not hold what was written")
-        is_changed = True
-    if is_changed:
+    if times != remembered:
         _write_checked(folder, times)
+
+
+def remember_checked(folder: Path, meta: EntryMeta) -> None:
+    """Remember the times of files that were just written and described."""
+    times = {}
+    for name in meta.files:
+        status = (folder / name).stat()
+        times[name] = [status.st_mtime_ns, status.st_ctime_ns]
+    _write_checked(folder, times)
 
 
 def _stat_regular(path: Path) -> os.stat_result:

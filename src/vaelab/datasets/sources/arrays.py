@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text
+from vaelab.core.console import count_text, printable
 from vaelab.core.errors import UserError
 from vaelab.datasets.files import (
     error_text,
@@ -20,7 +20,7 @@ from vaelab.datasets.files import (
     require_memory,
     require_regular,
 )
-from vaelab.datasets.naming import list_text, printable_name, split_of_word
+from vaelab.datasets.naming import list_text, split_of_word
 from vaelab.datasets.sources.labels import LabelColumn, encode_labels
 from vaelab.datasets.sources.source import SPLITS, DataSource, Precedence, RawDataset, RawSplit, Request, register
 
@@ -67,9 +67,9 @@ def _read_arrays(path: Path) -> RawDataset:
     except Exception as error:  # zip, header and pickle errors have no common class
         if is_system_failure(error):
             raise read_error(path, error) from error
-        name = printable_name(str(path))
+        name = printable(str(path))
         raise UserError(f"{name} cannot be read as an array of numbers: {error_text(error)}") from error
-    return split_arrays(arrays, printable_name(str(path)))
+    return split_arrays(arrays, printable(str(path)))
 
 
 def _load_npy(path: Path) -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ def _load_npy(path: Path) -> dict[str, np.ndarray]:
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz that hold images or labels; their size is asked before they are unpacked."""
-    name = printable_name(str(path))
+    name = printable(str(path))
     with zipfile.ZipFile(path) as archive:
         members = {Path(member).stem: member for member in archive.namelist() if member.endswith(".npy")}
         roles = _array_roles(list(members), name)
@@ -174,7 +174,7 @@ def _no_images_error(keys: list[str], splits: list[str], name: str) -> UserError
             f"{name} has images for {' and '.join(splits)}, but none for training\n"
             "call those for training images, train_images or x_train"
         )
-    have = ", ".join(sorted(printable_name(key) for key in keys))
+    have = ", ".join(sorted(printable(key) for key in keys))
     return UserError(f'{name} has no array "images" (has: {have})\nallowed are images, train_images or x_train')
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text
+from vaelab.core.console import count_text, printable
 from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import HEIC_SUFFIXES, readable_suffixes, unreadable_reason
-from vaelab.datasets.naming import list_text, printable_name, split_of_folder
+from vaelab.datasets.naming import list_text, split_of_folder
 from vaelab.datasets.skipped import SkippedFile
 from vaelab.datasets.sources.labels import LabelColumn, encode_labels
 from vaelab.datasets.sources.metadata import METADATA_NAMES, Metadata, attribute_array, read_metadata
@@ -99,14 +99,14 @@ def _sort_files(walk: Walk) -> SortedFiles:
         elif file.name.rpartition("/")[2].lower() in METADATA_NAMES:
             metadata.append(file)
         elif reason := unreadable_reason(suffix):
-            unreadable.append(SkippedFile(printable_name(file.name), reason))
+            unreadable.append(SkippedFile(printable(file.name), reason))
         else:
-            others[printable_name(suffix) or "no suffix"] += 1
+            others[printable(suffix) or "no suffix"] += 1
     return SortedFiles(pictures, metadata, unreadable, dict(others.most_common()))
 
 
 def _no_pictures_error(path: Path, walk: Walk, files: SortedFiles) -> UserError:
-    where = printable_name(str(path.resolve()))
+    where = printable(str(path.resolve()))
     known = f"known are {' '.join(sorted(readable_suffixes()))}"
     if files.unreadable:
         first = files.unreadable[0]
@@ -115,7 +115,7 @@ def _no_pictures_error(path: Path, walk: Walk, files: SortedFiles) -> UserError:
         return UserError(f"{what}\n{first.reason}\n{known}")
     if not walk.files:
         return UserError(f"no pictures in {where} (it is empty)\n{known}")
-    names = list_text([printable_name(file.name) for file in walk.files], 3)
+    names = list_text([printable(file.name) for file in walk.files], 3)
     count = count_text(len(walk.files), "other file")
     return UserError(f"no pictures in {where} (it holds {count}: {names})\n{known}")
 
@@ -138,7 +138,7 @@ def _read_folder(path: Path, names: Sequence[str], metadata_files: Sequence[str]
     if unused:
         count = count_text(len(unused), "picture")
         verb = "is" if len(unused) == 1 else "are"
-        notes.append(f"{count} beside train {verb} not used, such as {printable_name(unused[0])}")
+        notes.append(f"{count} beside train {verb} not used, such as {printable(unused[0])}")
     metadata = read_metadata(path, metadata_files, names) if metadata_files else None
     if metadata is not None:
         notes.extend(metadata.notes)
@@ -146,7 +146,7 @@ def _read_folder(path: Path, names: Sequence[str], metadata_files: Sequence[str]
     labels, categories = encode_labels(columns)
     splits = {}
     for split, files in members.items():
-        shown_names = [printable_name(name) for name in files]
+        shown_names = [printable(name) for name in files]
         images = [path / name for name in files]
         splits[split] = RawSplit(images, labels[split], shown_names, _attributes(files, metadata))
     return RawDataset(splits, categories, tuple(notes))
@@ -161,7 +161,7 @@ def _find_layout(path: Path, names: Sequence[str]) -> Layout:
     depth = _wrapping_depth(names)
     notes = []
     if depth:
-        wrapper = printable_name("/".join(names[0].split("/")[:depth]))
+        wrapper = printable("/".join(names[0].split("/")[:depth]))
         notes.append(f"all pictures lie below {wrapper}, whose folders are taken as those of the data")
     tops = {name.split("/")[depth] for name in names if name.count("/") > depth}
     known = {top: split for top in sorted(tops) if (split := split_of_folder(top)) is not None}
@@ -200,7 +200,7 @@ def _merged_split_notes(known: Mapping[str, str]) -> list[str]:
 def _no_training_error(path: Path, folders: list[str]) -> UserError:
     first = folders[0]
     return UserError(
-        f"{printable_name(str(path))} has {', '.join(folders)} but no pictures in train\n"
+        f"{printable(str(path))} has {', '.join(folders)} but no pictures in train\n"
         f"put pictures for training into {path.name}/train, or name the folder itself: {path / first}"
     )
 
@@ -245,4 +245,4 @@ def _folder_at(name: str, depth: int) -> str | None:
 def _attributes(names: Sequence[str], metadata: Metadata | None) -> dict[str, np.ndarray]:
     if metadata is None:
         return {}
-    return {printable_name(name): attribute_array(metadata.values(names, name)) for name in metadata.attributes}
+    return {printable(name): attribute_array(metadata.values(names, name)) for name in metadata.attributes}

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaelab.core.console import printable
 from vaelab.core.errors import UserError
-from vaelab.datasets.naming import printable_name
 
 __all__ = ["LABEL_COLUMNS", "EncodedLabels", "LabelColumn", "encode_labels", "merge_columns"]
 
@@ -77,7 +77,7 @@ def encode_labels(columns: Mapping[str, LabelColumn | None]) -> EncodedLabels:
     labels: dict[str, np.ndarray | None] = {}
     for split, column in values.items():
         labels[split] = None if column is None else np.array([index.get(value, -1) for value in column], np.int64)
-    return EncodedLabels(labels, tuple(printable_name(name) for name in categories))
+    return EncodedLabels(labels, tuple(printable(name) for name in categories))
 
 
 def _merge_names(columns: Sequence[LabelColumn]) -> tuple[str, ...] | None:

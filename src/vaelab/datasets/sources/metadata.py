@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text
+from vaelab.core.console import count_text, printable
 from vaelab.datasets.files import error_text, read_error, read_regular
-from vaelab.datasets.naming import list_text, printable_name
+from vaelab.datasets.naming import list_text
 from vaelab.datasets.sources.labels import LABEL_COLUMNS
 
 __all__ = ["METADATA_NAMES", "Metadata", "attribute_array", "read_metadata"]
@@ -68,7 +68,7 @@ def read_metadata(root: Path, files: Sequence[str], pictures: Sequence[str]) -> 
             table = _read_table(root / file)
             placed = _place_rows(table, posixpath.dirname(file))
         except (ValueError, csv.Error, RecursionError) as error:
-            notes.append(f"{printable_name(file)} is not used: {error_text(error)}")
+            notes.append(f"{printable(file)} is not used: {error_text(error)}")
             continue
         for name, row in placed.items():
             rows[name] = row
@@ -119,10 +119,10 @@ def _coverage_notes(rows: dict[str, dict[str, Any]], pictures: Sequence[str]) ->
     missing = [name for name in rows if name not in names]
     unnamed = [name for name in pictures if name not in rows]
     if missing:
-        first = printable_name(missing[0])
+        first = printable(missing[0])
         notes.append(f"the metadata name {count_text(len(missing), 'file')} that are not there, such as {first}")
     if unnamed:
-        first = printable_name(unnamed[0])
+        first = printable(unnamed[0])
         notes.append(f"{count_text(len(unnamed), 'picture')} without a row in the metadata, such as {first}")
     return notes
 
@@ -142,4 +142,4 @@ def attribute_array(values: Sequence[Any]) -> np.ndarray:
     try:
         return np.array([float(value) for value in values])
     except (ValueError, TypeError, OverflowError):
-        return np.array(["" if value is None else printable_name(str(value)) for value in values])
+        return np.array(["" if value is None else printable(str(value)) for value in values])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from vaelab.core.console import printable
 from vaelab.datasets.decoding import readable_suffixes
 from vaelab.datasets.files import file_stamp
-from vaelab.datasets.naming import printable_name
 from vaelab.datasets.sources.source import DataSource, Precedence, RawDataset, RawSplit, Request, register
 
 __all__ = ["picture_source"]
@@ -22,7 +22,7 @@ def picture_source(request: Request) -> DataSource:
     """A single picture file."""
     assert request.path is not None
     path = request.path
-    name = printable_name(path.name)
+    name = printable(path.name)
     raw = RawDataset({"train": RawSplit([path], None, [name])})
     return DataSource(str(path.resolve()), [file_stamp(path.name, path)], partial(_same, raw))
 

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaelab.core.console import printable
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.datasets.files import read_error
-from vaelab.datasets.naming import printable_name
 from vaelab.datasets.skipped import SkippedFile
 
 __all__ = [
@@ -228,7 +228,7 @@ def _is_no_path(error: OSError) -> bool:
 
 
 def _unknown_file_error(path: Path) -> UserError:
-    name = printable_name(str(path))
+    name = printable(str(path))
     if not path.is_file():
         return UserError(f"{name} is neither a file nor a folder: pipes and devices are not read")
     return UserError(

@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from vaelab.core.console import count_text
+from vaelab.core.console import count_text, printable
 from vaelab.datasets.files import error_text, read_error
-from vaelab.datasets.naming import list_text, printable_name
+from vaelab.datasets.naming import list_text
 from vaelab.datasets.skipped import SkippedFile
 
 __all__ = ["FoundFile", "Walk", "is_ignored", "walk_files"]
@@ -136,7 +136,7 @@ class _Walker:
             if is_link and not self._is_inside(name):
                 self.outside_files.append(name)
         else:
-            self.skipped.append(SkippedFile(printable_name(name), "not a regular file"))
+            self.skipped.append(SkippedFile(printable(name), "not a regular file"))
         return []
 
     def _follow(self, name: str) -> None:
@@ -163,18 +163,18 @@ class _Walker:
         if error.errno not in FACTS_OF_THE_NAME:
             raise read_error(self._path(name), error) from error
         reason = "broken link" if error.errno in (errno.ENOENT, errno.ELOOP) else error_text(error)
-        self.skipped.append(SkippedFile(printable_name(name), reason))
+        self.skipped.append(SkippedFile(printable(name), reason))
 
     def _notes(self) -> list[str]:
         notes = []
         if self.repeated:
-            names = list_text([printable_name(name) for name in sorted(self.repeated)])
+            names = list_text([printable(name) for name in sorted(self.repeated)])
             count = count_text(len(self.repeated), "link")
             notes.append(f"{count} to folders that are read already: {names}; every folder is read once")
         for names, noun in ((self.outside_folders, "linked folder"), (self.outside_files, "linked file")):
             if names:
                 first = min(names)
-                target = printable_name(os.path.realpath(self._path(first)))
-                shown = printable_name(first)
+                target = printable(os.path.realpath(self._path(first)))
+                shown = printable(first)
                 notes.append(f"{count_text(len(names), noun)} out of the folder, such as {shown} -> {target}")
         return notes
