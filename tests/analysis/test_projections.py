@@ -53,6 +53,17 @@ def test_kmeans_recovers_separated_groups():
     assert centres == sorted(centres)
 
 
+def test_kmeans_of_fewer_different_points_than_clusters_gives_fewer_and_says_nothing(recwarn):
+    twins = np.repeat([[0.0, 0, 0], [1, 1, 1]], 15, 0)
+    rounding = np.random.default_rng(0).standard_normal((30, 3)) * 1e-15
+    for points in (twins, twins + rounding, rounding * 1e-285, twins[:3]):
+        found = kmeans(points, 10)
+        assert sorted(set(found)) == list(range(found.max() + 1)), "numbered without gaps"
+        assert found.max() < min(10, len(points))
+    assert not kmeans(twins, 10)[:15].any()
+    assert not recwarn.list
+
+
 def test_tsne_keeps_groups_apart_and_is_reproducible(capsys):
     points, labels = blobs(150, 60)
     places = tsne(points, seed=3, label="codes")

@@ -1,15 +1,16 @@
-"""Codes or pixels seen in two or three dimensions: PCA, k-means and t-SNE.
+r"""Projections of codes or pixels to two or three dimensions: PCA, k-means and t-SNE.
 
 For points with centred matrix X (N, D), principal component analysis gives the scores X V, where V holds the leading
-eigenvectors of X'X; k-means groups points around centres; t-SNE (van der Maaten and Hinton 2008) places them in the
-plane so that neighbours stay neighbours, while distances between groups mean little.
+eigenvectors of X'X. K-means groups points around centres. t-SNE places them in the plane so that neighbours stay
+neighbours; distances between groups mean little there (Visualizing Data using t-SNE, van der Maaten and Hinton 2008).
 
-Everything here is a function of its arguments: the same points and seed give the same bits, at any number of workers,
-because whatever would add up in an order that depends on threads runs in one. numpy in, numpy out.
+Everything here is a function of its arguments: the same points and seed give the same bits, with any number of
+workers, because sums whose order depends on threads are computed in one thread. numpy in, numpy out.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,24 +23,34 @@ __all__ = ["Projection", "compute_projection", "kmeans", "pca", "tsne"]
 
 PERPLEXITY = 30.0
 
-TSNE_DIMENSIONS = 50  # t-SNE's neighbours are searched among at most as many principal components
+TSNE_DIMENSIONS = 50  # principal components in which t-SNE searches neighbours, at most
 
 TSNE_REPORT = 50  # steps between two reports of progress
 
-JITTER = 1e-6  # keeps equal points from starting on top of each other, where they would stay for ever
+TSNE_START_SCALE = 1e-4  # standard deviation of the start along the first component
+
+JITTER = 1e-6  # keeps equal points from starting at the same place, where they would stay
 
 
 class OptimizerPhase(NamedTuple):
-    """Some steps of t-SNE's optimiser; how the forces that push points apart are approximated."""
+    """Some steps of t-SNE's optimiser.
+
+    Attributes:
+        steps: How many.
+        exaggeration: The factor on the forces between neighbours.
+        momentum: The momentum of gradient descent.
+        repulsion: How the repulsive forces are approximated: by a tree (Barnes-Hut), or on a grid, which costs more as
+            the map grows.
+    """
 
     steps: int
-    exaggeration: float  # of the forces that draw neighbours together
+    exaggeration: float
     momentum: float
-    repulsion: Literal["bh", "fft"]  # by a tree (Barnes and Hut), or on a grid, which costs more as the map grows
+    repulsion: Literal["bh", "fft"]
 
 
-# The usual 750 steps; and of many points, for which each takes long, half as many with a higher momentum, which end at
-# a KL as low. (Of few points, momentum drives the map too far apart.)
+# The usual 750 steps. For many points, where each step takes long, half as many with a higher momentum end at a KL as
+# low. With few points, such a momentum drives the map too far apart.
 SMALL_SCHEDULE = OptimizerPhase(250, 12, 0.8, "bh"), OptimizerPhase(500, 1, 0.8, "bh")
 
 LARGE_SCHEDULE = (
@@ -50,14 +61,17 @@ LARGE_SCHEDULE = (
 
 LARGE_SCHEDULE_POINTS = 5000
 
-EXACT_NEIGHBOUR_POINTS = 50_000  # fewer find their neighbours sooner by comparing all pairs than by a search tree
+EXACT_NEIGHBOUR_POINTS = 50_000  # with fewer points, comparing all pairs is faster than a search tree
 
 
 class Projection(NamedTuple):
-    """Three views of one set of N points: one row of the six panels of raw pixels against codes.
+    """The projections of N points.
 
-    `pca` (N, 3) scores, `variance` (3,) their shares of the total variance, `clusters` (N,) k-means of these scores,
-    `tsne` (N, 2).
+    Attributes:
+        pca: The scores on three principal axes, (N, 3).
+        variance: Their shares of the total variance, (3,).
+        clusters: The k-means clusters of these scores, (N,).
+        tsne: The map of t-SNE, (N, 2).
     """
 
     pca: np.ndarray
@@ -67,10 +81,25 @@ class Projection(NamedTuple):
 
 
 def pca(points: np.ndarray, components: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N, components) on the principal axes and the share (components,) of the variance that each explains.
+    """Principal component analysis.
 
-    An axis points to where its largest loading is positive, so signs are the data's and not the solver's. Where the
-    points have fewer directions than asked for, the rest is zero; of constant points everything is.
+    An axis points to where its largest loading is positive, so that signs depend on the data and not on the solver.
+
+    Args:
+        points: Points, (N, D).
+        components: How many axes.
+
+    Returns:
+        The scores on the axes, (N, components), and the share of the variance that each explains, (components,). Both
+        are zero for axes that the points do not have; for constant points they are zero altogether.
+
+    Raises:
+        UserError: The points are no matrix, or not finite.
+
+    Example:
+        >>> scores, share = pca(np.array([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]]), components=2)
+        >>> share.round(3)
+        array([1., 0.])
     """
     x = _check_points(points)
     x = x - x.mean(0)
@@ -94,7 +123,7 @@ def _principal_axes(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     variances, vectors = eigh(gram, subset_by_index=(len(gram) - count, len(gram) - 1))
     variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1]
     axes = (x.T @ vectors if wide else vectors).T
-    kept = variances > variances[0] * 1e-14  # below this an eigenvector is made of rounding
+    kept = variances > variances[0] * 1e-14  # smaller ones are due to rounding
     axes, variances = axes * kept[:, None], variances * kept
     axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.finfo(float).tiny)
     largest = np.abs(axes).argmax(1)
@@ -102,25 +131,52 @@ def _principal_axes(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kmeans(points: np.ndarray, clusters: int, seed: int = 0) -> np.ndarray:
-    """The cluster (N,) of each point, numbered along the first coordinate of their centres.
+    """K-means clustering, the best of ten starts.
 
-    There are at most as many clusters as there are different points.
+    Args:
+        points: Points, (N, D).
+        clusters: How many clusters. There are fewer where fewer points are different.
+        seed: Of the starts.
+
+    Returns:
+        The cluster of each point, (N,). Clusters are numbered by the first coordinate of their centres.
+
+    Raises:
+        UserError: The points are no matrix, or not finite.
+
+    Example:
+        >>> kmeans(np.array([[9.0], [1.0], [8.0], [1.0]]), clusters=2)
+        array([1, 0, 1, 0])
+        >>> kmeans(np.array([[9.0], [1.0]]), clusters=10)
+        array([1, 0])
     """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     x = _check_points(points)
     clusters = min(clusters, len(np.unique(x, axis=0)))
-    with threadpool_limits(1):
-        found = KMeans(clusters, n_init=10, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
-    rank = np.argsort(np.argsort(found.cluster_centers_[:, 0], kind="stable"))
-    return rank[found.labels_]
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # points that differ by rounding alone
+        result = KMeans(clusters, n_init=10, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
+    rank = np.argsort(np.argsort(result.cluster_centers_[:, 0], kind="stable"))
+    return np.unique(rank[result.labels_], return_inverse=True)[1]
 
 
 def tsne(points: np.ndarray, seed: int = 0, label: str = "t-SNE") -> np.ndarray:
-    """Places (N, 2) in the plane by t-SNE of perplexity min(30, (N - 1) / 3), begun from the first two components.
+    """t-SNE of perplexity min(30, (N - 1) / 3), started from the first two principal components.
 
-    Points of more than 50 dimensions are first reduced to their 50 leading principal components, and that is said.
-    Fewer than four points and constant ones have no neighbourhoods to keep: they stay at their principal components.
+    Points of more than 50 dimensions are first reduced to their 50 leading principal components, with a notice.
+
+    Args:
+        points: Points, (N, D).
+        seed: Of the jitter and the optimiser.
+        label: What the points are, for notices and progress.
+
+    Returns:
+        Places in the plane, (N, 2). Fewer than four points and constant ones stay at their principal components.
+
+    Raises:
+        UserError: The points are no matrix, or not finite.
     """
     x = _check_points(points)
     dimensions = x.shape[1]
@@ -130,7 +186,7 @@ def tsne(points: np.ndarray, seed: int = 0, label: str = "t-SNE") -> np.ndarray:
         return start
     if dimensions > TSNE_DIMENSIONS:
         notice(f"{label}: {dimensions:,} dimensions reduced to {TSNE_DIMENSIONS} by PCA first")
-    start *= 1e-4 / start[:, 0].std()
+    start *= TSNE_START_SCALE / start[:, 0].std()
     start += JITTER * np.random.default_rng(seed).standard_normal(start.shape)
     return _optimise_tsne(x, start, seed, label)
 
@@ -140,20 +196,18 @@ def _optimise_tsne(x: np.ndarray, start: np.ndarray, seed: int, label: str) -> n
     from openTSNE.affinity import PerplexityBasedNN
 
     phases = SMALL_SCHEDULE if len(x) < LARGE_SCHEDULE_POINTS else LARGE_SCHEDULE
-    at: dict[str, Any] = {"n_jobs": 1, "random_state": seed}
-    near = {
-        "perplexity": min(PERPLEXITY, (len(x) - 1) / 3),
-        "method": "exact" if len(x) < EXACT_NEIGHBOUR_POINTS else "approx",
-    }
+    deterministic: dict[str, Any] = {"n_jobs": 1, "random_state": seed}
+    method = "exact" if len(x) < EXACT_NEIGHBOUR_POINTS else "approx"
+    perplexity: Any = min(PERPLEXITY, (len(x) - 1) / 3)
     with threadpool_limits(1):
-        affinities = PerplexityBasedNN(x, **near, **at)
-    embedding: Any = TSNEEmbedding(start, affinities, **at)
+        affinities = PerplexityBasedNN(x, perplexity=perplexity, method=method, **deterministic)
+    embedding: Any = TSNEEmbedding(start, affinities, **deterministic)
+    done = 0
     with progress(label, sum(phase.steps for phase in phases)) as advance:
-        for i, phase in enumerate(phases):
-            before = sum(phase.steps for phase in phases[:i])
+        for phase in phases:
 
-            def report(step: int, divergence: float, _places: np.ndarray, before: int = before) -> None:
-                advance(before + step, f"KL {divergence:.2f}")
+            def report(step: int, divergence: float, _places: np.ndarray, done: int = done) -> None:
+                advance(done + step, f"KL {divergence:.2f}")
 
             embedding.optimize(
                 phase.steps,
@@ -164,21 +218,35 @@ def _optimise_tsne(x: np.ndarray, start: np.ndarray, seed: int, label: str) -> n
                 callbacks=report,
                 callbacks_every_iters=TSNE_REPORT,
             )
+            done += phase.steps
     return np.array(embedding)
 
 
 def compute_projection(points: np.ndarray, clusters: int, seed: int = 0, label: str = "t-SNE") -> Projection:
-    """PCA, k-means of its three components and t-SNE of one set of points (N, D)."""
+    """PCA, k-means of three principal components, and t-SNE.
+
+    Args:
+        points: Points, (N, D).
+        clusters: The clusters of k-means.
+        seed: Of k-means and t-SNE.
+        label: What the points are, for notices and progress.
+    """
     scores, ratio = pca(points)
     return Projection(scores, ratio, kmeans(scores, clusters, seed), tsne(points, seed, label))
 
 
 def _check_points(points: np.ndarray) -> np.ndarray:
-    """The points as float64 (N, D), refused where they are not numbers to measure distances between."""
+    """The points as float64 (N, D).
+
+    Raises:
+        UserError: They are no matrix, or not finite.
+    """
     x = np.asarray(points, dtype=np.float64)
     if x.ndim != 2 or not x.size:
         raise UserError(f"points to project must be a matrix with a row for each point, got shape {x.shape}")
     if not np.isfinite(x).all():
-        bad = int((~np.isfinite(x)).any(1).sum())
-        raise UserError(f"{bad} of {len(x)} points to project are not finite; look for NaN in the model or the images")
+        count = int((~np.isfinite(x)).any(1).sum())
+        raise UserError(
+            f"{count} of {len(x)} points to project are not finite; look for NaN in the model or the images"
+        )
     return x

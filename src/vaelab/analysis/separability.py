@@ -135,7 +135,7 @@ class PairDistances(NamedTuple):
     """The sum of squared distances over pairs of points, and the number of pairs."""
 
     total: float
-    count: float
+    num_pairs: float
 
 
 def distance_ratio(points: np.ndarray, labels: np.ndarray) -> float:
@@ -155,12 +155,12 @@ def distance_ratio(points: np.ndarray, labels: np.ndarray) -> float:
     x = points - points.mean(0)
     within_categories = [_pair_distances(x[labels == label]) for label in np.unique(labels)]
     within = sum(pairs.total for pairs in within_categories)
-    within_count = sum(pairs.count for pairs in within_categories)
+    num_within = sum(pairs.num_pairs for pairs in within_categories)
     all_pairs = _pair_distances(x)
-    if not within or all_pairs.count == within_count:
+    if not within or all_pairs.num_pairs == num_within:
         return float("nan")
-    mean_between = (all_pairs.total - within) / (all_pairs.count - within_count)
-    return float(np.sqrt(mean_between / (within / within_count)))
+    mean_between = (all_pairs.total - within) / (all_pairs.num_pairs - num_within)
+    return float(np.sqrt(mean_between / (within / num_within)))
 
 
 def _pair_distances(points: np.ndarray) -> PairDistances:

@@ -13,7 +13,7 @@ whatever the batch size, and models of one latent dimension are compared on the 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -185,7 +185,8 @@ def validate(model: VAE, objective: Objective, images: Images) -> dict[str, floa
     Returns:
         The loss, the further terms of the objective and the terms of the bound, as means over images.
     """
-    moments, totals = RunningMoments(), Counter[str]()
+    moments = RunningMoments()
+    totals: dict[str, float] = defaultdict(float)
     for batch, terms in batch_terms(model, objective, images):
         moments.add(elbo_terms(model, objective, terms.output, batch.x))
         for name, term in {"loss": terms.loss, **terms.extra_terms}.items():

@@ -19,17 +19,18 @@ JACKKNIFE_GROUPS = 10  # of images, each left out once
 class Moments(NamedTuple):
     """The sums over images from which mean and standard error follow."""
 
-    count: int = 0
+    num_images: int = 0
     total: float = 0.0
     total_of_squares: float = 0.0
 
     def metric(self) -> Metric:
         """The mean with its standard error; no error for a single image."""
-        mean = self.total / self.count
-        if self.count == 1:
+        n = self.num_images
+        mean = self.total / n
+        if n == 1:
             return Metric(mean)
-        variance = max(self.total_of_squares / self.count - mean**2, 0) * self.count / max(self.count - 1, 1)
-        return Metric(mean, math.sqrt(variance / self.count))
+        variance = max(self.total_of_squares / n - mean**2, 0) * n / (n - 1)
+        return Metric(mean, math.sqrt(variance / n))
 
 
 class RunningMoments:
@@ -57,11 +58,11 @@ class RunningMoments:
 
     def count(self, name: str) -> int:
         """How many values were added under a name."""
-        return self.moments.get(name, Moments()).count
+        return self.moments.get(name, Moments()).num_images
 
     def metrics(self) -> dict[str, Metric]:
         """The mean of each name that has values."""
-        return {name: moments.metric() for name, moments in self.moments.items() if moments.count}
+        return {name: moments.metric() for name, moments in self.moments.items() if moments.num_images}
 
 
 def mean_metric(values: Tensor) -> Metric:
