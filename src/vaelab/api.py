@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
 from vaelab.core.console import command_line, count_text, format_duration, is_distributed, notice
-from vaelab.core.constraints import require_count, require_seed
+from vaelab.core.constraints import MAX_LONG_COUNT, require_count, require_seed
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.runs.summary import dataset_remarks, startup_lines
 
@@ -59,6 +59,8 @@ SURVEY_SIZE = 64  # pixels a side to which pictures are resized where only their
 MAX_EVIDENCE_SAMPLES = 5000  # of an image, for its evidence
 
 MAX_SAMPLES = 100_000  # images drawn from the prior at once
+
+MAX_PAIRS, MAX_PATH_STEPS = 1000, 1000  # of an interpolation
 
 MAX_WORKERS = 1024
 
@@ -111,20 +113,25 @@ def train(
         >>> run.model.latent_dim
         2
     """
+    from vaelab.core.devices import choose_device
     from vaelab.core.distributed import distributed_context
+    from vaelab.core.folders import check_folder
     from vaelab.datasets.loading import load_dataset
     from vaelab.runs.spec import check_spec
     from vaelab.training.fit import plan_jobs, train_jobs
     from vaelab.training.plan import explain_plan
+    from vaelab.training.resources import check_resources
 
     _check_snapshots(snapshots)
     spec, parent = _resolve_spec(data, preset, from_, settings)
     check_spec(spec)
+    check_folder(Path(out))
     with distributed_context().main_first():
         dataset = load_dataset(spec.data, **spec.data_settings)
     plan = partial(
         plan_jobs, dataset=dataset, out=Path(out), device=device, precision=precision, threads=threads, parent=parent
     )
+    check_resources(spec, dataset.splits["train"].shape, Path(out), choose_device(device))
     [job] = plan([spec])
     if preset is None and parent is None and _wants_suited_settings(job, settings):
         [job] = _plan_suited_run(job, settings, plan)
@@ -189,7 +196,7 @@ def _announce_length(job: TrainingJob) -> None:
 
 def _check_snapshots(snapshots: Sequence[int] | None) -> None:
     epochs = list(snapshots or ())
-    if any(epoch < 1 for epoch in epochs):
+    if any(not 1 <= epoch <= MAX_LONG_COUNT for epoch in epochs):
         raise UserError(f"snapshots are epochs from 1 on, got {', '.join(map(str, epochs))}", settings=["snapshots"])
 
 
@@ -325,7 +332,7 @@ def evaluate(
 
 def _check_evaluation(n: int | None, evidence: int | None) -> None:
     if n is not None:
-        require_count("n", n, most=10**12)
+        require_count("n", n, most=MAX_LONG_COUNT)
     if evidence is not None and (not 0 <= evidence <= MAX_EVIDENCE_SAMPLES or evidence == 1):
         raise UserError(
             f"evidence is a number of samples from 2 to {MAX_EVIDENCE_SAMPLES}, or 0 to leave it out, got {evidence}",
@@ -447,7 +454,8 @@ def interpolate(
 
     out = _output_path(out, *IMAGE_FORMATS, ".gif")
     run = _open_run(run)
-    require_count("pairs", pairs, most=10_000)
+    require_count("pairs", pairs, most=MAX_PAIRS)
+    require_count("steps", steps, least=2, most=MAX_PATH_STEPS)
     require_seed("seed", seed)
     alphas = paths.alpha_values(steps)
     files_only = all(end is not None and Path(end).is_file() for end in (from_, to))
@@ -922,8 +930,12 @@ def _output_path(out: Path | None, *formats: str) -> Path | None:
     Raises:
         UserError: Its ending is not among the formats, or its folder cannot be written to.
     """
+    from vaelab.core.folders import check_folder
+
     if out is None:
         return None
     if Path(out).suffix.lower() not in formats:
         raise UserError(f'out must end in {" or ".join(formats)}, got "{out}"', settings=["out"])
-    return Path(out)
+    path = Path(out)
+    check_folder(path.parent, path.name)
+    return path

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 from vaelab.core.errors import UserError
 
 __all__ = [
+    "MAX_LONG_COUNT",
     "Constraint",
     "Count",
     "Fraction",

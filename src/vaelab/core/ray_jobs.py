@@ -117,7 +117,7 @@ def connect_to_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError('the backend ray needs Ray: pip install "vaelab[ray]"') from None
+        raise UserError('the backend ray needs Ray: pip install "ray>=2.50,<3"') from None
     if ray.is_initialized():
         return ray
     try:
