@@ -276,6 +276,21 @@ def test_a_font_that_has_a_character_is_found_among_the_installed_ones(monkeypat
         text._family_of.cache_clear()
 
 
+@pytest.mark.parametrize("count", [2, 7, 11, 13, 30])
+def test_captions_and_titles_fit_at_every_resolution(count):
+    words_of_caption = "In each row one latent dimension varies by so many standard deviations around its mean. " * 4
+    images = np.zeros((1, count, 1, 28, 28), np.uint8)
+    figure = tiles.plot_traversals(images, ["z27"], np.arange(count), words_of_caption, caption=words_of_caption)
+    assert not cut_off(figure)
+
+
+def test_lines_of_a_title_are_of_about_equal_width():
+    title = "mnist (2,000 training images): VAE, Gaussian likelihood, conv network, 32 latent dimensions, 3 epochs"
+    lines = text.wrap_text(title, 6.8, 9, "bold")
+    assert len(lines) == 2
+    assert len(lines[1]) > 0.6 * len(lines[0])
+
+
 def test_figures_are_drawn_in_threads(tmp_path):
     def draw(i):
         return layout.save_figure(tiles.plot_grid(patches(6), "title"), tmp_path / f"{i}.png")[0].read_bytes()

@@ -31,6 +31,7 @@ __all__ = [
     "CURVE_NAMES",
     "DISTORTION",
     "LISTED_METRICS",
+    "NUMBER_FORMAT",
     "REPRESENTATION_LABELS",
     "SEPARABILITY_METRICS",
     "MetricInfo",
@@ -43,6 +44,8 @@ __all__ = [
     "reconstruction_metrics",
     "table_metrics",
 ]
+
+NUMBER_FORMAT = ".5g"  # of a single value
 
 NATS = "nats per image"
 
@@ -73,7 +76,7 @@ class MetricInfo:
     label: str
     unit: str = ""
     direction: Direction | None = None
-    format: str = ".5g"
+    format: str = NUMBER_FORMAT
     in_table: bool = True
     in_figure: bool = True
     undefined_for: str = ""
@@ -109,7 +112,7 @@ CURVES = (
 )
 
 # Computed from two curves, negative ELBO - KL, where a run trained a likelihood; not a term of histories.
-DISTORTION = MetricInfo("distortion", "Distortion", "-log p(x|z), nats per image", "lower")
+DISTORTION = MetricInfo("distortion", "Distortion", "−log p(x|z), nats per image", "lower")
 
 # The same with the posterior mean in place of a sample.
 MEAN_DECODED_METRICS = (
@@ -252,7 +255,7 @@ def metric_info(name: str) -> MetricInfo:
         >>> metric_info("attribute_error").label
         'Attribute error'
     """
-    for info in CURVES:  # these need no import
+    for info in (*CURVES, DISTORTION):  # these need no import
         if info.name == name:
             return info
     for info in _stored_metrics():

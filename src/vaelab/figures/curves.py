@@ -31,7 +31,8 @@ from vaelab.figures.text import FONT_SIZE, SMALL_FONT_SIZE, draw_text, shorten_t
 
 __all__ = ["MeanCurve", "PathPanel", "plot_curves", "plot_path_probabilities"]
 
-MIN_PANEL_HEIGHT = 1.2  # inches
+MIN_PANEL_WIDTH = 1.2  # inches
+MIN_PANEL_HEIGHT = 1.2
 MAX_PANEL_HEIGHT = 3.2
 
 MAX_MARKED_POINTS = 8  # of a curve, above which its points have no markers
@@ -113,12 +114,12 @@ def _place_curve_panels(figure: Figure, names: Sequence[str], panel_height: floa
     shortened = [shorten_text(name, MAX_LABEL_WIDTH, SMALL_FONT_SIZE) for name in names]
     name_width = max(text_width(name, SMALL_FONT_SIZE) for name in shortened)
     panels = figure.axes
+    margins = PanelMargins(0, tick_label_width(panels) + 0.15, name_width + 0.3, 0.4)
     columns = column_count(len(panels))
-    if name_width >= 0.8:
+    if (PAGE_WIDTH - 2 * MARGIN) / columns - margins.left - margins.right < MIN_PANEL_WIDTH:
         columns = min(2, columns)
     for axes in panels[-columns:]:
         axes.set_xlabel("epoch", size=SMALL_FONT_SIZE, color=MUTED_COLOR, labelpad=1)
-    margins = PanelMargins(0, tick_label_width(panels) + 0.15, name_width + 0.3, 0.4)
     place_panels(figure, panels, columns, panel_height, margins)
 
 

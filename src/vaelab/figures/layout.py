@@ -90,7 +90,7 @@ def blank_figure(title: str, width: float = PAGE_WIDTH, dpi: int = DPI) -> Figur
     Returns:
         The figure, to be extended below.
     """
-    lines = wrap_text(title, width - 2 * MARGIN, FONT_SIZE, "bold")
+    lines = wrap_text(title, width - 2 * MARGIN, FONT_SIZE, "bold", dpi)
     height = MARGIN + LINE_HEIGHT * len(lines)
     figure = Figure((width, height), dpi, facecolor=BACKGROUND)
     if lines:
@@ -142,7 +142,7 @@ def add_caption(figure: Figure, caption: str) -> Figure:
         The same figure.
     """
     width = float(figure.get_size_inches()[0])
-    lines = wrap_text(caption, width - 2 * MARGIN, SMALL_FONT_SIZE)
+    lines = wrap_text(caption, width - 2 * MARGIN, SMALL_FONT_SIZE, dpi=round(figure.dpi))
     if not lines:
         return figure
     extend_below(figure, LABEL_HEIGHT * len(lines) + MARGIN + 0.07)

@@ -22,7 +22,6 @@ from vaelab.analysis.projections import compute_projection
 from vaelab.analysis.samples import has_prior_term, sample_prior
 from vaelab.core.console import progress
 from vaelab.core.rng import evaluation_noise, generator
-from vaelab.core.tensors import read_tensors
 from vaelab.datasets.images import Dataset, Images
 from vaelab.evaluation.catalogue import metric_info
 from vaelab.evaluation.metrics import encode_all
@@ -227,7 +226,7 @@ def _latent_spaces(context: FigureContext) -> Figure:
     codes = compute_projection(context.posterior.mean.numpy(), num_clusters, label="t-SNE of codes")
     labels = images.label() if images.labels is not None else None
     labels, categories = with_unlabelled(labels, images.categories)
-    caption = f"{count_text(images)}; codes are posterior means. A cluster is one of three principal components."
+    caption = f"{count_text(images)}; codes are posterior means. Clusters: k-means in the three components shown."
     return plot_latent_spaces(raw, codes, labels, categories, context.title, caption=caption)
 
 
@@ -239,13 +238,13 @@ def _model(context: FigureContext) -> Figure:
 
 @run_figure("epochs")
 def _epochs(context: FigureContext) -> Figure | None:
-    file = context.run.path / "snapshots.safetensors"
-    if not file.exists():
+    snapshots = {name: tensor.numpy() for name, tensor in context.run.snapshots.items()}
+    if not snapshots:
         return None
-    snapshots = {name: tensor.numpy() for name, tensor in read_tensors(file)[0].items()}
     originals = snapshots.pop("originals")
     by_epoch = [(int(name.split("-")[1]), snapshots[name]) for name in sorted(snapshots)]
-    caption = "The same images after several epochs, decoded from their posterior means."
+    split = "validation" if "validation" in context.dataset.splits else "training"
+    caption = f"The same {split} images after several epochs, decoded from their posterior means."
     return plot_epochs(originals, by_epoch, context.title, caption=caption)
 
 
@@ -308,7 +307,7 @@ def sample_caption(count: int) -> str:
         A sentence.
     """
     codes = "One code is" if count == 1 else f"{count:,} codes are"
-    return f"{codes} drawn from the prior; the mean of the likelihood is shown, without noise of pixels."
+    return f"{codes} drawn from the prior and decoded to the mean of the likelihood, without pixel noise."
 
 
 def with_unlabelled(

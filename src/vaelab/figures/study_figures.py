@@ -421,7 +421,7 @@ def end_names(run: Run, arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
 
 def category_text(names: tuple[str, str]) -> str:
     """What the probability along a path is of."""
-    return names[1] or "the end's category"
+    return names[1] or "the category of z₁"
 
 
 def mean_probability_curve(setting: SettingResult) -> MeanCurve | None:

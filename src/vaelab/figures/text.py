@@ -187,13 +187,14 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
     return labels
 
 
-def text_width(text: str, size: float, weight: str = "normal") -> float:
+def text_width(text: str, size: float, weight: str = "normal", dpi: int = DPI) -> float:
     """The width of a line of text.
 
     Args:
         text: One line.
         size: Of the font, in points.
         weight: "normal" or "bold".
+        dpi: Pixels in an inch. The width depends on it, by some percent: letters are fitted to pixels.
 
     Returns:
         Inches.
@@ -201,8 +202,8 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     shown = drawable_text(text)
     families = font_families(shown)
     properties = font_manager.FontProperties(family=families, size=size, weight=_weight(families, weight))
-    width, _, _ = RendererAgg(1, 1, DPI).get_text_width_height_descent(shown, properties, False)
-    return width / DPI
+    width, _, _ = RendererAgg(1, 1, dpi).get_text_width_height_descent(shown, properties, False)
+    return width / dpi
 
 
 def shorten_text(text: str, max_width: float, size: float = FONT_SIZE, weight: str = "normal") -> str:
@@ -232,25 +233,52 @@ def shorten_text(text: str, max_width: float, size: float = FONT_SIZE, weight: s
     return prefix.rstrip(" ,") + "…"
 
 
-def wrap_text(text: str, max_width: float, size: float = FONT_SIZE, weight: str = "normal") -> list[str]:
-    """The text in lines that fit a width; a word that is too wide is shortened.
+def wrap_text(
+    text: str, max_width: float, size: float = FONT_SIZE, weight: str = "normal", dpi: int = DPI
+) -> list[str]:
+    """The text in lines of about equal width, as few as fit; a word that is too wide is shortened.
 
     Args:
         text: Any text.
         max_width: Inches.
         size: Of the font, in points.
         weight: "normal" or "bold".
+        dpi: Pixels in an inch.
 
     Returns:
         The lines; none of an empty text.
+
+    Example:
+        >>> wrap_text("one two three four", 0.9)
+        ['one two', 'three four']
     """
+    words = []
+    for word in text.split():
+        short = shorten_text(word, 0.95 * max_width, size, weight)
+        words.append((short, text_width(short, size, weight, dpi)))
+    space = text_width("a b", size, weight, dpi) - text_width("ab", size, weight, dpi)
+    lines = _fill_lines(words, space, max_width)
+    narrower = 0.98 * max_width
+    while narrower > max_width / 2:
+        tried = _fill_lines(words, space, narrower)
+        if len(tried) > len(lines):
+            break
+        lines = tried
+        narrower -= 0.02 * max_width
+    return lines
+
+
+def _fill_lines(words: Sequence[tuple[str, float]], space: float, max_width: float) -> list[str]:
+    """Words with their widths in lines, each as full as possible."""
     lines: list[str] = []
-    for full_word in text.split():
-        word = shorten_text(full_word, max_width, size, weight)
-        if lines and text_width(f"{lines[-1]} {word}", size, weight) <= max_width:
+    line_width = 0.0
+    for word, width in words:
+        if lines and line_width + space + width <= max_width:
             lines[-1] += f" {word}"
+            line_width += space + width
         else:
             lines.append(word)
+            line_width = width
     return lines
 
 

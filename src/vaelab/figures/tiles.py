@@ -201,17 +201,15 @@ def plot_grid(images: np.ndarray, title: str = "", columns: int | None = None, *
 
 
 def grid_columns(count: int) -> int:
-    """In how many columns a number of images is shown: about a square, without a gap at the end where that is possible.
+    """In how many columns a number of images is shown: about a square, with as few empty places as possible.
 
     Example:
         >>> [grid_columns(count) for count in (1, 2, 4, 6, 7, 10, 64, 100)]
-        [1, 2, 2, 3, 3, 5, 8, 10]
+        [1, 2, 2, 3, 4, 5, 8, 10]
     """
     square = max(1, math.ceil(math.sqrt(count)))
-    for columns in range(square, int(1.5 * square) + 1):
-        if count % columns == 0:
-            return columns
-    return square
+    candidates = range(square, int(1.5 * square) + 1)
+    return min(candidates, key=lambda columns: (-count % columns, columns))
 
 
 def plot_reconstructions(
@@ -281,15 +279,15 @@ def path_headers(alphas: Sequence[float] | np.ndarray, names: tuple[str, str] = 
         >>> [header.replace("\\n", " | ") for header in path_headers([0, 0.5, 1], ("woman", "man"))]
         ['woman | original', 'man | original', 'z₂: woman | α = 0', ' | 0.5', 'z₁: man | α = 1']
     """
-    start, end = distinct_labels(names)
+    start, end = _end_labels(names)
     values = column_headers(alphas, "α")
     headers = [f"{start}\noriginal", f"{end}\noriginal"]
     for i, value in enumerate(values):
         name = ""
         if i == 0:
-            name = f"z₂: {start}" if start else "z₂"
+            name = f"z₂: {start}"
         elif i == len(values) - 1:
-            name = f"z₁: {end}" if end else "z₁"
+            name = f"z₁: {end}"
         headers.append(f"{name}\n{value}")
     return headers
 
@@ -309,12 +307,18 @@ def path_caption(names: tuple[str, str] = ("", ""), path: str = "linear", sample
         >>> path_caption(("woman", "man"))
         'Decoded from z = α z₁ + (1 − α) z₂, with posterior means z₂ (woman, α = 0) and z₁ (man, α = 1).'
     """
-    start, end = distinct_labels(names)
+    start, end = _end_labels(names)
     codes = "samples of the posteriors" if sampled else "posterior means"
-    ends = f"z₂ ({start}, α = 0) and z₁ ({end}, α = 1)" if start and end else "z₂ (α = 0) and z₁ (α = 1)"
+    ends = f"z₂ ({start}, α = 0) and z₁ ({end}, α = 1)"
     if path == "linear":
         return f"Decoded from z = α z₁ + (1 − α) z₂, with {codes} {ends}."
     return f"Decoded on a {path} path between {codes} {ends}."
+
+
+def _end_labels(names: tuple[str, str]) -> tuple[str, str]:
+    """What the ends of a path are called; "start" and "end" where nothing is known of them."""
+    start, end = distinct_labels(names)
+    return start or "start", end or "end"
 
 
 def plot_traversals(

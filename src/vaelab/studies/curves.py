@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vaelab.core.errors import UserError
-from vaelab.evaluation.catalogue import CURVE_NAMES, DISTORTION
+from vaelab.evaluation.catalogue import DISTORTION
 from vaelab.models.likelihoods import CrossEntropy, Likelihood
 from vaelab.runs.spec import Spec
 from vaelab.studies.quantities import Curve, RunRecord
@@ -22,7 +22,7 @@ from vaelab.studies.results import SettingResult
 
 __all__ = ["ExperimentCurves", "RunCurves", "SeedMeanCurve", "experiment_curves", "mean_over_seeds", "run_curves"]
 
-SHOWN_TERMS = (*CURVE_NAMES, DISTORTION.name)
+SHOWN_TERMS = ("loss", "negative_elbo", DISTORTION.name, "cross_entropy", "squared_error", "kl")
 
 COMPLETE_TERMS = ("negative_elbo", "loss", DISTORTION.name)  # compared only where all settings have them
 
@@ -100,8 +100,6 @@ def run_curves(record: RunRecord, spec: Spec) -> RunCurves:
                 curves[split] = curve
         if curves:
             terms[name] = curves
-    if DISTORTION.name in terms:
-        terms.pop("cross_entropy", None)  # the distortion of another likelihood
     return RunCurves(*_without_repetition(terms))
 
 
@@ -179,14 +177,20 @@ Terms = dict[str, dict[str, SeedMeanCurve]]
 
 
 def _without_repetition(terms: Terms) -> tuple[Terms, str | None]:
-    """The terms without the loss where another term equals it, and the term that is the loss."""
-    loss = terms.get("loss")
-    if loss is None:
-        return terms, None
-    for name, curves in terms.items():
-        if name != "loss" and _are_equal(loss, curves):
-            return {term: kept for term, kept in terms.items() if term != "loss"}, name
-    return terms, "loss"
+    """The terms without the loss where another term equals it, and the term that is the loss.
+
+    The cross entropy is left out, too, beside the distortion that was trained: it is that of another likelihood.
+    """
+    kept = dict(terms)
+    if DISTORTION.name in kept:
+        kept.pop("cross_entropy", None)
+    if "loss" not in kept:
+        return kept, None
+    for name, curves in kept.items():
+        if name != "loss" and _are_equal(kept["loss"], curves):
+            del kept["loss"]
+            return kept, name
+    return kept, "loss"
 
 
 def _are_equal(first: Mapping[str, SeedMeanCurve], second: Mapping[str, SeedMeanCurve]) -> bool:
