@@ -86,7 +86,7 @@ class Baseline:
             return model.eval().requires_grad_(False)
 
         def make() -> None:
-            write_tensors(file, train_classifier(train, self.seed).state_dict())
+            write_tensors(file, train_classifier(train, self.seed).state_dict(), with_digest=True)
 
         return _read_or_make(file, read, make)
 
@@ -104,7 +104,7 @@ class Baseline:
         def make() -> None:
             result = self._compute_projections()
             tensors = {name: torch.from_numpy(array) for name, array in result.arrays.items()}
-            write_tensors(file, tensors, {"numbers": dict(result.numbers)})
+            write_tensors(file, tensors, {"numbers": dict(result.numbers)}, with_digest=True)
 
         return _read_or_make(file, read, make)
 

@@ -30,7 +30,10 @@ from vaelab.analysis.representation import flat_pixels, mean_cca, separability_n
 from vaelab.analysis.results import AnalysisResult
 from vaelab.analysis.samples import extract_features, frechet_distance, has_prior_term, sample_prior
 from vaelab.analysis.separability import LabelledPoints, linear_probe_accuracy
+from vaelab.core.console import notice
+from vaelab.core.errors import UserError
 from vaelab.core.files import read_json, write_json
+from vaelab.core.seals import is_intact, seal_files
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
 from vaelab.evaluation.evidence import run_log_evidence
@@ -64,12 +67,40 @@ def analyses_dir(run: Run) -> Path:
 
 def read_analyses(run: Run) -> dict[str, dict[str, float]]:
     """The numbers of every analysis that was made of a run, by the name of the analysis."""
-    return {file.stem: read_json(file) for file in sorted(analyses_dir(run).glob("*.json"))}
+    analyses = {}
+    for file in sorted(analyses_dir(run).glob("*.json")):
+        _check_seal(run, file.stem)
+        analyses[file.stem] = read_json(file, schema=dict[str, float | None])
+    return analyses
+
+
+def _seal_file(run: Run, name: str) -> Path:
+    """The file with the digests of an analysis; those of earlier versions have none."""
+    return analyses_dir(run) / f"{name}.seal"
+
+
+def _check_seal(run: Run, name: str) -> None:
+    """Refuse an analysis whose files have changed."""
+    seal = _seal_file(run, name)
+    if seal.exists() and not is_intact(seal, f"{name}.json"):
+        raise UserError(
+            f"{analyses_dir(run) / name}.json or .safetensors is damaged (its content has changed);\n"
+            "`vaelab study` makes it again"
+        )
 
 
 def has_analysis(run: Run, name: str) -> bool:
-    """Whether an analysis was made of a run."""
-    return (analyses_dir(run) / f"{name}.json").exists()
+    """Whether an analysis was made of a run, and its files are whole."""
+    file = analyses_dir(run) / f"{name}.json"
+    if not file.exists():
+        return False
+    try:
+        _check_seal(run, name)
+        read_json(file, schema=dict[str, float | None])
+    except UserError:
+        notice(f"{file} is damaged and is made again")
+        return False
+    return True
 
 
 def read_analysis_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
@@ -77,6 +108,7 @@ def read_analysis_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
     file = analyses_dir(run) / f"{name}.safetensors"
     if not file.exists():
         return {}
+    _check_seal(run, name)
     tensors, _ = read_tensors(file)
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
@@ -84,10 +116,14 @@ def read_analysis_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
 def run_analysis(run: Run, name: str, baseline: Baseline) -> None:
     """Make an analysis and store its results. The numbers are written last, and say that it is complete."""
     result = ANALYSES[name](run, baseline)
+    numbers, arrays = (analyses_dir(run) / f"{name}{suffix}" for suffix in (".json", ".safetensors"))
+    files = [numbers]
+    numbers.unlink(missing_ok=True)
     if result.arrays:
-        tensors = {name: torch.from_numpy(array) for name, array in result.arrays.items()}
-        write_tensors(analyses_dir(run) / f"{name}.safetensors", tensors)
-    write_json(analyses_dir(run) / f"{name}.json", dict(result.numbers))
+        write_tensors(arrays, {name: torch.from_numpy(array) for name, array in result.arrays.items()})
+        files.append(arrays)
+    write_json(numbers, dict(result.numbers))
+    seal_files(_seal_file(run, name), files)
 
 
 # Features

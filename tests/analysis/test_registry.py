@@ -1,0 +1,63 @@
+"""The results of an analysis are made again where they are damaged, and refused where nothing can make them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from vaelab.analysis import registry
+from vaelab.analysis.baseline import Baseline
+from vaelab.analysis.results import AnalysisResult
+from vaelab.core.errors import UserError
+from vaelab.runs.run import Run
+
+
+@pytest.fixture
+def analysed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A folder with the results of one made-up analysis."""
+    result = AnalysisResult({"score": 0.5, "count": 3.0}, {"points": np.arange(6.0).reshape(2, 3)})
+    monkeypatch.setitem(cast(Any, registry.ANALYSES), "made-up", lambda run, baseline: result)
+    run = Run(tmp_path)
+    registry.run_analysis(run, "made-up", cast(Baseline, None))
+    return run
+
+
+def test_an_analysis_comes_back(analysed: Run) -> None:
+    assert registry.has_analysis(analysed, "made-up")
+    assert registry.read_analyses(analysed) == {"made-up": {"score": 0.5, "count": 3.0}}
+    assert registry.read_analysis_arrays(analysed, "made-up")["points"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("name", ["made-up.json", "made-up.safetensors"])
+@pytest.mark.parametrize("damage", ["a digit", "cut", "missing"])
+def test_a_damaged_analysis_is_made_again(analysed: Run, name: str, damage: str) -> None:
+    file = registry.analyses_dir(analysed) / name
+    content = file.read_bytes()
+    match damage:
+        case "a digit":
+            file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+            os.utime(file, (0, 0))
+        case "cut":
+            file.write_bytes(content[: len(content) // 2])
+        case "missing":
+            file.unlink()
+    if damage != "missing" or name.endswith("safetensors"):
+        with pytest.raises(UserError, match=r"made-up\.json or \.safetensors is damaged"):
+            registry.read_analyses(analysed)
+    assert not registry.has_analysis(analysed, "made-up")
+    registry.run_analysis(analysed, "made-up", cast(Baseline, None))
+    assert registry.has_analysis(analysed, "made-up")
+    assert file.read_bytes() == content
+
+
+def test_an_analysis_of_an_earlier_version_needs_no_seal(analysed: Run) -> None:
+    (registry.analyses_dir(analysed) / "made-up.seal").unlink()
+    assert registry.has_analysis(analysed, "made-up")
+    (registry.analyses_dir(analysed) / "made-up.json").write_text('{"score": "high"}')
+    assert not registry.has_analysis(analysed, "made-up")
+    with pytest.raises(UserError, match='score must be a number or null, got "high"'):
+        registry.read_analyses(analysed)
