@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaelab.core.console import count_text, format_duration
+from vaelab.evaluation.catalogue import LISTED_METRICS, NUMBER_FORMAT
 from vaelab.runs.summary import skipped_lines
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ Arguments = dict[str, Any]  # those that were given on the command line, by name
 Json = dict[str, Any]  # as a result is stored and printed
 
 MAX_LISTED = 12  # categories, sizes and the like that are listed one by one
-
-LISTED_METRICS = ("negative_elbo", "mse", "kl", "active_units")  # columns of `vaelab list`
 
 
 def written_lines(_: Any, arguments: Arguments) -> list[str]:
@@ -81,15 +80,19 @@ def _metrics_lines(records: Sequence[Json]) -> Iterable[str]:
     for record in records:
         yield f"{record['split']}: {count_text(record['n'], 'image')} of {record['data']}"
     yield " " * 24 + "".join(f"{record['split']:>24}" for record in records)
-    for name in records[0]["metrics"] if records else ():
-        metrics = [record["metrics"][name] for record in records]
-        note = f"   ({metrics[0]['note']})" if "note" in metrics[0] else ""
+    names = dict.fromkeys(name for record in records for name in record["metrics"])
+    for name in names:
+        metrics = [record["metrics"].get(name, {}) for record in records]  # not every split has every metric
+        notes = [metric["note"] for metric in metrics if "note" in metric]
+        note = f"   ({notes[0]})" if notes else ""
         yield f"{name:<24}" + "".join(f"{_value_and_error(metric):>24}" for metric in metrics) + note
 
 
 def _value_and_error(metric: Json) -> str:
+    if not metric:
+        return "-" + " " * 11
     error = metric["stderr"]
-    return f"{metric['value']:.5g}" + (f" +- {error:<7.2g}" if error is not None else " " * 11)
+    return format(metric["value"], NUMBER_FORMAT) + (f" +- {error:<7.2g}" if error is not None else " " * 11)
 
 
 def doctor_lines(diagnoses: Sequence[Diagnosis], _: Arguments) -> Iterable[str]:
@@ -138,7 +141,7 @@ def _list_row(row: Json, metrics: Sequence[str]) -> list[str]:
     cells.append(spec["loss"]["name"])
     for name in metrics:
         star = "*" if name in row["notes"] else ""
-        cells.append(f"{row['metrics'][name]:.5g}{star}" if name in row["metrics"] else "-")
+        cells.append(format(row["metrics"][name], NUMBER_FORMAT) + star if name in row["metrics"] else "-")
     cells.append(f"{row['bytes'] / 2**20:.1f}")
     cells.append("" if row["state"] == "finished" else row["state"])
     return cells

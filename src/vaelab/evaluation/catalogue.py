@@ -15,11 +15,9 @@ This module imports nothing heavy. The functions that need the whole catalogue i
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -210,6 +208,9 @@ def posterior_metrics() -> dict[str, tuple[MetricInfo, PosteriorFunction]]:
 @cache
 def _import_metrics() -> None:
     """Import the modules of this package, whose decorators fill the catalogue."""
+    import pkgutil
+    from importlib import import_module
+
     package = import_module(__name__.rpartition(".")[0])
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)
