@@ -67,6 +67,23 @@ def test_an_error_in_the_block_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files are read from /proc")
+def test_content_and_names_are_on_the_disk_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def kind_of(descriptor: int) -> str:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        return "folder " + path.name if path.is_dir() else "file"
+
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: events.append(kind_of(descriptor)))
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), rename(self, target))[1])
+    files.write_text(tmp_path / "a" / "b" / "values.txt", "text")
+    assert events == [f"folder {tmp_path.name}", "folder a", "file", "rename", "folder b"]
+
+
 def test_lines_are_appended(tmp_path: Path) -> None:
     for line in ("one", "two"):
         append_line(tmp_path / "lines", line)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -33,6 +34,7 @@ __all__ = [
     "cache_folder",
     "content_digest",
     "damaged_error",
+    "make_folder",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -91,7 +93,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         '1 2 3'
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         if path.parent not in _swept_folders:
             _swept_folders.add(path.parent)
             remove_stale_temp_files(path.parent)
@@ -177,6 +179,14 @@ def _remove_if_unlocked(file: Path) -> None:
             os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it lies in, where they are missing, and flush their names to the disk."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in reversed(missing):
+        _sync_folder(part.parent)
+
+
 def sync_file(path: Path) -> None:
     """Flush the content of a file to the disk."""
     descriptor = os.open(path, os.O_RDWR)
@@ -207,8 +217,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(value: Any) -> str:
-    """A value as JSON, for people to read: the content that `write_json` gives a file."""
-    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    """A value as JSON, for people to read: the content that `write_json` gives a file.
+
+    Raises:
+        UserError: A number in it is not finite, which JSON does not have; the field is named.
+
+    Example:
+        >>> to_json({"test": {"mse": float("nan")}})
+        Traceback (most recent call last):
+        vaelab.core.errors.UserError: test.mse is nan, which cannot be stored
+    """
+    try:
+        return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    except ValueError:
+        field, number = next(_not_finite(value, ""), ("a value", "not finite"))
+        raise UserError(f"{field} is {number}, which cannot be stored") from None
+
+
+def _not_finite(value: Any, field: str) -> Iterator[tuple[str, float]]:
+    """The numbers in a value that are not finite, each with the path of its field."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield field or "a number", value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, inner in items:
+        yield from _not_finite(inner, f"{field}.{name}".removeprefix("."))
 
 
 def write_json(path: Path, value: Any) -> None:

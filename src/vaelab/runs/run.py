@@ -32,6 +32,7 @@ from vaelab.core.files import (
     append_line,
     content_digest,
     damaged_error,
+    make_folder,
     parse_json,
     read_bytes,
     read_json,
@@ -442,7 +443,7 @@ def lock_run(run: Run) -> Iterator[None]:
     state = run.path / "state"
     lock = FileLock(state / "lock", timeout=0)
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        make_folder(state)
         lock.acquire()
     except Timeout:
         raise UserError(f"another process is training {run.path} just now; wait for it, or stop it first") from None
