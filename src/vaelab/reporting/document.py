@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from vaelab.core.console import printable
 from vaelab.core.files import write_text
 from vaelab.figures import study_figures
 from vaelab.reporting.formatting import MISSING, Spread
@@ -233,6 +234,7 @@ def _render(context: ReportContext, image_uris: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_escape_controls,
     )
     environment.filters["json"] = to_script_json
     assets = files("vaelab.reporting") / "templates"
@@ -246,6 +248,12 @@ def _render(context: ReportContext, image_uris: Mapping[str, str]) -> str:
         plotly=Markup(get_plotlyjs()),
         MISSING=MISSING,
     )
+
+
+def _escape_controls(value: Any) -> Any:
+    """Texts with control characters shown as escapes; other values, and what is HTML already, as they are."""
+    is_plain_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, keep="\n\t") if is_plain_text else value
 
 
 def to_script_json(value: Any) -> Markup:

@@ -14,7 +14,6 @@ __all__ = [
     "MISSING",
     "Spread",
     "choose_decimals",
-    "count_text",
     "format_number",
     "format_spread",
     "order_of_magnitude",
@@ -105,16 +104,6 @@ def order_of_magnitude(value: float) -> int:
         (2, -2)
     """
     return math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
-
-
-def count_text(count: int, noun: str) -> str:
-    """A number of things, in grammar.
-
-    Example:
-        >>> count_text(1, "run"), count_text(1200, "run")
-        ('1 run', '1,200 runs')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def value_text(value: Any) -> str:

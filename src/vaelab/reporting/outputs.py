@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.core.console import progress
+from vaelab.core.devices import choose_device
 from vaelab.core.files import atomic_write, read_json, write_json, write_text
+from vaelab.core.folders import check_folder
 from vaelab.core.jobs import results_or_raise, run_jobs
 from vaelab.core.version import __version__, source_digest
 from vaelab.figures import study_figures
@@ -36,14 +38,43 @@ from vaelab.reporting.figure_record import (
     remove_outdated_figures,
     write_record,
 )
+from vaelab.runs.spec import Spec
+from vaelab.studies.checks import check_measures, check_planned_runs
 from vaelab.studies.definition import Study
+from vaelab.studies.lock import check_unlocked
+from vaelab.studies.plan import PlannedRun, plan_runs
 from vaelab.studies.results import StudyResults
 
-__all__ = ["output_names", "write_study_outputs"]
+__all__ = ["output_names", "plan_checked_study", "write_study_outputs"]
 
 SOURCE_PATTERNS = ("**/*.py", "reporting/templates/*")  # files whose content shapes figures and report
 
 TIMING_COLUMNS = ("run", "seconds", "images_per_second", "device", "precision", "threads", "machine", "finished")
+
+
+def plan_checked_study(study: Study, out: Path, device: str | None = None) -> dict[Spec, PlannedRun]:
+    """The runs that a study asks for, once everything is checked that can be checked before the work.
+
+    Args:
+        study: The study.
+        out: The folder that has or receives runs/ and studies/.
+        device: The device to train on; the fastest there is if None.
+
+    Returns:
+        Each run once, by its spec. Nothing is written.
+
+    Raises:
+        UserError: The study, its data, the folder or the disk will not do.
+    """
+    check_measures(study)
+    study_figures.check_figures(study)
+    choose_device(device)
+    check_folder(out / "studies" / study.name, *output_names(study))
+    check_folder(out / "runs")
+    check_unlocked(out / "studies" / study.name)
+    planned_runs = plan_runs(study, out, device)
+    check_planned_runs(study, planned_runs, out, device)
+    return planned_runs
 
 
 def write_study_outputs(results: StudyResults, folder: Path, workers: int, requested_by: str | None = None) -> Path:

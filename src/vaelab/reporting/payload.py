@@ -19,6 +19,7 @@ import numpy as np
 
 from vaelab.analysis.baseline import display_split
 from vaelab.analysis.registry import read_analysis_arrays
+from vaelab.core.console import printable
 from vaelab.core.errors import UserError
 from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, metric_info
 from vaelab.figures.colors import assign_colors, category_palette, cluster_palette
@@ -108,7 +109,7 @@ def curves_payload(settings: Sequence[SettingResult]) -> CurvesPayload | None:
     return CurvesPayload(
         seeds=curves.max_seeds,
         split="validation" if curves.split == "validation" else "training",
-        names=[setting.name or "base" for setting in finished],
+        names=[printable(setting.name) or "base" for setting in finished],
         colours=[colors.get(setting.name, DEFAULT_COLOR) for setting in finished],
         terms=terms,
     )
@@ -224,7 +225,7 @@ class AnalysedRun:
     @property
     def categories(self) -> list[str]:
         """The names of the categories of its data."""
-        return [str(name) for name in self.run.origin["data"].get("categories", ())]
+        return [printable(str(name)) for name in self.run.origin["data"].get("categories", ())]
 
 
 def _first_analysed_run(setting: SettingResult, analysis: str) -> AnalysedRun | None:

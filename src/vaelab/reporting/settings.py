@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from vaelab.reporting.formatting import count_text, value_text
+from vaelab.core.console import count_text
+from vaelab.reporting.formatting import value_text
 from vaelab.runs.spec import Spec, spec_to_dict
 from vaelab.studies.definition import Experiment
 from vaelab.studies.results import StudyResults

@@ -6,12 +6,12 @@ A study file that was carried out before may fail these checks and is still read
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from vaelab.core.errors import UserError, unknown_name_error
+from vaelab.core.folders import existing_parent
 from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, SEPARABILITY_METRICS
 from vaelab.runs.spec import Spec
 from vaelab.studies.definition import Claim, Experiment, Study
@@ -19,7 +19,7 @@ from vaelab.studies.plan import DataKey, PlannedRun, data_key
 from vaelab.studies.quantities import CURVE_SPLITS, METRIC_SPLITS, Quantity
 from vaelab.training.fit import plan_jobs
 
-__all__ = ["check_folder", "check_measures", "check_planned_runs"]
+__all__ = ["check_measures", "check_planned_runs"]
 
 FEATURE_NUMBERS = [
     f"{representation}_{info.name}"
@@ -144,7 +144,7 @@ def _check_splits(study: Study, experiment: Experiment, claim: Claim, planned_ru
 
 def _check_disk(missing: list[PlannedRun], out: Path) -> None:
     """Refuse runs whose weights have no room on the disk."""
-    folder = _existing_parent(out)
+    folder = existing_parent(out)
     weights = sum(planned.num_parameters for planned in missing) * BYTES_PER_PARAMETER
     state = max((planned.num_parameters for planned in missing), default=0) * BYTES_PER_PARAMETER * STATE_COPIES
     free = shutil.disk_usage(folder).free
@@ -157,59 +157,3 @@ def _check_disk(missing: list[PlannedRun], out: Path) -> None:
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.2g} GB"
-
-
-# The folders
-
-
-def check_folder(folder: Path, *names: str) -> None:
-    """Refuse a folder that cannot be made or written to, and names of files that cannot stand in it.
-
-    Nothing is written.
-
-    Args:
-        folder: The folder of a study.
-        names: Names of files and folders that will be made in it.
-
-    Raises:
-        UserError: The file system refuses the folder or a name.
-
-    Example:
-        >>> check_folder(Path("x" * 300))
-        Traceback (most recent call last):
-        vaelab.core.errors.UserError: ...
-    """
-    folder = folder.absolute()
-    parent = _existing_parent(folder)
-    if not parent.is_dir():
-        raise UserError(f"cannot write {folder}: {parent} is no folder; give another place with --out")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {folder}: {parent} is not writable; give another place with --out")
-    for name in (*folder.relative_to(parent).parts, *names):
-        _check_name(parent, name)
-
-
-def _check_name(parent: Path, name: str) -> None:
-    """Ask the file system whether a file may have a name; temporary files have a few characters more."""
-    if name in ("", ".", ".."):
-        raise UserError(f'"{name}" is no name for a folder; set another `name` in the study file')
-    try:
-        (parent / f".{name}-12345678.xxxx").lstat()
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise UserError(
-            f'"{name}" cannot be the name of a file here ({reason}); take a shorter one of letters and digits'
-        ) from None
-
-
-def _existing_parent(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    path = path.absolute()
-    try:
-        while not os.path.lexists(path):
-            path = path.parent
-    except (OSError, ValueError):
-        return path.parent
-    return path

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vaelab.core.errors import UserError
+from vaelab.runs.run import Run
 
-__all__ = ["lock_study"]
+__all__ = ["check_unlocked", "is_trained_elsewhere", "lock_study", "wait_until_free"]
+
+LOCK_NAME = ".lock"
 
 
 @contextmanager
 def lock_study(folder: Path) -> Iterator[None]:
     """Hold the folder of a study, so that no two processes write it.
 
-    The lock is released when the process ends, whatever ends it.
+    The lock ends with the process, whatever ends that.
 
     Args:
         folder: The folder of the study, which is made where it is not there.
@@ -25,7 +28,7 @@ def lock_study(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -41,3 +44,47 @@ def lock_study(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_unlocked(folder: Path) -> None:
+    """Refuse a study that another process is carrying out, before any work.
+
+    Raises:
+        UserError: Another process holds the folder.
+    """
+    if (folder / LOCK_NAME).exists():
+        with lock_study(folder):
+            pass
+
+
+# Runs, which several studies may share
+
+
+def is_trained_elsewhere(run: Run) -> bool:
+    """Whether another process is training a run just now."""
+    from filelock import FileLock, Timeout
+
+    file = _run_lock_file(run)
+    if not file.exists():
+        return False
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # training says why
+        return False
+
+
+def wait_until_free(run: Run) -> None:
+    """Wait while another process trains a run: it will be finished then, or can be resumed."""
+    from filelock import FileLock
+
+    file = _run_lock_file(run)
+    if file.exists():
+        with suppress(OSError, NotImplementedError), FileLock(file):
+            pass
+
+
+def _run_lock_file(run: Run) -> Path:
+    return run.path / "state" / "lock"

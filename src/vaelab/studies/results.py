@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,6 @@ import numpy as np
 
 from vaelab.analysis.registry import read_analyses
 from vaelab.core.errors import UserError
-from vaelab.core.files import REPAIR_HINT
 from vaelab.evaluation.catalogue import metric_names
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
@@ -40,50 +38,15 @@ def read_record(run: Run) -> RunRecord:
     """
     metrics = {}
     for split, record in run.metrics.items():
-        metrics[split] = _metric_values(record, run, split)
-    analyses = {}
-    for name, numbers in read_analyses(run).items():
-        analyses[name] = _finite_numbers(numbers, f"{run.path}: the analysis {name}")
-    return RunRecord(metrics, _checked_history(run), analyses)
-
-
-def _metric_values(record: Any, run: Run, split: str) -> dict[str, float]:
-    """The values of the metrics of a split, without their errors."""
-    place = f"{run.path / 'metrics.json'}: {split}"
-    try:
         values = {name: metric["value"] for name, metric in record["metrics"].items()}
-    except (AttributeError, KeyError, TypeError):
-        raise UserError(f"{place} is damaged; {REPAIR_HINT}") from None
-    return _finite_numbers(values, place)
+        metrics[split] = _known_numbers(values)
+    analyses = {name: _known_numbers(numbers) for name, numbers in read_analyses(run).items()}
+    return RunRecord(metrics, run.history, analyses)
 
 
-def _finite_numbers(table: Mapping[str, Any], place: str) -> dict[str, float]:
-    """A table of numbers, all of which are finite."""
-    for name, value in table.items():
-        if not _is_finite_number(value):
-            raise UserError(f"{place}: {name} is no finite number ({str(value)[:40]}); {REPAIR_HINT}")
-    return dict(table)
-
-
-def _is_finite_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False
-
-
-def _checked_history(run: Run) -> list[dict[str, Any]]:
-    """The rows of history, each with an epoch and tables of numbers."""
-    history = run.history
-    for row in history:
-        tables = (row.get("train"), row.get("validation"))
-        is_whole = _is_finite_number(row.get("epoch")) and all(isinstance(table, dict) for table in tables)
-        numbers = [value for table in tables if isinstance(table, dict) for value in table.values()]
-        if not is_whole or not all(isinstance(value, int | float) and abs(value) <= 1e300 for value in numbers):
-            raise UserError(f"{run.path / 'history.jsonl'} is damaged; {REPAIR_HINT}")
-    return history
+def _known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The numbers without those that are not defined for these data."""
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 # One setting

@@ -17,15 +17,16 @@ from pathlib import Path
 
 from vaelab.analysis.baseline import baseline_dir, open_baseline
 from vaelab.analysis.registry import has_analysis, run_analysis
-from vaelab.core.console import notice, progress
+from vaelab.core.console import count_text, notice, progress
 from vaelab.core.devices import choose_device, num_threads
 from vaelab.core.errors import UserError
 from vaelab.core.files import write_text
 from vaelab.core.jobs import Executor, JobResult, results_or_raise
-from vaelab.runs.run import Run
+from vaelab.runs.run import Run, lock_run
 from vaelab.runs.spec import Spec
 from vaelab.runs.summary import run_title
 from vaelab.studies.definition import Experiment, Setting, Study
+from vaelab.studies.lock import is_trained_elsewhere, wait_until_free
 from vaelab.studies.parsing import read_study, with_overrides
 from vaelab.studies.plan import (
     DataKey,
@@ -73,8 +74,10 @@ class TrainingOutcome:
 
 def train_runs(specs: Sequence[Spec], out: Path, device: str | None) -> TrainingOutcome:
     """Train runs on the same data where they are missing."""
-    dataset = load_spec_dataset(specs[0])
-    result = train_jobs(plan_jobs(specs, dataset, out / "runs", device=device, threads=1), snapshots=())
+    jobs = plan_jobs(specs, load_spec_dataset(specs[0]), out / "runs", device=device, threads=1)
+    for job in jobs:
+        wait_until_free(job.run)
+    result = train_jobs(jobs, snapshots=())
     failures = {key: RunFailure(str(error)) for key, error in result.failures.items()}
     return TrainingOutcome(sum(run.images_trained for run in result.runs), failures)
 
@@ -122,6 +125,7 @@ def run_study(
     analysis_failures = run_missing_analyses(study, planned_runs, out, executor)
     failures = outcome.failures | analysis_failures
     write_failure_logs(planned_runs, failures)
+    remove_left_states(planned_runs)
     return collect_results(study, planned_runs, failures, outcome.images_trained)
 
 
@@ -133,6 +137,9 @@ def train_missing_runs(
     groups = group_runs(missing, device)
     if any(planned.compiled for planned in missing) and not find_compiler():
         notice(NO_COMPILER)  # what workers print is not seen
+    shared = [planned for planned in missing if is_trained_elsewhere(planned.run)]
+    if shared:
+        notice(f"{count_text(len(shared), 'run')} under way in another process: this study waits for them")
     images_trained = 0
     failures: Failures = {}
     jobs = [partial(train_runs, [planned.spec for planned in group], out, device) for group in groups]
@@ -166,7 +173,7 @@ def run_missing_analyses(
     if not missing:
         return {}
     baselines = _required_baselines(missing)
-    notice(f"analysing {len(missing)} runs and their baselines")
+    notice(f"analysing {count_text(len(missing), 'run')} and the baselines")
     failures: Failures = {}
     with progress("analysing", len(missing) + len(baselines)) as advance:
         jobs = [partial(prepare_baseline, spec, projections, out) for spec, projections in baselines]
@@ -177,7 +184,7 @@ def run_missing_analyses(
         for num_done, result in enumerate(executor(jobs), 1):
             if result.error:
                 failures[runs[result.job_index].run.key] = RunFailure(result.error, result.log)
-            advance(len(baselines) + num_done, f"{num_done} of {len(runs)} runs")
+            advance(len(baselines) + num_done, f"{num_done} of {count_text(len(runs), 'run')}")
     return failures
 
 
@@ -202,6 +209,14 @@ def write_failure_logs(planned_runs: Mapping[Spec, PlannedRun], failures: Failur
         elif planned.run.finished:
             with suppress(OSError):  # it is of no use any more, and does no harm
                 file.unlink(missing_ok=True)
+
+
+def remove_left_states(planned_runs: Mapping[Spec, PlannedRun]) -> None:
+    """Remove the states of finished runs that could not be removed when they ended."""
+    for planned in planned_runs.values():
+        if planned.run.finished and (planned.run.path / "state").exists():
+            with suppress(UserError), lock_run(planned.run):  # another process does it, or the next study will
+                pass
 
 
 def collect_results(
