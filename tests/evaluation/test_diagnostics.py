@@ -143,3 +143,17 @@ def test_flags_give_the_spec_again() -> None:
     _, bound = parse_arguments("train", api.train, ["train", *words])
     given = {name: value for name, value in bound.arguments.items() if name != "data"}
     assert updated(Spec(data=bound.arguments["data"]), given) == replace(spec, seed=4)
+
+
+def test_overfitting_is_no_alarm_where_the_best_weights_are_kept() -> None:
+    from vaelab.evaluation.diagnostics import RunContext, check_overfitting
+    from vaelab.runs.spec import Spec
+
+    history = []
+    for epoch, validation in enumerate((9.0, 5.0, 4.0, 5.0, 6.0, 7.0), 1):
+        terms = {"loss": validation, "kl": 3.0}
+        history.append({"epoch": epoch, "train": {"loss": 10.0 - epoch, "kl": 3.0}, "validation": terms})
+    assert check_overfitting(RunContext(Spec(), history)).state == "alarm"
+    diagnosis = check_overfitting(RunContext(Spec(keep="best"), history))
+    assert (diagnosis.state, diagnosis.remedy) == ("note", "")
+    assert "the weights of epoch 3 are kept" in diagnosis.meaning

@@ -496,6 +496,9 @@ def check_overfitting(context: RunContext) -> Diagnosis:
     )
     if rise <= MAX_VALIDATION_RISE or train[-1] >= train[best]:
         return Diagnosis(ailment, "well", number)
+    if context.spec.keep == "best":
+        meaning = f"it rises while the training loss falls; the weights of epoch {best + 1} are kept"
+        return Diagnosis(ailment, "note", number, meaning)
     meaning = "it rises while the training loss falls"
     return Diagnosis(ailment, "alarm", number, meaning, context.retrain_command({"keep": "best"}))
 
