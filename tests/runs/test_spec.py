@@ -92,6 +92,14 @@ def test_presets_are_values() -> None:
         get_preset("textbok", "mnist")
 
 
+def test_old_words_are_those_of_the_same_things() -> None:
+    assert get_preset("report-a", "faces") == get_preset("faces", "faces")
+    assert get_preset("report-b", "mnist") == get_preset("mnist", "mnist")
+    assert get_preset("report-b", "cifar10") == get_preset("cifar10", "cifar10")
+    assert updated(Spec(), {"network": "valid-conv:hidden=8"}) == updated(Spec(), {"network": "report-a:hidden=8"})
+    assert spec_to_dict(updated(Spec(), {"network": "valid-conv"}))["network"]["name"] == "report-a"
+
+
 def test_a_key_follows_what_shapes_numbers_and_nothing_else() -> None:
     spec = Spec(data="here")
     assert run_key(spec, "f", "float32") == run_key(replace(spec, data="moved"), "f", "float32")

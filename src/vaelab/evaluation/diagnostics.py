@@ -430,7 +430,7 @@ def check_sigma(context: RunContext) -> Diagnosis:
 def check_grey_cross_entropy(context: RunContext) -> Diagnosis:
     """Cross entropy of pixels that are not black or white, which is no likelihood."""
     ailment = "cross entropy read as likelihood"
-    if context.latent_stats is None or not isinstance(context.spec.loss, CrossEntropy):
+    if context.latent_stats is None or not isinstance(context.spec.distortion, CrossEntropy):
         return Diagnosis(ailment, "open", "the loss is another")
     if context.latent_stats.is_binary:
         return Diagnosis(ailment, "well", "the pixels are black or white")

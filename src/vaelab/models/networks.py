@@ -216,6 +216,7 @@ class ValidConv(Network):
     """
 
     name: ClassVar[str] = "report-a"
+    short: ClassVar[tuple[str, ...]] = ("valid-conv",)
     channels: Count = 16
     hidden: Natural = 512
 

@@ -106,7 +106,7 @@ class Spec:
     network: Network = setting(
         default_factory=Conv,
         help="conv, conv:widths=32,64,128, conv:init=torch (PyTorch's initial weights in place of He's), "
-        "mlp:hidden=400,200, mlp:activation=tanh or report-a.",
+        "mlp:hidden=400,200, mlp:activation=tanh or report-a (valid-conv).",
     )
     latent_dim: Count = setting(32, help="Number of latent dimensions.")
     distortion: Distortion = setting(
@@ -162,6 +162,12 @@ class Spec:
         help="Draw pixels black or white, with their grey value as the probability: dynamic (anew at each visit) or "
         "fixed.",
     )
+    value_range: tuple[float, ...] | None = setting(
+        None,
+        legacy=None,
+        help="The values that become black and white in pictures of more than 8 bits, such as 0,4095; none: what the "
+        "pictures suggest.",
+    )
     seed: Seed = setting(0, help="Seed of weights, order and noise.")
     parent: str | None = setting(None, flag=False, help="Key of the run whose weights this one starts from.")
 
@@ -181,7 +187,8 @@ class Spec:
     @property
     def data_settings(self) -> dict[str, Any]:
         """The settings with which the data are loaded."""
-        return {"size": self.size, "validation": self.validation, "subset": self.subset, "binarise": self.binarise}
+        names = ("size", "validation", "subset", "binarise", "value_range")
+        return {name: getattr(self, name) for name in names}
 
 
 # What follows from the declarations.
