@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+import vaelab
+from vaelab.core.errors import UserError
 from vaelab.core.rng import generator
 from vaelab.datasets.images import Dataset
 from vaelab.evaluation import image_quality, metrics, statistics
+from vaelab.evaluation.results import Evaluation, Metric
 from vaelab.models.densities import Normal
 from vaelab.models.likelihoods import (
     CrossEntropy,
@@ -23,6 +30,7 @@ from vaelab.models.networks import Mlp
 from vaelab.models.priors import StandardNormal
 from vaelab.models.vae import VAE
 from vaelab.objectives.elbo import BetaVAE
+from vaelab.runs.run import Run
 
 
 def model(distortion: object = CrossEntropy()) -> VAE:
@@ -37,6 +45,50 @@ def test_ssim_is_that_of_the_paper() -> None:
     torch.testing.assert_close(image_quality.ssim(x, y), inside.flatten(1).mean(1))
     torch.testing.assert_close(image_quality.ssim(x, x), torch.ones(3))
     assert image_quality.ssim(x[..., :8, :8], y[..., :8, :8]).shape == (3,)
+
+
+def test_images_without_detail_have_no_sharpness_and_are_counted(digits: Dataset) -> None:
+    images = digits.splits["test"].select(slice(0, 30))
+    pixels = images.uint8()
+    pixels[3], pixels[7] = 0, 200
+    pixels[9] = 100
+    pixels[9, 0, 2, 2] = 101  # a trace of noise
+    flat = replace(images, stored_pixels=pixels, rows=np.arange(30), stored_labels=None)
+    sharpness = metrics.compute_metrics(model(), BetaVAE(), flat)["sharpness"]
+    assert (sharpness.n, sharpness.note) == (27, "3 images without detail left out")
+    detailed = np.delete(np.arange(30), [3, 7, 9])
+    rest = metrics.compute_metrics(model(), BetaVAE(), images.select(detailed))["sharpness"]
+    assert rest.note is None
+    assert sharpness.value == pytest.approx(rest.value, rel=1e-6)
+    only_flat = replace(images, stored_pixels=np.full_like(pixels, 90), rows=np.arange(30), stored_labels=None)
+    assert "sharpness" not in metrics.compute_metrics(model(), BetaVAE(), only_flat)
+
+
+def test_a_metric_that_is_no_number_is_refused_or_left_out() -> None:
+    sound = Evaluation("a run", "digits", "test", 10, {"mse": Metric(0.1)}, [0.5])
+    for value in (math.nan, math.inf):
+        with pytest.raises(UserError, match="diverged"):
+            replace(sound, metrics={"mse": Metric(value)})
+        with pytest.raises(UserError, match="diverged"):
+            replace(sound, kl_per_dimension=[value])
+        assert sound.with_metrics({"distance": Metric(value)}) == sound, "of too few images, say"
+    text = json.dumps(replace(sound, metrics={"mse": Metric(0.1, math.nan)}).to_dict(), allow_nan=False)
+    assert json.loads(text)["metrics"]["mse"] == {"value": 0.1, "stderr": None}
+
+
+def test_a_model_that_gives_no_numbers_is_refused(trained: Run, tmp_path: Path) -> None:
+    run = vaelab.load(trained.path)
+    with torch.no_grad():
+        for weights in run.model.parameters():
+            weights.mul_(1e30)
+    for use in (
+        lambda: vaelab.evaluate(run, evidence=0),
+        lambda: vaelab.sample(run),
+        lambda: vaelab.embed(run, "digits", out=tmp_path / "codes.parquet"),
+    ):
+        with pytest.raises(UserError, match="diverged"):
+            use()
+    assert vaelab.doctor(run)[0].state == "alarm"
 
 
 def test_the_same_images_give_the_same_numbers(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

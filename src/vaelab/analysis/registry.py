@@ -65,8 +65,18 @@ def analyses_dir(run: Run) -> Path:
     return run.path / "examinations"
 
 
-def read_analyses(run: Run) -> dict[str, dict[str, float]]:
-    """The numbers of every analysis that was made of a run, by the name of the analysis."""
+def read_analyses(run: Run) -> dict[str, dict[str, float | None]]:
+    """The numbers of every analysis that was made of a run, by the name of the analysis.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The numbers by name; None where one is not defined for the data.
+
+    Raises:
+        UserError: A file is damaged.
+    """
     analyses = {}
     for file in sorted(analyses_dir(run).glob("*.json")):
         _check_seal(run, file.stem)
@@ -122,7 +132,8 @@ def run_analysis(run: Run, name: str, baseline: Baseline) -> None:
     if result.arrays:
         write_tensors(arrays, {name: torch.from_numpy(array) for name, array in result.arrays.items()})
         files.append(arrays)
-    write_json(numbers, dict(result.numbers))
+    defined = {name: value if math.isfinite(value) else None for name, value in result.numbers.items()}
+    write_json(numbers, defined)
     seal_files(_seal_file(run, name), files)
 
 

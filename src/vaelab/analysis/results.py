@@ -15,7 +15,7 @@ class AnalysisResult:
     """What an analysis found.
 
     Attributes:
-        numbers: Numbers by name, for tables and claims.
+        numbers: Numbers by name, for tables and claims; NaN where one is not defined for the data.
         arrays: Arrays by name, for figures.
 
     Example:

@@ -48,6 +48,8 @@ FEATURE_BATCH_SIZE = 500
 
 INCEPTION_BATCH_SIZE = 50
 
+DECODING_BATCH_SIZE = 500
+
 CLASSIFIER_NOTE = "in the features of a small classifier of these data: to compare runs of one data set, and no FID"
 
 FeatureFunction = Callable[[Tensor], Tensor]
@@ -203,10 +205,16 @@ def sample_prior(model: VAE, count: int, seed: int = 0) -> Tensor:
 
     Returns:
         Images in [0, 1], (count, C, H, W).
+
+    Raises:
+        UserError: An image is not finite.
     """
     noise = torch.randn(count, model.latent_dim, generator=generator(seed, "samples"))
     codes = model.sample_prior(noise)
-    return torch.cat([model.decode_mean(part) for part in codes.split(500)])
+    images = torch.cat([model.decode_mean(part) for part in codes.split(DECODING_BATCH_SIZE)])
+    if not images.isfinite().all():
+        raise UserError("the model gives images that hold NaN: its training has diverged; `vaelab doctor` says more")
+    return images
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:

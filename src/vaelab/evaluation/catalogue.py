@@ -66,8 +66,8 @@ class MetricInfo:
         format: How a single value is printed, as a format specification.
         in_table: Whether the tables of reports show it.
         in_figure: Whether the figures that compare settings show it.
-        undefined_for: Images for which it is not defined, such as "images of one colour". Its function gives NaN for
-            them. They are left out of the mean and counted in a note.
+        undefined_for: Images for which it is not defined, as words after "images", such as "without detail". Its
+            function gives NaN for them. They are left out of the mean and counted in a note.
     """
 
     name: str

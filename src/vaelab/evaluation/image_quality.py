@@ -20,6 +20,8 @@ SSIM_SIGMA = 1.5  # pixels
 
 SSIM_CONSTANTS = 0.01**2, 0.03**2  # of the paper, for images in [0, 1]
 
+MIN_DETAIL = 1 / 255  # root mean square of the Laplacian, below which an image has no detail: one level of 256
+
 
 @reconstruction_metric(MetricInfo("mse", "MSE", unit="per pixel value", direction="lower"))
 def mean_squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
@@ -76,14 +78,27 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return (numerator / denominator).flatten(1).mean(1)
 
 
-@reconstruction_metric(MetricInfo("sharpness", "Sharpness", unit="1: as sharp as the images"))
+@reconstruction_metric(
+    MetricInfo("sharpness", "Sharpness", unit="1: as sharp as the images", undefined_for="without detail")
+)
 def sharpness(reconstruction: Tensor, x: Tensor) -> Tensor:
     r"""How sharp a reconstruction is in relation to its image, with shape (B, C, H, W) -> (B,).
 
     The square root of the ratio of their squared Laplacians, summed over the image. It is the share of the amplitude of
-    the finest detail that is left: 1 is as sharp, 0 is flat. It does not say whether the detail is right.
+    the finest detail that is left: 1 is as sharp, 0 is flat. It does not say whether the detail is right. For images
+    without detail, such as those of one colour, there is nothing to relate to: their value is NaN.
+
+    Example:
+        >>> x = torch.stack([torch.eye(4).view(1, 4, 4), torch.ones(1, 4, 4)])
+        >>> sharpness(0.5 * x, x)
+        tensor([0.5000,    nan])
     """
-    return (laplacian_energy(reconstruction) / laplacian_energy(x).clamp(min=1e-12)).sqrt()
+    energy = laplacian_energy(x)
+    channels, height, width = x.shape[1:]
+    num_values = channels * (height - 2) * (width - 2)
+    has_detail = energy >= MIN_DETAIL**2 * num_values
+    ratio = (laplacian_energy(reconstruction) / energy.clamp(min=1e-12)).sqrt()
+    return ratio.where(has_detail, torch.full_like(ratio, torch.nan))
 
 
 def laplacian_energy(x: Tensor) -> Tensor:

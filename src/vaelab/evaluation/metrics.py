@@ -259,8 +259,8 @@ def _with_undefined_noted(moments: RunningMoments, count: int) -> dict[str, Metr
     for name, (info, _) in reconstruction_metrics().items():
         defined = moments.count(name)
         if name in metrics and defined < count:
-            note = f"{count_text(count - defined, 'image')} left out, which cannot be measured: {info.undefined_for}"
-            metrics[name] = replace(metrics[name], n=defined, note=note)
+            left_out = count_text(count - defined, f"image {info.undefined_for}", f"images {info.undefined_for}")
+            metrics[name] = replace(metrics[name], n=defined, note=f"{left_out} left out")
     return metrics
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from vaelab.core.errors import UserError
 
 __all__ = ["Evaluation", "Metric"]
 
@@ -35,9 +38,10 @@ class Metric:
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON holds of it: the value, its error, and the rest as far as it is known."""
+        stderr = self.stderr if self.stderr is not None and math.isfinite(self.stderr) else None
         optional = {"n": self.n, "samples": self.samples, "sampling_error": self.sampling_error, "note": self.note}
         known = {name: value for name, value in optional.items() if value is not None}
-        return {"value": self.value, "stderr": self.stderr} | known
+        return {"value": self.value, "stderr": stderr} | known
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class Evaluation:
         n: How many images.
         metrics: The metrics by name.
         kl_per_dimension: The mean KL of each latent dimension, in nats.
+
+    Raises:
+        UserError: A metric is not finite, which means that the model is broken.
     """
 
     run: str
@@ -60,9 +67,20 @@ class Evaluation:
     metrics: Mapping[str, Metric]
     kl_per_dimension: list[float] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        values = {name: metric.value for name, metric in self.metrics.items()}
+        values["KL per dimension"] = sum(self.kl_per_dimension)
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} of the {self.split} images is {value:g}: the training of run {self.run} has diverged;\n"
+                    "train again with a lower learning rate (--lr) or with --clip 100; `vaelab doctor` says more"
+                )
+
     def with_metrics(self, metrics: Mapping[str, Metric]) -> Evaluation:
-        """The same evaluation with further metrics."""
-        return replace(self, metrics={**self.metrics, **metrics})
+        """The same evaluation with further metrics. Those that are not defined, as for too few images, are left out."""
+        defined = {name: metric for name, metric in metrics.items() if math.isfinite(metric.value)}
+        return replace(self, metrics={**self.metrics, **defined})
 
     def to_dict(self) -> dict[str, Any]:
         """What `evaluate --json` prints and metrics.json holds for a split."""

@@ -1,0 +1,92 @@
+"""Analyses: the same science as `evaluate`, numbers that are JSON, and damaged results made again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vaelab
+from vaelab.analysis import registry
+from vaelab.analysis.baseline import Baseline, open_baseline
+from vaelab.analysis.registry import ANALYSES, has_analysis, read_analyses, read_analysis_arrays, run_analysis
+from vaelab.analysis.results import AnalysisResult
+from vaelab.analysis.separability import LabelledPoints, separability
+from vaelab.runs.run import Run
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path) -> Run:
+    return vaelab.load(shutil.copytree(trained.path, tmp_path / "runs" / trained.key))
+
+
+@pytest.fixture
+def baseline(run: Run, tmp_path: Path) -> Baseline:
+    return open_baseline(run.dataset, run.spec.seed, tmp_path / "references")
+
+
+def test_the_names_on_disk_are_a_contract() -> None:
+    assert list(ANALYSES) == ["features", "interpolations", "samples", "evidence", "full_evidence", "leaks"]
+
+
+def test_separability_counts_labelled_points_alone() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    points = rng.standard_normal((60, 2)) + 20 * np.eye(3, 2)[labels]
+    known = separability(LabelledPoints(points, labels), labels, LabelledPoints(points, labels))
+    assert known["ari"] == known["neighbour"] == 1
+    assert known["ratio"] > 3
+    more = LabelledPoints(np.concatenate([points, points]), np.concatenate([labels, np.full(60, -1)]))
+    clusters = np.concatenate([labels, labels])
+    assert separability(more, clusters, more) == known
+    assert separability(LabelledPoints(points, np.zeros(60, int)), labels) == {}
+    assert "probe" not in separability(LabelledPoints(points, labels), labels)
+
+
+def test_evaluate_and_the_analysis_agree(run: Run, baseline: Baseline) -> None:
+    """On the same images both find the same neighbours and the same linear probe, in codes and in pixels."""
+    numbers = ANALYSES["features"](run, baseline).numbers
+    metrics = vaelab.evaluate(run, full=True, evidence=0)["metrics"]
+    for name in ("codes_neighbour", "codes_probe", "raw_neighbour", "raw_probe", "pca_neighbour", "pca_probe"):
+        assert numbers[name] == metrics[name]["value"], name
+
+
+def test_a_number_that_is_not_defined_is_null(run: Run, baseline: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANALYSES, "samples", lambda run, baseline: AnalysisResult({"a": float("nan"), "b": 1.0}))
+    run_analysis(run, "samples", baseline)
+    text = (registry.analyses_dir(run) / "samples.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": 1.0}
+    assert read_analyses(run)["samples"] == {"a": None, "b": 1.0}
+
+
+def test_damaged_results_are_made_again(run: Run, baseline: Baseline, capsys: pytest.CaptureFixture[str]) -> None:
+    run_analysis(run, "samples", baseline)
+    folder = registry.analyses_dir(run)
+    numbers, images = read_analyses(run)["samples"], read_analysis_arrays(run, "samples")["images"]
+    for name, content in (("samples.json", b"{"), ("samples.json", b"[1]"), ("samples.safetensors", b"nonsense")):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        assert not has_analysis(run, "samples")
+        (folder / name).write_bytes(whole)
+    (folder / "samples.json").write_bytes(b"{")
+    run_analysis(run, "samples", baseline)
+    assert has_analysis(run, "samples")
+    assert read_analyses(run)["samples"] == numbers
+    assert np.array_equal(read_analysis_arrays(run, "samples")["images"], images)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "another"])
+def test_a_damaged_classifier_is_made_again(
+    content: bytes | None, baseline: Baseline, trained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert baseline.classifier is not None
+    weights = baseline.classifier.state_dict()
+    file = baseline.folder / "classifier.safetensors"
+    file.write_bytes((trained.path / "weights.safetensors").read_bytes() if content is None else content)
+    again = Baseline(baseline.dataset, baseline.seed, baseline.folder).classifier
+    assert again is not None
+    assert all((tensor == weights[name]).all() for name, tensor in again.state_dict().items())
+    assert "is damaged and is made again" in capsys.readouterr().err
