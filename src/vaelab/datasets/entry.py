@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from vaelab.core.errors import UserError
+from vaelab.core.files import write_json
 from vaelab.datasets.files import open_regular
 from vaelab.datasets.images import SPLIT_ORDER, DatasetFacts, Duplicates, Examples, Images
 from vaelab.datasets.skipped import SkippedFile
@@ -223,10 +225,8 @@ def _read_checked(folder: Path) -> dict[str, list[int]]:
 
 
 def _write_checked(folder: Path, times: dict[str, list[int]]) -> None:
-    with suppress(OSError):  # a cache that can only be read is checked each time
-        temporary = folder / f".{CHECKED}.{os.getpid()}"
-        temporary.write_text(json.dumps(times))
-        temporary.replace(folder / CHECKED)
+    with suppress(UserError):  # a cache that can only be read is checked each time
+        write_json(folder / CHECKED, times)
 
 
 def read_splits(folder: Path, meta: EntryMeta) -> dict[str, Images]:
