@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vaelab
@@ -93,6 +94,15 @@ def test_a_study_with_a_misspelt_measure_is_still_read() -> None:
 def test_data_without_the_split_of_a_claim_are_refused(measure: str, message: str, tmp_path: Path) -> None:
     text = STUDY.replace("MEASURE", measure).replace("epochs = 4", "epochs = 4\nvalidation = 0")
     with pytest.raises(UserError, match=message):
+        dry_run(text, tmp_path)
+
+
+def test_a_metric_that_the_test_images_do_not_have_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 255, (40, 8, 8), np.uint8)
+    np.savez(tmp_path / "mixed.npz", train_images=grey, test_images=np.where(grey[:10] > 99, 255, 0).astype(np.uint8))
+    text = STUDY.replace("MEASURE", "bits_per_dim").replace('"digits"', json.dumps(str(tmp_path / "mixed.npz")))
+    with pytest.raises(UserError, match="are black and white, without levels of grey"):
         dry_run(text, tmp_path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.core.folders import existing_parent
+from vaelab.datasets.images import Dataset, is_binary
 from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, SEPARABILITY_METRICS
 from vaelab.runs.spec import Spec
 from vaelab.studies.definition import Claim, Experiment, Study
@@ -123,23 +124,33 @@ def check_planned_runs(
 
 
 def _check_splits(study: Study, experiment: Experiment, claim: Claim, planned_runs: Mapping[Spec, PlannedRun]) -> None:
-    """Refuse a claim about a split that the data do not have, or about categories of data without any."""
+    """Refuse a claim about a split that the data do not have, or about a metric that is not measured on it."""
     condition, setting = claim.conditions[0], claim.settings(experiment)[0]
     dataset = planned_runs[study.spec(experiment, condition, setting, study.seeds[0])].dataset
-    measured = [split for split in dataset.splits if split != "train"]
     for quantity in claim.quantities:
         for source, name in quantity.numbers:
-            if source in METRIC_SPLITS and source not in measured:
-                have = ", ".join(measured) or "none"
-                raise UserError(
-                    f"claim {claim.id}: {name} is measured on the {source} split, which {dataset.source} does not have "
-                    f"(metrics are measured on: {have})"
-                )
+            if source in METRIC_SPLITS:
+                _check_metric(claim, name, source, dataset)
         for split in quantity.curve_splits:
             if split in CURVE_SPLITS and split not in dataset.splits:
                 raise UserError(
                     f"claim {claim.id}: {dataset.source} has no {split} split, so {quantity.text} has no curve"
                 )
+
+
+def _check_metric(claim: Claim, name: str, split: str, dataset: Dataset) -> None:
+    """Refuse a metric that is not measured on a split of the data."""
+    measured = [other for other in dataset.splits if other != "train"]
+    if split not in measured:
+        raise UserError(
+            f"claim {claim.id}: {name} is measured on the {split} split, which {dataset.source} does not have "
+            f"(metrics are measured on: {', '.join(measured) or 'none'})"
+        )
+    if name == "bits_per_dim" and is_binary(dataset.splits[split]):
+        raise UserError(
+            f"claim {claim.id}: the {split} images of {dataset.source} are black and white, without levels of grey, "
+            "so bits_per_dim is not defined for them"
+        )
 
 
 def _check_disk(missing: list[PlannedRun], out: Path) -> None:

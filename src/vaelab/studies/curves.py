@@ -14,13 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from vaelab.core.errors import UserError
-from vaelab.evaluation.catalogue import DISTORTION
+from vaelab.evaluation.catalogue import DISTORTION, metric_info
 from vaelab.models.likelihoods import CrossEntropy, Likelihood
 from vaelab.runs.spec import Spec
 from vaelab.studies.quantities import Curve, RunRecord
 from vaelab.studies.results import SettingResult
 
-__all__ = ["ExperimentCurves", "RunCurves", "SeedMeanCurve", "experiment_curves", "mean_over_seeds", "run_curves"]
+__all__ = [
+    "ExperimentCurves",
+    "RunCurves",
+    "SeedMeanCurve",
+    "experiment_curves",
+    "mean_over_seeds",
+    "run_curves",
+    "term_heading",
+]
 
 SHOWN_TERMS = ("loss", "negative_elbo", DISTORTION.name, "cross_entropy", "squared_error", "kl")
 
@@ -101,6 +109,26 @@ def run_curves(record: RunRecord, spec: Spec) -> RunCurves:
         if curves:
             terms[name] = curves
     return RunCurves(*_without_repetition(terms))
+
+
+def term_heading(term: str, loss_term: str | None) -> tuple[str, str]:
+    """The name and the unit of a term, and whether it is the loss.
+
+    Args:
+        term: The name of the term in histories.
+        loss_term: The term that is the loss.
+
+    Returns:
+        The name, and what stands under it.
+
+    Example:
+        >>> term_heading("negative_elbo", "negative_elbo")
+        ('Negative ELBO', 'nats per image: the loss')
+    """
+    info = metric_info(term)
+    if term == loss_term and term != "loss":
+        return info.label, f"{info.unit}: the loss"
+    return info.label, info.unit
 
 
 def has_unnamed_distortion(spec: Spec) -> bool:
