@@ -18,6 +18,7 @@ __all__ = [
     "MAX_LONG_COUNT",
     "Constraint",
     "Count",
+    "Finite",
     "Fraction",
     "LongCount",
     "Natural",
@@ -67,6 +68,8 @@ Positive = Annotated[float, Constraint("a positive number", lambda v: 0 < v < ma
 NonNegative = Annotated[float, Constraint("a number of at least 0", lambda v: 0 <= v < math.inf)]
 
 Fraction = Annotated[float, Constraint("at least 0 and below 1", lambda v: 0 <= v < 1)]
+
+Finite = Annotated[float, Constraint("a finite number", math.isfinite)]
 
 UnitInterval = Annotated[float, Constraint("from 0 to 1, a fraction of the training", lambda v: 0 <= v <= 1)]
 

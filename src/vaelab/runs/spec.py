@@ -31,7 +31,7 @@ from vaelab.core.codec import (
     to_word,
     violations,
 )
-from vaelab.core.constraints import Count, Fraction, LongCount, Natural, Positive, Seed, Side, UnitInterval
+from vaelab.core.constraints import Count, Finite, Fraction, LongCount, Natural, Positive, Seed, Side, UnitInterval
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.models.likelihoods import Distortion, Gaussian
 from vaelab.models.networks import Conv, Network
@@ -162,7 +162,7 @@ class Spec:
         help="Draw pixels black or white, with their grey value as the probability: dynamic (anew at each visit) or "
         "fixed.",
     )
-    value_range: tuple[float, ...] | None = setting(
+    value_range: tuple[Finite, ...] | None = setting(
         None,
         legacy=None,
         help="The values that become black and white in pictures of more than 8 bits, such as 0,4095; none: what the "
@@ -300,6 +300,8 @@ def _info_of(attribute: str) -> SettingInfo:
 
 def _update_member(member: Any, inner: str, name: str, value: Any) -> Any:
     """The member with its field `inner` changed; `name` is what the setting was called."""
+    if not hasattr(member, "__dataclass_fields__"):
+        raise UserError(f'unknown setting "{name}": {name.partition(".")[0]} has no fields')
     hints = field_hints(type(member))
     if inner not in hints:
         raise UserError(f"{member_name(type(member))} has no {inner} (it has: {', '.join(hints) or 'no fields'})")
@@ -319,8 +321,15 @@ def check_spec(spec: Spec) -> None:
     if spec.keep == "best" and spec.validation == 0:
         names += ["keep", "validation"]
         sentences.append("keep must be last where validation is 0, got best")
+    if spec.value_range is not None and not _is_range(spec.value_range):
+        names.append("value_range")
+        sentences.append(f"value_range must be two numbers, the smaller one first, got {to_text(spec.value_range)}")
     if sentences:
         raise UserError("; ".join(sentences), settings=names)
+
+
+def _is_range(values: tuple[float, ...]) -> bool:
+    return len(values) == 2 and values[0] < values[1]
 
 
 # Files, keys and the command line.
