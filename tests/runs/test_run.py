@@ -241,7 +241,7 @@ def test_lost_doubled_and_wrong_lines_of_history_are_named(
         _ = Run(unsealed.path).history
 
 
-def test_a_torn_last_line_of_an_unfinished_run_is_dropped(unsealed: Run) -> None:
+def test_a_torn_last_line_of_an_unfinished_run_is_dropped(unsealed: Run, capsys: pytest.CaptureFixture[str]) -> None:
     rows = unsealed.history
     with (unsealed.path / "history.jsonl").open("a") as file:
         file.write('{"epoch": 13, "st')
@@ -249,6 +249,7 @@ def test_a_torn_last_line_of_an_unfinished_run_is_dropped(unsealed: Run) -> None
         _ = Run(unsealed.path).history
     (unsealed.path / "metrics.json").unlink()
     assert Run(unsealed.path).history == rows
+    assert "the last line is torn" in capsys.readouterr().err
     write_history(unsealed, rows)
     append_history(unsealed, rows[-1] | {"epoch": 13, "step": rows[-1]["step"] + 1})
     assert len(Run(unsealed.path).history) == 13

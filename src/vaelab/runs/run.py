@@ -314,6 +314,8 @@ def _parse_history(content: bytes, file: Path, keep_torn_line: bool) -> list[dic
     *lines, last_line = content.split(b"\n")
     if last_line and keep_torn_line:
         lines.append(last_line)
+    elif last_line:
+        notice(f"{file}: the last line is torn and is left out; its epoch is trained again")
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
