@@ -219,6 +219,19 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path: Path, capsys:
     assert (result.results.failed, result.results.missing) == ({}, 0)
 
 
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "small"
+    (folder / "figures").mkdir(parents=True)
+    left = [folder / ".vaelab-study-0123abcd.toml", folder / ".report-0123abcd.html"]
+    left.append(folder / "figures" / ".size-curves-0123abcd.pdf")
+    for file in left:
+        file.write_text("a part")
+    (folder / "figures" / "size-curves.pdf").write_text("whole")
+    with lock_study(folder):
+        assert not any(file.exists() for file in left)
+        assert (folder / "figures" / "size-curves.pdf").exists()
+
+
 # Afterwards
 
 

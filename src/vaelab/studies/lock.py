@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vaelab.core.errors import UserError
+from vaelab.core.files import remove_stale_temp_files
 from vaelab.runs.run import Run
 
 __all__ = ["check_unlocked", "is_trained_elsewhere", "lock_study", "wait_until_free"]
@@ -41,6 +42,8 @@ def lock_study(folder: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write in {folder}: {reason}; give another place with --out") from None
     try:
+        for written_folder in (folder, folder / "figures"):  # what a killed process has left
+            remove_stale_temp_files(written_folder, exclusive=True)
         yield
     finally:
         lock.release()
