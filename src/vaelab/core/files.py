@@ -259,8 +259,8 @@ def append_line(path: Path, line: str) -> None:
         with path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
-                if file.write(content) != len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                while content:  # a full disk takes a part, and refuses the next
+                    content = content[file.write(content) :]
             except OSError:
                 file.truncate(size)
                 raise
