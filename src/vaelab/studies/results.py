@@ -46,7 +46,7 @@ def read_record(run: Run) -> RunRecord:
 
 def _known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     """The numbers without those that are not defined for these data."""
-    return {name: float(value) for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}  # whole numbers stay whole
 
 
 # One setting
