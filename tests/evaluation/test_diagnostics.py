@@ -118,7 +118,7 @@ def test_the_command_to_try_keeps_the_other_flags() -> None:
     spec = updated(Spec(), {"objective": "beta:kl_weight=50,warmup=0.2,free_bits=0.1", "lr": 0.05, "batch_size": 64})
     command = "vaelab train digits --lr 0.05 --out my/runs --threads 2 --device=cpu --no-figures --batch-size 64"
     context = RunContext(spec, rows(*[100.0] * 9), command=command)
-    context = replace(context, history=[row | {"train": {"loss": 9.0, "kl": 0.0}} for row in context.history])
+    context = replace(context, history=[{**row, "train": {"loss": 9.0, "kl": 0.0}} for row in context.history])
     diagnosis = diagnostics.check_collapse(context)
     words = shlex.split(diagnosis.remedy)
     assert "beta:warmup=0.2,free_bits=0.1" in words
