@@ -354,6 +354,11 @@ class ContinuousBernoulli(Likelihood, LogitOutput):
     Its mean is 1 / (1 - e^-l) - 1 / l, and not sigmoid(l).
 
     Source: The continuous Bernoulli: fixing a pervasive error in variational autoencoders, arXiv 1907.06845.
+
+    Example:
+        >>> uniform = LikelihoodParams(torch.zeros(1, 1, 1, 1), torch.empty(0))  # a logit of 0
+        >>> ContinuousBernoulli().mean(uniform).item()
+        0.5
     """
 
     name: ClassVar[str] = "continuous-bernoulli"
@@ -494,6 +499,11 @@ class Laplace(LocationScale):
     Args:
         scale: The scale b, on the scale of pixels in [0, 1]. A number: fixed. None: trained with the weights.
         link: How the location comes from the decoder's output: "sigmoid", or "identity" for the output itself.
+
+    Example:
+        >>> params = LikelihoodParams(torch.zeros(1, 1, 2, 2), torch.empty(0))
+        >>> Laplace(scale=1.0, link="identity").log_prob(params, torch.zeros(1, 1, 2, 2))  # -log 2 for each of 4 pixels
+        tensor([-2.7726])
     """
 
     name: ClassVar[str] = "laplace"
@@ -544,6 +554,12 @@ class DiscretisedLogistic(Likelihood):
 
     Args:
         components: How many logistics are mixed.
+
+    Example:
+        >>> levels = torch.arange(256).view(256, 1, 1, 1) / 255  # every value of one pixel
+        >>> params = LikelihoodParams(torch.zeros(256, 2, 1, 1), torch.empty(0))
+        >>> round(DiscretisedLogistic().log_prob(params, levels).exp().sum().item(), 4)
+        1.0
     """
 
     name: ClassVar[str] = "discretised-logistic"

@@ -64,6 +64,13 @@ def mmd_to_prior(z: Tensor, prior: PriorDensity, noise: Tensor) -> Tensor:
 
     Returns:
         A scalar.
+
+    Example:
+        >>> import torch
+        >>> from vaelab.models.priors import StandardNormal
+        >>> noise = torch.randn(1000, 2)
+        >>> bool(mmd_to_prior(noise, StandardNormal(), noise) < mmd_to_prior(noise + 1, StandardNormal(), noise))
+        True
     """
     between_codes = off_diagonal_mean(gaussian_kernel(z, z))
     to_prior, within_prior = prior.kernel_means(z, noise)

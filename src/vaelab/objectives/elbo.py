@@ -39,6 +39,14 @@ class BetaVAE(Objective):
     Example:
         >>> BetaVAE(kl_weight=0.5, reduction="mean").effective_kl_weight((3, 32, 32))
         1536.0
+        >>> import torch
+        >>> from vaelab.models.likelihoods import SquaredError
+        >>> from vaelab.models.networks import Mlp
+        >>> model = VAE(Mlp(), SquaredError(), shape=(1, 8, 8), latent_dim=2)
+        >>> images, noise = torch.rand(5, 1, 8, 8), torch.randn(5, 2)
+        >>> terms = BetaVAE(kl_weight=2.0)(model, images, noise, progress=torch.tensor(1.0))
+        >>> torch.isclose(terms.loss, terms.distortion + 2 * terms.rate)
+        tensor(True)
     """
 
     name: ClassVar[str] = "beta"
@@ -100,6 +108,16 @@ class Capacity(Objective):
         gamma: The weight of the distance from the capacity.
         capacity: The final C, in nats per image.
         rise: The part of the training over which C rises.
+
+    Example:
+        >>> import torch
+        >>> from vaelab.models.likelihoods import SquaredError
+        >>> from vaelab.models.networks import Mlp
+        >>> model = VAE(Mlp(), SquaredError(), shape=(1, 8, 8), latent_dim=2)
+        >>> images, noise = torch.rand(5, 1, 8, 8), torch.randn(5, 2)
+        >>> terms = Capacity(gamma=10.0)(model, images, noise, progress=torch.tensor(0.0))  # the capacity is still 0
+        >>> torch.isclose(terms.loss, terms.distortion + 10 * terms.rate)
+        tensor(True)
     """
 
     name: ClassVar[str] = "capacity"

@@ -28,6 +28,16 @@ class ImportanceWeighted(Objective):
         k: The number K of codes drawn for each image.
         gradient: "plain", or "dreg": the doubly reparametrised gradient of the encoder, whose variance does not grow
             with K (Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, arXiv 1810.04152).
+
+    Example:
+        >>> import torch
+        >>> from vaelab.models.likelihoods import Gaussian
+        >>> from vaelab.models.networks import Mlp
+        >>> model = VAE(Mlp(), Gaussian(), shape=(1, 8, 8), latent_dim=2)
+        >>> images, noise = torch.rand(5, 1, 8, 8), torch.randn(50, 5, 2)
+        >>> terms = ImportanceWeighted(k=50)(model, images, noise, progress=torch.tensor(1.0))
+        >>> bool(terms.loss < terms.distortion + terms.rate)  # a better bound than the evidence lower bound
+        True
     """
 
     name: ClassVar[str] = "importance-weighted"
