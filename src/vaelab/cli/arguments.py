@@ -114,8 +114,6 @@ def _plain_types(hint: Any) -> Iterator[Any]:
         yield from _plain_types(get_args(hint)[0])
     elif get_origin(hint) is tuple:
         yield str  # several values with commas between them
-    elif get_origin(hint) is tuple:  # several values in one word
-        yield tuple
     elif get_args(hint):
         for inner in get_args(hint):
             yield from _plain_types(inner)

@@ -208,6 +208,7 @@ class Dataset:
         validation: The fraction held out for validation; None gives the splits that are stored.
         subset: How many pictures were kept for training and validation.
         binarise: How pixels were made black or white.
+        value_range: The values that were asked to become black and white; None for what the pictures suggest.
     """
 
     source: str
@@ -221,6 +222,7 @@ class Dataset:
     validation: float | None
     subset: int | None = None
     binarise: str | None = None
+    value_range: tuple[float, ...] | None = None
 
     @property
     def skipped_groups(self) -> tuple[SkippedGroup, ...]:

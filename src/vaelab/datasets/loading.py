@@ -16,6 +16,7 @@ import numpy as np
 
 from vaelab.core.errors import UserError
 from vaelab.datasets.cache import SIDE_LIMITS, CacheEntry, DecodeSettings, open_entry
+from vaelab.datasets.files import read_error
 from vaelab.datasets.images import Dataset, DatasetFacts, Images
 from vaelab.datasets.sources.source import DataSource, find_source
 from vaelab.datasets.splits import binarise_splits, make_splits, subsample_splits
@@ -31,7 +32,7 @@ def load_dataset(
     validation: float | None = None,
     subset: int | None = None,
     binarise: str | None = None,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
 ) -> Dataset:
     """Load the images that `data` names, decoded once and mapped from the cache afterwards.
 
@@ -61,10 +62,10 @@ def load_dataset(
         >>> {name: len(images) for name, images in dataset.splits.items()}
         {'train': 1294, 'validation': 144, 'test': 359}
     """
-    _check_settings(size, channels, validation, value_range)
+    _check_settings(size, channels, validation)
     sides = (size, size) if isinstance(size, int) else size
     source = find_source(data if isinstance(data, Path) else str(data))
-    entry = open_entry(source, DecodeSettings(sides, channels, value_range))
+    entry = open_entry(source, DecodeSettings(sides, channels, _check_range(value_range)))
     splits, origins = make_splits(entry.splits, validation)
     if subset is not None:
         splits = subsample_splits(splits, subset)
@@ -82,6 +83,7 @@ def load_dataset(
         validation=validation,
         subset=subset,
         binarise=binarise,
+        value_range=value_range,
     )
 
 
@@ -97,10 +99,15 @@ def _dataset_facts(source: DataSource, entry: CacheEntry, origins: dict[str, str
 
 
 def _folder_bytes(folder: Path) -> int:
+    total = 0
     try:
-        return sum(file.stat().st_size for file in folder.iterdir())
-    except OSError:  # only shown, and not worth an error
-        return 0
+        for file in folder.iterdir():
+            total += file.stat().st_size
+    except FileNotFoundError:  # a temporary file of another process
+        pass
+    except OSError as error:
+        raise read_error(folder, error) from error
+    return total
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -145,12 +152,7 @@ def _category_counts(images: Images) -> dict[str, Any]:
     return {"categories": categories, **({"unlabelled": counts[-1]} if counts[-1] else {})}
 
 
-def _check_settings(
-    size: int | tuple[int, int] | None,
-    channels: int | None,
-    validation: float | None,
-    value_range: tuple[float, float] | None,
-) -> None:
+def _check_settings(size: int | tuple[int, int] | None, channels: int | None, validation: float | None) -> None:
     for side in (size,) if isinstance(size, int) else size or ():
         if not SIDE_LIMITS[0] <= side <= SIDE_LIMITS[1]:
             raise UserError(f"size must be between {SIDE_LIMITS[0]} and {SIDE_LIMITS[1]} pixels a side, got {side}")
@@ -158,6 +160,13 @@ def _check_settings(
         raise UserError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
     if validation is not None and not 0 <= validation < 1:
         raise UserError(f"validation is a fraction of the training pictures, at least 0 and below 1, got {validation}")
-    if value_range is not None and not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
-        low, high = value_range
-        raise UserError(f"value_range is the lowest and the highest value, the lower first, got {low:g} and {high:g}")
+
+
+def _check_range(value_range: tuple[float, ...] | None) -> tuple[float, float] | None:
+    """The two values of a range, the lower first."""
+    if value_range is None:
+        return None
+    if len(value_range) != 2 or not np.isfinite(value_range).all() or value_range[0] >= value_range[1]:
+        values = " and ".join(f"{value:g}" for value in value_range)
+        raise UserError(f"value_range is the lowest and the highest value, the lower first, got {values}")
+    return float(value_range[0]), float(value_range[1])
