@@ -358,16 +358,21 @@ def doctor(run: RunLike, *, data: str | None = None) -> list[Diagnosis]:
         True
     """
     from vaelab.evaluation.diagnostics import RunContext, compute_latent_stats, diagnose
+    from vaelab.runs.run import DivergedError
 
     run = _open_run(run)
     command = run.origin.get("command")
+    try:
+        model = run.model
+    except DivergedError:
+        return diagnose(RunContext(run.spec, run.history, command=command, has_finite_weights=False))
     if not run.history:
         notice(f"{run.path} has no history.jsonl any more: what only the history shows stays open")
     try:
         dataset, _ = _dataset_for(run, data)
     except MissingDataError as error:
         notice(f"{error}\nWhat only the images show stays open.")
-        return diagnose(RunContext(run.spec, run.history, run.model, command=command))
+        return diagnose(RunContext(run.spec, run.history, model, command=command))
     images = dataset.splits.get("validation") or dataset.splits["train"]
     stats = compute_latent_stats(run.model, images)
     return diagnose(RunContext(run.spec, run.history, run.model, stats, command))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,15 @@ import pytest
 from vaelab import api
 from vaelab.cli import main
 from vaelab.cli.arguments import parse_arguments
+from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.loading import load_dataset
 from vaelab.evaluation import diagnostics
 from vaelab.evaluation.diagnostics import Diagnosis, LatentStats, RunContext, compute_latent_stats, diagnose, new_alarms
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec, to_argv, updated
 from vaelab.training.fit import fit
+
+EARLIER_RUN = sorted((Path(__file__).parents[1] / "fixtures/made_by_952db17/runs").iterdir())[0]
 
 BASE = Spec(latent_dim=6, epochs=25, batch_size=64, lr=2e-3, validation=0.2)
 SICK: dict[str, tuple[str, dict[str, Any]]] = {
@@ -112,6 +116,26 @@ def test_a_sigma_that_is_infinite_has_diverged(trained: Run) -> None:
     first = diagnose(RunContext(trained.spec, trained.history, model))[0]
     assert (first.ailment, first.state) == ("divergence", "alarm")
     assert "sigma inf" in first.number
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_diagnosed_and_used_by_nothing_else(number: float, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(EARLIER_RUN, tmp_path / "runs" / EARLIER_RUN.name))
+    tensors, metadata = read_tensors(path / "weights.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = number
+    write_tensors(path / "weights.safetensors", tensors, metadata)
+    first, *others = api.doctor(path)
+    assert (first.ailment, first.state) == ("divergence", "alarm")
+    assert {diagnosis.state for diagnosis in others} == {"open"}
+    for command in (
+        ["evaluate", path],
+        ["sample", path, "--out", tmp_path / "samples.png"],
+        ["embed", path, "digits", "--out", tmp_path / "codes.parquet"],
+        ["interpolate", path, "--out", tmp_path / "paths.png"],
+        ["report", path],
+    ):
+        assert main.run_cli([str(word) for word in command]) == 2, command
+    assert not list(tmp_path.glob("*.p*"))
 
 
 def test_the_command_to_try_keeps_the_other_flags() -> None:

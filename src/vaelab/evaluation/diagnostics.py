@@ -133,6 +133,7 @@ class RunContext:
         model: Its model, where there is one.
         latent_stats: What `compute_latent_stats` gave for the model, where images are at hand.
         command: The command line that trained it; commands to try keep its options.
+        has_finite_weights: Whether the weights are numbers; without, there is no model.
     """
 
     spec: Spec
@@ -140,6 +141,7 @@ class RunContext:
     model: VAE | None = None
     latent_stats: LatentStats | None = None
     command: str | None = None
+    has_finite_weights: bool = True
 
     @property
     def collapsed(self) -> bool:
@@ -172,8 +174,7 @@ class RunContext:
         """The command that trains as before but for some settings; for longer, where the changes change nothing."""
         changed = updated(self.spec, changes)
         if changed == self.spec:
-            length = "steps" if self.spec.steps else "epochs"
-            changed = updated(self.spec, {length: 3 * getattr(self.spec, length)})
+            changed = updated(self.spec, self.longer_training_changes())
         argv = to_argv(changed)
         for name in changes:  # also those that are the defaults now
             setting = name.partition(".")[0]
@@ -193,6 +194,14 @@ class RunContext:
         if hasattr(self.spec.objective, "reduction"):
             changes["objective.reduction"] = "sum"
         return changes or {"objective": "beta"}
+
+    def longer_training_changes(self) -> dict[str, object]:
+        """The setting of the length, three times as long."""
+        for name in ("minutes", "steps"):
+            length = getattr(self.spec, name)
+            if length:
+                return {name: 3 * length}
+        return {"epochs": 3 * self.spec.epochs}
 
     def learned_sigma_command(self) -> str:
         """The command that trains with a learned sigma and the KL at weight 1."""
@@ -322,19 +331,16 @@ def check_divergence(context: RunContext) -> Diagnosis:
     """Numbers that are infinite or absurdly large."""
     ailment = "divergence"
     limits = _sound_limits(context)
+    absurd = [f"{name} {value:.3g}" for name, (value, limit) in limits.items() if not abs(value) <= limit]  # NaN, too
+    if not context.has_finite_weights:
+        absurd = ["weights that are NaN or infinite"]
+    if absurd:
+        meaning = f"{DIVERGED}: every other number and every image of this run means nothing"
+        remedy = context.retrain_command(_stabilising_changes(context))
+        return Diagnosis(ailment, "alarm", ", ".join(absurd), meaning, remedy)
     if not limits:
         return Diagnosis(ailment, "open", "neither images nor a history")
-    for name, (value, limit) in limits.items():
-        if not abs(value) <= limit:  # NaN is not, either
-            return Diagnosis(
-                ailment,
-                "alarm",
-                f"{name} {value:.3g}",
-                f"{DIVERGED}: every other number and every image of this run means nothing",
-                context.retrain_command(_stabilising_changes(context)),
-            )
-    shown = ", ".join(f"{name} {value:.3g}" for name, (value, _) in limits.items())
-    return Diagnosis(ailment, "well", shown)
+    return Diagnosis(ailment, "well", ", ".join(f"{name} {value:.3g}" for name, (value, _) in limits.items()))
 
 
 def _sound_limits(context: RunContext) -> dict[str, tuple[float, float]]:
@@ -532,13 +538,8 @@ def check_low_learning_rate(context: RunContext) -> Diagnosis:
     if final_slope / mean_slope <= MAX_FINAL_SLOPE:
         return Diagnosis(ailment, "well", number)
     higher_lr = max(context.spec.lr, min(3 * context.spec.lr, SAFE_LEARNING_RATE))
-    remedy = context.retrain_command({"lr": higher_lr, **_longer_training(context, len(train))})
+    remedy = context.retrain_command({"lr": higher_lr, **context.longer_training_changes()})
     return Diagnosis(ailment, "alarm", number, "the training stopped far from its end", remedy)
-
-
-def _longer_training(context: RunContext, epochs: int) -> dict[str, object]:
-    """The settings of a training that is three times as long."""
-    return {"steps": 3 * context.spec.steps} if context.spec.steps else {"epochs": 3 * epochs}
 
 
 CHECKS: dict[str, Callable[[RunContext], Diagnosis]] = {

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from vaelab.runs.spec import Spec
 
 __all__ = [
+    "DivergedError",
     "Run",
     "append_history",
     "check_training_record",
@@ -71,6 +72,10 @@ ORIGIN, SPEC, HISTORY = "origin.json", "spec.json", "history.jsonl"
 WEIGHTS, METRICS, SNAPSHOTS = "weights.safetensors", "metrics.json", "snapshots.safetensors"
 
 CHANGED = "its content has changed since it was written"
+
+
+class DivergedError(UserError):
+    """The weights of a run hold NaN or infinite numbers."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +225,7 @@ class Run:
             raise UserError(f"{file} does not fit the run's spec.json ({reason}); {REPAIR_HINT}") from None
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
-                raise UserError(
+                raise DivergedError(
                     f"{file} holds NaN or infinite numbers ({name}): the training diverged, or the file is damaged;\n"
                     "train again with a third of the --lr, or with --clip 100"
                 )
