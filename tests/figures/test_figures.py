@@ -15,9 +15,8 @@ from vaelab.analysis.projections import Projection
 from vaelab.core.errors import UserError
 from vaelab.figures import animation, colors, curves, diagram, layout, scatter, text, tiles
 from vaelab.figures.curves import MeanCurve
-from vaelab.figures.run_figures import panel_heading
 from vaelab.runs.spec import Spec, updated
-from vaelab.studies.curves import run_curves
+from vaelab.studies.curves import run_curves, term_heading
 from vaelab.studies.quantities import RunRecord
 
 
@@ -38,7 +37,7 @@ def history(count, validation=True, loss=3.5):
 def plot_history(rows, title="", loss="se"):
     """The curves of a run with this history and this loss."""
     found = run_curves(RunRecord({}, rows, {}), updated(Spec(), {"loss": loss}))
-    panels = {panel_heading(term, found.loss_term): {split: MeanCurve(c.epochs, c.mean) for split, c in by.items()}
+    panels = {term_heading(term, found.loss_term): {split: MeanCurve(c.epochs, c.mean) for split, c in by.items()}
               for term, by in found.terms.items()}  # fmt: skip
     return curves.plot_curves(panels, colors.SPLIT_COLORS, title)
 
@@ -205,7 +204,7 @@ def test_the_legend_has_the_colours_of_the_points_and_no_cluster_has_one_of_them
     assert set(dots) <= {to_hex(color) for color in pca.collections[0].get_facecolor()}
     assert not set(dots) & {to_hex(color) for color in kmeans.collections[0].get_facecolor()}
     assert not cut_off(figure)
-    assert len(legend.texts) <= 1 + 4 * 8
+    assert len(legend.texts) <= 1 + 6 * 8
 
 
 def test_names_at_one_place_are_moved_apart():

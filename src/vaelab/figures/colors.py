@@ -152,7 +152,7 @@ def assign_colors(names: Sequence[str]) -> dict[str, str]:
         return dict(zip(names, category_palette(len(names)), strict=True))
     rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     ramp = colormaps["plasma"](np.linspace(0, RAMP_END, len(names)))
-    return {name: to_hex(ramp[i]) for name, i in zip(names, rank, strict=True)}
+    return {name: _to_hex(ramp[i]) for name, i in zip(names, rank, strict=True)}
 
 
 def _hue_circle(count: int, offset: float, contrasts: Sequence[float]) -> list[str]:
@@ -174,7 +174,13 @@ def _with_contrast(rgb: np.ndarray, contrast: float) -> str:
         mixed = linear * target / luminance
     else:
         mixed = linear + (1 - linear) * (target - luminance) / (1 - luminance)
-    return to_hex(_to_srgb(mixed))
+    return _to_hex(_to_srgb(mixed))
+
+
+def _to_hex(rgb: np.ndarray) -> str:
+    """Red, green and blue in [0, 1] as "#rrggbb"."""
+    red, green, blue = rgb[:3].tolist()
+    return to_hex((red, green, blue))
 
 
 def _luminance(linear: np.ndarray) -> float:

@@ -60,6 +60,8 @@ LABEL_HEIGHT = 0.14  # from one line of small text to the next
 
 MAX_LABEL_WIDTH = 1.3  # of the name of a setting
 
+MANY_NAMES = 12  # of a legend: more of them get less room each
+
 PANEL_HEADER_HEIGHT = 0.45  # over a panel, for its name and unit
 
 # No time stamps: equal figures are equal bytes. The compression makes PNGs a sixth larger in a third of the time.
@@ -152,7 +154,7 @@ def add_caption(figure: Figure, caption: str) -> Figure:
     return figure
 
 
-def add_legend(figure: Figure, colors: Mapping[str, str], heading: str, max_rows: int = 4) -> None:
+def add_legend(figure: Figure, colors: Mapping[str, str], heading: str, max_rows: int = 6) -> None:
     """Write a legend under what a figure shows: a dot for each name, in as many rows as it takes.
 
     Args:
@@ -163,9 +165,9 @@ def add_legend(figure: Figure, colors: Mapping[str, str], heading: str, max_rows
     """
     width = float(figure.get_size_inches()[0])
     start = MARGIN + text_width(heading, SMALL_FONT_SIZE) + 0.15
-    labels = {name: shorten_text(name, MAX_LABEL_WIDTH, SMALL_FONT_SIZE) for name in colors}
-    widest = max(text_width(label, SMALL_FONT_SIZE) for label in labels.values())
-    cell = min(widest, MAX_LABEL_WIDTH) + 0.27
+    max_width = MAX_LABEL_WIDTH if len(colors) <= MANY_NAMES else 0.75 * MAX_LABEL_WIDTH
+    labels = {name: shorten_text(name, max_width, SMALL_FONT_SIZE) for name in colors}
+    cell = max(text_width(label, SMALL_FONT_SIZE) for label in labels.values()) + 0.27
     columns = max(1, int((width - start - MARGIN) / cell))
     names = list(colors)
     omitted = 0

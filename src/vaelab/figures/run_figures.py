@@ -23,7 +23,6 @@ from vaelab.analysis.samples import has_prior_term, sample_prior
 from vaelab.core.console import progress
 from vaelab.core.rng import evaluation_noise, generator
 from vaelab.datasets.images import Dataset, Images
-from vaelab.evaluation.catalogue import metric_info
 from vaelab.evaluation.metrics import encode_all
 from vaelab.figures.colors import SPLIT_COLORS
 from vaelab.figures.curves import MeanCurve, plot_curves
@@ -43,7 +42,7 @@ from vaelab.models.summary import layers
 from vaelab.models.vae import VAE
 from vaelab.runs.run import Run
 from vaelab.runs.summary import run_title
-from vaelab.studies.curves import run_curves
+from vaelab.studies.curves import run_curves, term_heading
 from vaelab.studies.results import read_record
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ def _curves(context: FigureContext) -> Figure:
     panels = {}
     for term, by_split in run_terms.terms.items():
         curves = {split: MeanCurve(curve.epochs, curve.mean) for split, curve in by_split.items()}
-        panels[panel_heading(term, run_terms.loss_term)] = curves
+        panels[term_heading(term, run_terms.loss_term)] = curves
     caption = "Means over images, of one sample of each posterior, after every epoch."
     return plot_curves(panels, SPLIT_COLORS, context.title, caption=caption)
 
@@ -249,26 +248,6 @@ def _epochs(context: FigureContext) -> Figure | None:
 
 
 # Texts that figures of runs and of studies share
-
-
-def panel_heading(term: str, loss_term: str | None) -> tuple[str, str]:
-    """The name and the unit of a term, and whether it is the loss.
-
-    Args:
-        term: The name of the term in histories.
-        loss_term: The term that is the loss.
-
-    Returns:
-        The name and what stands under it.
-
-    Example:
-        >>> panel_heading("negative_elbo", "negative_elbo")
-        ('Negative ELBO', 'nats per image: the loss')
-    """
-    info = metric_info(term)
-    if term == loss_term and term != "loss":
-        return info.label, f"{info.unit}: the loss"
-    return info.label, info.unit
 
 
 def split_word(images: Images) -> str:

@@ -26,6 +26,7 @@ from vaelab.figures.text import (
 __all__ = ["plot_latent_spaces", "scatter_panels"]
 
 MAX_NAMED_GROUPS = 16  # groups whose name is written among the points: more would hide the points
+MAX_NAMES_AREA = 0.25  # of a panel, for the same reason
 
 ROW_HEIGHT = 2.65  # inches
 PANEL_STEP = 2.3  # from one panel to the next
@@ -44,12 +45,12 @@ class Groups(NamedTuple):
     """A division of points.
 
     Attributes:
-        index: The group of each point, with shape (N,).
+        members: The group of each point, with shape (N,).
         colors: Of each group.
         names: Of each group; none where they are not written among the points.
     """
 
-    index: np.ndarray
+    members: np.ndarray
     colors: Sequence[str]
     names: Sequence[str]
 
@@ -114,7 +115,7 @@ def scatter_panels(
         add_legend(figure, legend, "k-means clusters")
     else:
         groups = _categories(labels, categories)
-        present = np.unique(labels)
+        present: list[int] = np.unique(labels).tolist()
         add_legend(figure, {groups.names[i]: groups.colors[i] for i in present}, "categories")
     extend_below(figure, 0.1 + ROW_HEIGHT * len(spaces))
     for row, (name, projection) in enumerate(spaces):
@@ -174,7 +175,7 @@ def _scatter(figure: Figure, panel: Panel, corner: tuple[float, float]) -> Axes:
     place = (left / width, bottom / height, PANEL_WIDTH / width, PANEL_HEIGHT / height)
     axes = figure.add_axes(place, projection="3d" if is_3d else "rectilinear")
     order = np.random.default_rng(0).permutation(len(points))  # so that no group hides the others
-    colors = np.array(panel.groups.colors)[panel.groups.index[order]]
+    colors = np.array(panel.groups.colors)[panel.groups.members[order]]
     style: dict[str, Any] = {"depthshade": False} if is_3d else {}
     size = float(np.clip(4000 / len(points), 0.8, 14))
     axes.scatter(*points[order].T, s=size, c=colors, linewidths=0, rasterized=True, **style)
@@ -201,41 +202,64 @@ def _style_3d_axes(axes: Any) -> None:
 def _name_groups(axes: Axes, panel: Panel) -> None:
     """Write the name of each group at its median, moved aside with a thin line to it where names would overlap."""
     groups = panel.groups
-    named = _largest_groups(groups)
-    if not len(named):
+    texts = _names_to_write(groups)
+    if not texts:
         return
-    medians = np.array([np.median(panel.points[groups.index == group], 0) for group in named])
+    named = list(texts)
+    medians = np.array([np.median(panel.points[groups.members == group], 0) for group in named])
     if isinstance(axes, Axes3D):
         projected = proj3d.proj_transform(medians[:, 0], medians[:, 1], medians[:, 2], axes.get_proj())
         medians = np.stack(projected[:2], axis=1)
     axes.apply_aspect()
-    texts = [shorten_text(groups.names[group], MAX_NAME_WIDTH, NAME_SIZE) for group in named]
-    sizes = np.array([(text_width(text, NAME_SIZE) + 0.1, 0.16) for text in texts]) * DPI
+    sizes = np.array([_name_size(text) for text in texts.values()]) * DPI
     lift = (0, 0.13 * DPI * (len(panel.points) < FEW_POINTS))
     frame = axes.get_window_extent()
     centres = axes.transData.transform(medians) + lift
     places = _resolve_overlaps(centres, sizes, np.array(frame.min), np.array(frame.max))
     places = axes.transAxes.inverted().transform(places)
-    for text, median, place, group in zip(texts, medians, places, named, strict=True):
-        _draw_name(axes, text, tuple(median), tuple(place), groups.colors[group])
+    for (group, text), median, place in zip(texts.items(), medians, places, strict=True):
+        _draw_name(axes, text, median, place, groups.colors[group])
 
 
-def _largest_groups(groups: Groups) -> list[int]:
-    """The groups whose names are written: the largest ones, in ascending order."""
+def _names_to_write(groups: Groups) -> dict[int, str]:
+    """The names that are written among the points, by group: of the largest groups, as many as leave room for these."""
     if not groups.names:
-        return []
-    present, counts = np.unique(groups.index, return_counts=True)
-    by_size = present[np.argsort(-counts, kind="stable")]
-    return sorted(by_size[:MAX_NAMED_GROUPS].tolist())
+        return {}
+    present, counts = np.unique(groups.members, return_counts=True)
+    by_size: list[int] = present[np.argsort(-counts, kind="stable")].tolist()
+    texts: dict[int, str] = {}
+    area = 0.0
+    for group in by_size[:MAX_NAMED_GROUPS]:
+        text = shorten_text(groups.names[group], MAX_NAME_WIDTH, NAME_SIZE)
+        width, height = _name_size(text)
+        area += width * height
+        if area > MAX_NAMES_AREA * PANEL_WIDTH * PANEL_HEIGHT:
+            break
+        texts[group] = text
+    return dict(sorted(texts.items()))
 
 
-def _draw_name(axes: Axes, text: str, median: tuple[float, ...], place: tuple[float, ...], color: str) -> None:
+def _name_size(text: str) -> tuple[float, float]:
+    """The width and the height of the box of a name, in inches."""
+    return text_width(text, NAME_SIZE) + 0.1, 0.16
+
+
+def _draw_name(axes: Axes, text: str, median: np.ndarray, place: np.ndarray, color: str) -> None:
     """A name in a box, with a line to the median of its group."""
     style = {"size": NAME_SIZE, "color": TEXT_COLOR, "ha": "center", "va": "center", "parse_math": False}
     line = {"arrowstyle": "-", "color": TEXT_COLOR, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": color, "alpha": 0.9}
     where = ("data", "axes fraction")
-    axes.annotate(text, median, place, *where, arrowprops=line, bbox=box, family=font_families(text), **style)
+    axes.annotate(
+        text,
+        (median[0], median[1]),
+        (place[0], place[1]),
+        *where,
+        arrowprops=line,
+        bbox=box,
+        family=font_families(text),
+        **style,
+    )
 
 
 def _resolve_overlaps(centres: np.ndarray, sizes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -29,13 +29,13 @@ from vaelab.figures.curves import MeanCurve, PathPanel, plot_curves, plot_path_p
 from vaelab.figures.diagram import plot_model
 from vaelab.figures.intervals import IntervalRow, add_table, plot_intervals
 from vaelab.figures.layout import add_caption, save_figure
-from vaelab.figures.run_figures import SPLIT_WORDS, count_text, panel_heading, split_word, with_unlabelled
+from vaelab.figures.run_figures import SPLIT_WORDS, count_text, split_word, with_unlabelled
 from vaelab.figures.scatter import scatter_panels
 from vaelab.figures.text import distinct_labels
 from vaelab.figures.tiles import TileTable, as_rgb, path_caption, path_headers, plot_tile_tables
 from vaelab.models.summary import layers
 from vaelab.runs.run import Run
-from vaelab.studies.curves import experiment_curves
+from vaelab.studies.curves import experiment_curves, term_heading
 from vaelab.studies.definition import Experiment, Study
 from vaelab.studies.results import SettingResult, StudyResults
 
@@ -237,7 +237,7 @@ def _curves(context: ExperimentContext) -> Figure | None:
     panels = {}
     for term, by_setting in curves.terms.items():
         lines = {name: MeanCurve(curve.epochs, curve.mean, curve.deviation) for name, curve in by_setting.items()}
-        panels[panel_heading(term, curves.loss_term)] = lines
+        panels[term_heading(term, curves.loss_term)] = lines
     caption = f"On {SPLIT_WORDS.get(curves.split, curves.split)} images, one sample of each posterior; "
     caption += seeds_text(context.settings)
     if curves.max_seeds > 1:

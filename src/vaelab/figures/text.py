@@ -109,8 +109,8 @@ def _installed_weights() -> dict[str, set[int]]:
     weights: dict[str, set[int]] = {}
     for font in font_manager.fontManager.ttflist:
         if font.style == "normal":
-            weight = font_manager.weight_dict.get(font.weight, font.weight)
-            weights.setdefault(font.name, set()).add(int(weight))
+            weight = font.weight if isinstance(font.weight, int) else font_manager.weight_dict[font.weight]
+            weights.setdefault(font.name, set()).add(weight)
     return weights
 
 

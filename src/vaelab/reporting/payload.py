@@ -21,12 +21,12 @@ from vaelab.analysis.baseline import display_split
 from vaelab.analysis.registry import read_analysis_arrays
 from vaelab.core.console import printable
 from vaelab.core.errors import UserError
-from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, metric_info
+from vaelab.evaluation.catalogue import REPRESENTATION_LABELS
 from vaelab.figures.colors import assign_colors, category_palette, cluster_palette
 from vaelab.figures.tiles import as_rgb
 from vaelab.reporting.images import PointCloud, ReportAssets, encode_image, image_sheet, shrink_image
 from vaelab.runs.run import Run
-from vaelab.studies.curves import SeedMeanCurve, experiment_curves
+from vaelab.studies.curves import SeedMeanCurve, experiment_curves, term_heading
 from vaelab.studies.results import SettingResult
 
 __all__ = [
@@ -103,9 +103,8 @@ def curves_payload(settings: Sequence[SettingResult]) -> CurvesPayload | None:
     colors = assign_colors([setting.name for setting in settings])  # of all settings, so that colours stay
     terms = {}
     for term, curve_by_setting in curves.terms.items():
-        info = metric_info(term)
         lines = [_curve_line(curve_by_setting.get(setting.name)) for setting in finished]
-        terms[term] = CurveTerm(info.label, info.unit, lines)
+        terms[term] = CurveTerm(*term_heading(term, curves.loss_term), lines)
     return CurvesPayload(
         seeds=curves.max_seeds,
         split="validation" if curves.split == "validation" else "training",

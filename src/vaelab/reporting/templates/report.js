@@ -101,7 +101,7 @@
     const plot = box.querySelector(".plot"), width = widthOf(plot), wide = width >= WIDE;
     const height = printing ? 300 : wide ? 400 : 300;
     const lines = term.lines
-      .map((line, i) => ({ line, name: payload.names[i], colour: legible(payload.colours[i], look, look.dark ? 3.5 : 2) }))
+      .map((line, i) => ({ line, name: payload.names[i], colour: legible(payload.colours[i], look, look.dark ? 3.5 : 3) }))
       .filter(({ line }) => line && line.mean.some((v) => v != null));
     measuring.font = `13px ${look.font}`;
     const room = Math.min(220, width / 4);
@@ -178,7 +178,7 @@
     const space = clouds[spec.spaces[chosen(box, "space")].cloud];
     const groups = by === "label" ? spec.labels : space.clusters;
     const names = by === "label" ? spec.names : space.letters;
-    const colours = (by === "label" ? spec.colours : space.colours).map((c) => legible(c, look, look.dark ? 3 : 1.8));
+    const colours = (by === "label" ? spec.colours : space.colours).map((c) => legible(c, look, 3));
     const members = names.map(() => []);
     if (groups.length) groups.forEach((g, i) => members[g].push(i));
     else members.splice(0, members.length, spec.labels.map((_, i) => i));
@@ -189,7 +189,7 @@
       ...Object.fromEntries(coordinates.map((values, d) => ["xyz"[d], rows.map((i) => values[i])])),
       type, mode: "markers", hoverinfo: seen(g) ? "none" : "skip",
       marker: {
-        color: colours[g] ?? look.ink, size: scaled * size, opacity: seen(g) ? 0.85 : faint, line: { width: 0 },
+        color: colours[g] ?? look.ink, size: scaled * size, opacity: seen(g) ? 1 : faint, line: { width: 0 },
       },
     }));
     const [solid, flat] = [box.querySelector(".solid"), box.querySelector(".flat")];
