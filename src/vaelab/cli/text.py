@@ -221,6 +221,8 @@ def data_lines(facts: Json, _: Arguments) -> Iterable[str]:
         yield f"  {name:<11} {split['n']:>9,}  {split['origin']}{labels}"
     for name in ("sizes", "modes", "formats"):
         yield f"  {name:<11} {_tally(facts[name])}"
+    if facts["other_kinds"]:
+        yield f"  other files {_tally(facts['other_kinds'])}"
     yield f"  duplicates  {_duplicates_text(facts['duplicates'])}"
     yield f"  cache       {facts['bytes'] / 2**20:,.1f} MiB in {facts['cache']} (`vaelab cache` tells more)"
     yield f"  content     {facts['fingerprint']}"

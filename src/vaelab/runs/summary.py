@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaelab.core.console import count_text, printable
+from vaelab.datasets.skipped import SkippedFile, group_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from vaelab.runs.spec import Spec
 
 __all__ = ["dataset_remarks", "run_title", "skipped_lines", "startup_lines"]
-
-MAX_SKIPPED_NAMED = 3  # skipped files that are named for each reason
 
 MIN_USEFUL_STEPS = 100  # of training, below which a model has hardly begun to learn
 
@@ -117,19 +115,20 @@ def dataset_remarks(dataset: Dataset) -> list[str]:
 
 
 def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
-    """The files that were left out, a line for each reason with the first names.
+    """The files that were left out, a line for each kind and reason, with the first names and what can be done.
 
     Example:
-        >>> skipped_lines([("a.png", "not a picture"), ("b.png", "not a picture"), ("c.gif", "empty")])
-        ['a.png, b.png: not a picture', 'c.gif: empty']
+        >>> skipped_lines([("a.png", "too small: 1x1"), ("b.png", "too small: 1x2"), ("c.dng", "camera raw")])
+        ... # doctest: +NORMALIZE_WHITESPACE
+        ['a.png, b.png: too small; the side is below 8 pixels: delete it, or use a larger version',
+         'c.dng: camera raw; convert these files to TIFF, PNG or JPEG']
     """
-    files_by_reason: dict[str, list[str]] = defaultdict(list)
-    for file, reason in skipped:
-        files_by_reason[reason].append(printable(file))
     lines = []
-    for reason, files in files_by_reason.items():
-        names = ", ".join(files[:MAX_SKIPPED_NAMED])
-        if len(files) > MAX_SKIPPED_NAMED:
-            names = f"{len(files):,} files such as {names}"
-        lines.append(f"{names}: {reason}")
+    for group in group_skipped([SkippedFile(file, reason) for file, reason in skipped]):
+        names = ", ".join(printable(file) for file in group.examples)
+        if group.count > len(group.examples):
+            kind = "" if group.kind == "row" else f"{group.kind} "
+            names = f"{count_text(group.count, f'{kind}file')} such as {names}"
+        remedy = f"; {group.remedy}" if group.remedy else ""
+        lines.append(f"{names}: {group.reason}{remedy}")
     return lines
