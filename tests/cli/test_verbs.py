@@ -289,7 +289,7 @@ WRONG = {
     "train digits --lr abc": '--lr must be a number, got "abc"',
     "train digits --lr nan": "--lr must be a positive number, got nan",
     "train digits --latent-dim 0": "--latent-dim must be at least 1, got 0",
-    "train digits --latent-dim 10000000000000000000": "--latent-dim must be at most 1,000,000, got 10000000000000000000",
+    "train digits --latent-dim 10000000000000000000": "--latent-dim must be at most 1,000,000, got 1000000",
     "train digits --latent-dim 1000000 --network mlp:hidden=1000000": "of memory, this machine has",
     "train digits --seed 4294967296": "--seed must be at most 4,294,967,295, got 4294967296",
     "train digits --steps 0": "--steps must be at least 1, got 0",
