@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -142,7 +142,8 @@ def train(
     [run] = train_jobs([job], snapshots).runs_or_raise()
     _report_fitted_likelihood(run)
     if figures and distributed_context().is_main:
-        _draw_missing_figures(run, dataset, pdf)
+        with _compute_threads(job.plan.threads):
+            _draw_missing_figures(run, dataset, pdf)
     return run
 
 
@@ -267,6 +268,7 @@ def evaluate(
     evidence: int | None = None,
     full: bool = False,
     inception: Path | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Measure a run on a split of its data, or of other data: every metric with its standard error over images.
 
@@ -282,6 +284,7 @@ def evaluate(
         full: Also how well categories are separated, and how near prior samples are to images (trains a classifier
             once).
         inception: The Inception network of FID as TorchScript: adds FID and KID.
+        threads: Threads on a CPU; if not given as many as the run was trained with, which gives the same digits.
 
     Returns:
         `{"run", "data", "split", "n", "metrics": {name: {"value", "stderr"}}, ...}`, bounds in nats per image.
@@ -294,14 +297,14 @@ def evaluate(
         20
     """
     from vaelab.analysis import representation, samples
-    from vaelab.core.devices import num_processors, num_threads
+    from vaelab.core.devices import check_threads, num_processors, num_threads
     from vaelab.datasets.images import select_split
     from vaelab.evaluation.evidence import evidence_metrics
     from vaelab.evaluation.metrics import evaluate_model
 
     run = _open_run(run)
     _check_evaluation(n, evidence)
-    network = samples.load_inception(inception) if inception else None
+    network = samples.load_inception(inception, run.model.shape) if inception else None
     only_stored = n is None and evidence is None and not full and network is None
     try:
         dataset, is_other = _dataset_for(run, data)
@@ -316,8 +319,8 @@ def evaluate(
     images = dataset.evaluation_images() if is_other and split is None else select_split(dataset, split or "test")
     if n is not None:
         images = images.evenly_spaced(n)
-    threads = min(run.origin["plan"]["threads"], num_processors())
-    with num_threads(threads):  # as when metrics.json was written: the same digits
+    trained_with: int = run.origin["plan"]["threads"]
+    with num_threads(min(trained_with, num_processors()) if threads is None else check_threads(threads)):
         source = data if is_other and data else run.spec.data
         evaluation = evaluate_model(run.key, run.model, run.spec.objective, source, images)
         evaluation = evaluation.with_metrics(evidence_metrics(run, images, evidence))
@@ -340,12 +343,13 @@ def _check_evaluation(n: int | None, evidence: int | None) -> None:
         )
 
 
-def doctor(run: RunLike, *, data: str | None = None) -> list[Diagnosis]:
+def doctor(run: RunLike, *, data: str | None = None, threads: int | None = None) -> list[Diagnosis]:
     """Say what is wrong with a run: each issue with the number that shows it, what it means, and one command to try.
 
     Args:
         run: The folder of a run.
         data: Other images to look at it with; or the run's own, where they have moved.
+        threads: Threads on a CPU; one if not given.
 
     Returns:
         One `Diagnosis` for each check: its issue, state ("alarm", "note", "well" or "open"), number, meaning, remedy.
@@ -374,16 +378,20 @@ def doctor(run: RunLike, *, data: str | None = None) -> list[Diagnosis]:
         notice(f"{error}\nWhat only the images show stays open.")
         return diagnose(RunContext(run.spec, run.history, model, command=command))
     images = dataset.splits.get("validation") or dataset.splits["train"]
-    stats = compute_latent_stats(run.model, images)
+    with _compute_threads(threads):
+        stats = compute_latent_stats(run.model, images)
     return diagnose(RunContext(run.spec, run.history, run.model, stats, command))
 
 
-def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None = None) -> np.ndarray:
+def reconstruct(
+    run: RunLike, images: Sequence[str | Path], *, threads: int | None = None, out: Path | None = None
+) -> np.ndarray:
     """Reconstruct picture files of any size; OUT shows the originals above their reconstructions.
 
     Args:
         run: The folder of a run.
         images: Picture files.
+        threads: Threads on a CPU; one if not given.
         out: The picture to write, .png or .pdf.
 
     Returns:
@@ -404,7 +412,7 @@ def reconstruct(run: RunLike, images: Sequence[str | Path], *, out: Path | None 
     out = _output_path(out, *IMAGE_FORMATS)
     run = _open_run(run)
     pixels = read_images(list(images), run.model.shape)
-    with torch.no_grad():
+    with _compute_threads(threads), torch.no_grad():
         reconstructions = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
     if out is not None:
         save_reconstructions(run, pixels, reconstructions, out)
@@ -423,6 +431,7 @@ def interpolate(
     split: str = "test",
     sampled: bool = False,
     seed: int = 0,
+    threads: int | None = None,
     out: Path | None = None,
 ) -> np.ndarray:
     """Decode the path between pictures or categories, z = alpha z1 + (1 - alpha) z2; OUT shows it.
@@ -438,6 +447,7 @@ def interpolate(
         split: Where pictures of categories come from.
         sampled: Take samples of the posteriors in place of their means.
         seed: Of the draw of pairs, and of samples.
+        threads: Threads on a CPU; one if not given.
         out: The figure to write, .png or .pdf, or an animation, .gif.
 
     Returns:
@@ -467,7 +477,8 @@ def interpolate(
     images = None if files_only else select_split(_dataset_for(run, data)[0], split)
     start, end = paths.load_path_ends((from_, to), run.model.shape, images, pairs, seed)
     noise = torch.randn(len(start), 2, run.model.latent_dim, generator=generator(seed, "codes")) if sampled else None
-    result = paths.interpolate_images(run.model, start, end, alphas, path=path, noise=noise)
+    with _compute_threads(threads):
+        result = paths.interpolate_images(run.model, start, end, alphas, path=path, noise=noise)
     if out is not None:
         names = (_end_name(from_), _end_name(to))
         save_interpolations(run, result, names, out, path=path, sampled=sampled)
@@ -481,13 +492,16 @@ def _end_name(end: str | None) -> str:
     return Path(end).stem if Path(end).is_file() else end
 
 
-def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None) -> np.ndarray:
+def sample(
+    run: RunLike, *, n: int = 64, seed: int = 0, threads: int | None = None, out: Path | None = None
+) -> np.ndarray:
     """Decode codes drawn from the prior; OUT shows them.
 
     Args:
         run: The folder of a run.
         n: How many.
         seed: Of the draw.
+        threads: Threads on a CPU; one if not given.
         out: The picture to write, .png or .pdf.
 
     Returns:
@@ -511,13 +525,14 @@ def sample(run: RunLike, *, n: int = 64, seed: int = 0, out: Path | None = None)
         raise UserError(
             f"run {run.key} was trained with KL weight 0: its codes do not follow the prior, so samples mean nothing"
         )
-    images = sample_prior(run.model, n, seed).numpy()
+    with _compute_threads(threads):
+        images = sample_prior(run.model, n, seed).numpy()
     if out is not None:
         save_samples(run, images, out)
     return images
 
 
-def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path:
+def embed(run: RunLike, data: str, *, threads: int | None = None, out: Path = Path("codes.parquet")) -> Path:
     """Write the posterior of every image of DATA, a row each: path or index, split, label, mean_*, logvar_*, error.
 
     error is the mean squared error of the mean reconstruction, per pixel value.
@@ -525,6 +540,7 @@ def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path
     Args:
         run: The folder of a run.
         data: Any images, cropped and resized to the run's shape.
+        threads: Threads on a CPU; one if not given.
         out: The parquet file to write.
 
     Returns:
@@ -547,7 +563,8 @@ def embed(run: RunLike, data: str, *, out: Path = Path("codes.parquet")) -> Path
     dataset = _load_for_run(data, run)
     for line in dataset_remarks(dataset):
         notice(line)
-    codes = embedding_table(run.model, dataset)
+    with _compute_threads(threads):
+        codes = embedding_table(run.model, dataset)
     with atomic_write(Path(out)) as temporary:
         pq.write_table(codes, temporary)
     return Path(out)
@@ -853,6 +870,13 @@ class MissingDataError(UserError):
     """The images of a run are no longer where they were."""
 
 
+def _compute_threads(threads: int | None) -> AbstractContextManager[None]:
+    """Compute with so many threads on a CPU. One, if nothing is said, is never much slower than more."""
+    from vaelab.core.devices import check_threads, num_threads
+
+    return num_threads(1 if threads is None else check_threads(threads))
+
+
 def _open_run(run: RunLike) -> Run:
     from vaelab.runs.run import Run, load
 
@@ -926,7 +950,8 @@ def _load_for_run(data: str, run: Run) -> Dataset:
     from vaelab.datasets.loading import load_dataset
 
     channels, *sides = run.model.shape
-    return load_dataset(data, size=(sides[0], sides[1]), channels=channels, binarise=run.spec.binarise)
+    settings = {"binarise": run.spec.binarise, "value_range": run.spec.value_range}
+    return load_dataset(data, size=(sides[0], sides[1]), channels=channels, **settings)
 
 
 def _output_path(out: Path | None, *formats: str) -> Path | None:

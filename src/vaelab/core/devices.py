@@ -12,7 +12,7 @@ import torch
 
 from vaelab.core.errors import UserError
 
-__all__ = ["choose_device", "has_bfloat16", "num_processors", "num_threads", "tune_malloc"]
+__all__ = ["check_threads", "choose_device", "has_bfloat16", "num_processors", "num_threads", "tune_malloc"]
 
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -58,6 +58,17 @@ def choose_device(device: str | None) -> str:
     if device not in (*available, *numbered):
         raise UserError(f'device "{device}" is not on this machine (have: {", ".join([*available, *numbered])})')
     return device
+
+
+def check_threads(threads: int) -> int:
+    """The number of threads, if it is one that this machine can use.
+
+    Raises:
+        UserError: It is below 1, or above the number of processors.
+    """
+    if not 1 <= threads <= num_processors():
+        raise UserError(f"threads must be from 1 to {num_processors()}, the processors of this machine, got {threads}")
+    return threads
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
-from vaelab.core.devices import choose_device, has_bfloat16, num_processors
+from vaelab.core.devices import check_threads, choose_device, has_bfloat16, num_processors
 from vaelab.core.distributed import distributed_context
 from vaelab.core.errors import UserError
 from vaelab.datasets.images import Images
@@ -155,9 +155,7 @@ def _choose_threads(spec: Spec, train: Images, device: str, threads: int | None)
         available = num_processors() // distributed_context().local_world_size
         multiply_adds = spec.batch_size * count_multiply_adds(spec, train.shape)
         return max(1, min(available, int(multiply_adds / MULTIPLY_ADDS_PER_THREAD)))
-    if not 1 <= threads <= num_processors():
-        raise UserError(f"threads must be from 1 to {num_processors()}, the processors of this machine, got {threads}")
-    return threads
+    return check_threads(threads)
 
 
 def explain_plan(spec: Spec, plan: Plan) -> str:
