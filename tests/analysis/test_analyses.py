@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vaelab
 from vaelab.analysis import registry
 from vaelab.analysis.baseline import Baseline, open_baseline
 from vaelab.analysis.registry import ANALYSES, has_analysis, read_analyses, read_analysis_arrays, run_analysis
 from vaelab.analysis.results import AnalysisResult
+from vaelab.analysis.samples import load_inception
 from vaelab.analysis.separability import LabelledPoints, separability
+from vaelab.core.errors import UserError
 from vaelab.runs.run import Run
 
 
@@ -90,3 +94,36 @@ def test_a_damaged_classifier_is_made_again(
     assert again is not None
     assert all((tensor == weights[name]).all() for name, tensor in again.state_dict().items())
     assert "is damaged and is made again" in capsys.readouterr().err
+
+
+class NoInception(torch.nn.Module):
+    """A network that takes other arguments than the Inception network of FID."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class NoFeatures(torch.nn.Module):
+    """A network that gives images in place of features."""
+
+    def forward(self, x: torch.Tensor, return_features: bool) -> torch.Tensor:
+        return x if return_features else x + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("network", "reason"), [(NoInception(), "takes other images"), (NoFeatures(), "gives no features")]
+)
+def test_another_network_than_inception_is_refused_before_the_work(
+    network: torch.nn.Module, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "inception.pt"
+    torch.jit.script(network).save(str(file))
+    with pytest.raises(UserError, match=reason):
+        load_inception(file, (1, 8, 8))
+
+
+def test_a_pipe_is_no_inception_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "inception.pt")
+    with pytest.raises(UserError, match="not a regular file"):
+        load_inception(tmp_path / "inception.pt", (1, 8, 8))

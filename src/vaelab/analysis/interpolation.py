@@ -152,7 +152,9 @@ def category_positions(images: Images, category: str) -> np.ndarray:
         raise unknown_name_error("category", category, images.categories)
     positions = np.flatnonzero(images.label() == images.categories.index(category))
     if not len(positions):
-        raise UserError(f'the {images.split} split has no picture of "{category}"; take another --split')
+        raise UserError(
+            f'none of the {images.split} images is of the category "{category}"; take another split', settings=["split"]
+        )
     return positions
 
 

@@ -24,6 +24,7 @@ from vaelab.analysis.baseline import baseline_dir, open_baseline
 from vaelab.core.console import ProgressCallback, progress
 from vaelab.core.errors import UserError
 from vaelab.core.rng import generator
+from vaelab.datasets.files import require_regular
 from vaelab.datasets.images import Images
 from vaelab.evaluation.results import Metric
 from vaelab.evaluation.statistics import jackknife_error
@@ -159,34 +160,50 @@ def polynomial_kernel_mmd(first: np.ndarray, second: np.ndarray) -> float:
     return float(mean_of_pairs(first) + mean_of_pairs(second) - 2 * kernel(first, second).mean())
 
 
-def load_inception(file: Path) -> FeatureFunction:
+def load_inception(file: Path, shape: Shape) -> FeatureFunction:
     """The Inception network of FID from a TorchScript file.
 
     Args:
         file: Such as inception-2015-12-05.pt.
+        shape: (C, H, W) of the images that it will get.
 
     Returns:
         A function of images (B, C, H, W) in [0, 1] that gives features (B, F).
 
     Raises:
-        UserError: The file is not TorchScript.
+        UserError: The file is no TorchScript, or its network is another one.
     """
+    require_regular(file)
     try:
         with warnings.catch_warnings():  # torch advises against writing such files; FID's network is one
             warnings.simplefilter("ignore", DeprecationWarning)
             network = torch.jit.load(str(file)).eval()
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{file} is no TorchScript file ({reason});\n--inception takes the Inception network of FID as "
-            "TorchScript, such as inception-2015-12-05.pt"
-        ) from None
+        raise _inception_error(file, f"is no TorchScript file ({_first_line(error)})") from None
 
     def features(x: Tensor) -> Tensor:
         rgb = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
         return network(rgb.mul(255).round().to(torch.uint8), return_features=True)
 
+    try:
+        with torch.no_grad():
+            result = features(torch.zeros(2, *shape))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _inception_error(file, f"has a network that takes other images ({_first_line(error)})") from None
+    if not isinstance(result, Tensor) or result.ndim != 2 or len(result) != 2:
+        raise _inception_error(file, "has a network that gives no features (B, F)")
     return features
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's text, at most 100 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
+
+
+def _inception_error(file: Path, reason: str) -> UserError:
+    return UserError(
+        f"{file} {reason};\ngive the Inception network of FID as TorchScript, such as inception-2015-12-05.pt"
+    )
 
 
 def has_prior_term(spec: Spec, shape: Shape) -> bool:

@@ -74,7 +74,8 @@ class Evaluation:
             if not math.isfinite(value):
                 raise UserError(
                     f"{name} of the {self.split} images is {value:g}: the training of run {self.run} has diverged;\n"
-                    "train again with a lower learning rate (--lr) or with --clip 100; `vaelab doctor` says more"
+                    "train again with a lower lr or with clip 100; `vaelab doctor` says more",
+                    settings=["lr", "clip"],
                 )
 
     def with_metrics(self, metrics: Mapping[str, Metric]) -> Evaluation:
