@@ -249,7 +249,7 @@ def test_what_earlier_failures_left_is_removed(tmp_path: Path) -> None:
         assert not (run.path / "state").exists()
 
 
-def test_a_damaged_run_is_named_and_the_others_are_reported(tmp_path: Path) -> None:
+def test_a_damaged_run_is_named_and_the_others_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small.toml").write_text(STUDY.replace("MEASURE", "mse"))
     first = vaelab.study(tmp_path / "small.toml", workers=1, out=tmp_path / "out")
     damaged, whole = first.results.finished_runs
@@ -259,3 +259,6 @@ def test_a_damaged_run_is_named_and_the_others_are_reported(tmp_path: Path) -> N
     assert list(results.failed) == [damaged.key]
     assert "metrics.json" in results.failed[damaged.key]
     assert [run.key for run in results.finished_runs] == [whole.key]
+    capsys.readouterr()
+    vaelab.report(tmp_path / "out/studies" / results.study.name, workers=1)
+    assert f"left out of the study: {file} is damaged" in capsys.readouterr().err

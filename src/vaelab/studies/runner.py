@@ -244,6 +244,7 @@ def collect_results(
                 records[planned.run.path] = read_record(planned.run)
             except UserError as error:
                 errors.setdefault(planned.run.key, str(error))
+                notice(f"left out of the study: {error}")
     runs_by_setting: dict[tuple[str, str, str], dict[int, Run]] = {}
     for trial in study.trials:
         runs = runs_by_setting.setdefault((trial.experiment, trial.condition, trial.setting.name), {})
