@@ -37,8 +37,12 @@ def words(figure):
 def drawn(figure):
     """The texts on the page: matplotlib keeps labels of ticks outside of the axes, but draws none of them."""
     figure.draw_without_rendering()
-    ticks = [(axis.get_view_interval(), tick) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)
-             for tick in axis.get_major_ticks()]  # fmt: skip
+    ticks = [
+        (axis.get_view_interval(), tick)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in axis.get_major_ticks()
+    ]
     hidden = {tick.label1 for (low, high), tick in ticks if not low <= tick.get_loc() <= high}
     return [text for text in figure.findobj(Text) if text.get_text() and text not in hidden]
 

@@ -30,22 +30,30 @@ class Layer(NamedTuple):
 def history(count, validation=True, loss=3.5):
     terms = {"loss": loss, "cross_entropy": 1.5, "squared_error": 0.5, "kl": 0.2, "negative_elbo": 2.5, "kl_of_mean": 9}
     rows = [{name: value + 3 / epoch for name, value in terms.items()} for epoch in range(1, count + 1)]
-    return [{"epoch": i, "step": i, "seconds": 1.0, "train": row, "validation": row if validation else {}}
-            for i, row in enumerate(rows, start=1)]  # fmt: skip
+    return [
+        {"epoch": i, "step": i, "seconds": 1.0, "train": row, "validation": row if validation else {}}
+        for i, row in enumerate(rows, start=1)
+    ]
 
 
 def plot_history(rows, title="", loss="se"):
     """The curves of a run with this history and this loss."""
     found = run_curves(RunRecord({}, rows, {}), updated(Spec(), {"loss": loss}))
-    panels = {term_heading(term, found.loss_term): {split: MeanCurve(c.epochs, c.mean) for split, c in by.items()}
-              for term, by in found.terms.items()}  # fmt: skip
+    panels = {
+        term_heading(term, found.loss_term): {split: MeanCurve(c.epochs, c.mean) for split, c in by.items()}
+        for term, by in found.terms.items()
+    }
     return curves.plot_curves(panels, colors.SPLIT_COLORS, title)
 
 
 def views(count=60, seed=0, clusters=4):
     rng = np.random.default_rng(seed)
-    return Projection(rng.normal(size=(count, 3)), np.array([0.5, 0.25, 0.125]), np.arange(count) % clusters,
-                  rng.normal(size=(count, 2)))  # fmt: skip
+    return Projection(
+        rng.normal(size=(count, 3)),
+        np.array([0.5, 0.25, 0.125]),
+        np.arange(count) % clusters,
+        rng.normal(size=(count, 2)),
+    )
 
 
 def network(depth=3):
@@ -58,14 +66,16 @@ EVERY = {
     "curves": lambda: plot_history(history(3), "a title"),
     "reconstructions": lambda: tiles.plot_reconstructions(X, X, "a title"),
     "grid": lambda: tiles.plot_grid(X, "a title"),
-    "interpolations": lambda: tiles.plot_interpolations(X.reshape(3, 2, *X.shape[1:]), patches(3, 3), (0, 0.5, 1),
-                                                     ("cat", "dog"), "a title"),
+    "interpolations": lambda: tiles.plot_interpolations(
+        X.reshape(3, 2, *X.shape[1:]), patches(3, 3), (0, 0.5, 1), ("cat", "dog"), "a title"
+    ),
     "traversals": lambda: tiles.plot_traversals(patches(2, 3), ["z7  KL 3.1", "z0"], (-3, 0, 3), "a title"),
-    "latent": lambda: scatter.plot_latent_spaces(views(), views(seed=1), np.arange(60) % 3,
-                                                 ("cat", "dog", "猫 $x$"), "a title"),
+    "latent": lambda: scatter.plot_latent_spaces(
+        views(), views(seed=1), np.arange(60) % 3, ("cat", "dog", "猫 $x$"), "a title"
+    ),
     "epochs": lambda: tiles.plot_epochs(X, [(1, X), (20, X)], "a title"),
     "model": lambda: diagram.plot_model(network(), 32, "cross entropy", "a title"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -385,9 +395,12 @@ def test_text_in_boxes_of_the_diagram_contrasts():
 
 def test_lines_and_texts_of_figures_contrast():
     lines = {"a": MeanCurve(np.arange(1.0, 9), 3 / np.arange(1.0, 9), np.full(8, 0.01))}
-    figures = [plot_history(history(5)), diagram.plot_model(network(), 32, "cross entropy"),
-               curves.plot_curves({("KL", "nats"): lines}, colors.assign_colors(["a"])),
-               scatter.plot_latent_spaces(views(), views(), np.arange(60) % 3, ("a", "b", "c"))]  # fmt: skip
+    figures = [
+        plot_history(history(5)),
+        diagram.plot_model(network(), 32, "cross entropy"),
+        curves.plot_curves({("KL", "nats"): lines}, colors.assign_colors(["a"])),
+        scatter.plot_latent_spaces(views(), views(), np.arange(60) % 3, ("a", "b", "c")),
+    ]
     for figure in figures:
         for drawn_object in (*figure.findobj(Text), *figure.findobj(Line2D)):
             if drawn_object.get_visible() and drawn_object.get_alpha() is None:

@@ -1,4 +1,4 @@
-"""Exhibits: every figure of a study is whole and says what it shows, labels keep apart, pixels stay whole."""
+"""Figures of a study: each is whole and says what it shows, labels keep apart, pixels stay whole."""
 
 from dataclasses import replace
 
@@ -88,8 +88,11 @@ def test_nothing_finished_or_examined_is_nothing_to_show(results, trained):
 def test_files_are_named_and_the_same_each_time(results, tmp_path):
     experiment = results.study.experiments[0]
     files = study_figures.draw_study_figures(results, experiment, "KL weight 1", tmp_path / "one")
-    assert [file.name for file in files[:3]] == ["B1-curves-KL-weight-1.png", "B1-curves-KL-weight-1.pdf",
-                                                 "B1-bars-KL-weight-1.png"]  # fmt: skip
+    assert [file.name for file in files[:3]] == [
+        "B1-curves-KL-weight-1.png",
+        "B1-curves-KL-weight-1.pdf",
+        "B1-bars-KL-weight-1.png",
+    ]
     again = study_figures.draw_study_figures(results, experiment, "KL weight 1", tmp_path / "two")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
     assert len(list((tmp_path / "one").iterdir())) == len(files) == 8
@@ -116,8 +119,11 @@ def test_names_at_the_ends_of_curves_never_overlap(count):
 
 def test_one_outlier_does_not_set_the_axis_and_ends_always_show():
     x = np.arange(1.0, 21)
-    lines = {"a": MeanCurve(x, 100 + 10 / x, None), "b": MeanCurve(x, np.r_[1e6, 100 + 10 / x[1:]], None),
-             "far": MeanCurve(x, np.full(20, 300.0), None)}  # fmt: skip
+    lines = {
+        "a": MeanCurve(x, 100 + 10 / x, None),
+        "b": MeanCurve(x, np.r_[1e6, 100 + 10 / x[1:]], None),
+        "far": MeanCurve(x, np.full(20, 300.0), None),
+    }
     figure = curves.plot_curves({("KL", "nats"): lines}, colors.assign_colors(list(lines)))
     low, high = figure.axes[0].get_ylim()
     assert low < 100.5
@@ -126,8 +132,11 @@ def test_one_outlier_does_not_set_the_axis_and_ends_always_show():
 
 
 def test_a_wide_interval_is_cut_and_that_is_said():
-    dots = {"a": IntervalRow(np.array([1.0, 1.1]), 1.05, 0.1), "b": IntervalRow(np.array([1.0, 1.3]), 1.15, 50.0),
-            "c": IntervalRow(np.array([1.0]), 1.0, None)}  # fmt: skip
+    dots = {
+        "a": IntervalRow(np.array([1.0, 1.1]), 1.05, 0.1),
+        "b": IntervalRow(np.array([1.0, 1.3]), 1.15, 50.0),
+        "c": IntervalRow(np.array([1.0]), 1.0, None),
+    }
     figure = intervals.plot_intervals({("MSE", "per pixel value"): dots}, colors.assign_colors(list(dots)))
     assert np.diff(figure.axes[0].get_xlim()) < 2
     assert any("goes on beyond it" in text for text in words(figure))
@@ -137,8 +146,10 @@ def test_a_wide_interval_is_cut_and_that_is_said():
 def test_images_of_several_sizes_stay_whole_pixels(tmp_path):
     small = patches(4)
     large = (255 - patches(2)).repeat(2, -1).repeat(2, -2)
-    blocks = [TileTable(as_rgb(small.reshape(2, 2, 3, 8, 8)), ("original", "a"), row_breaks=(1,)),
-              TileTable(as_rgb(large)[None], ("b",), ("0", "1"), ("0.25", "0.75"))]  # fmt: skip
+    blocks = [
+        TileTable(as_rgb(small.reshape(2, 2, 3, 8, 8)), ("original", "a"), row_breaks=(1,)),
+        TileTable(as_rgb(large)[None], ("b",), ("0", "1"), ("0.25", "0.75")),
+    ]
     figure = tiles.plot_tile_tables(blocks, "a title", caption="a caption")
     picture = read(figure, tmp_path)
     assert not clashes(figure)
