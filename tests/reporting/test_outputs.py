@@ -88,6 +88,12 @@ def test_a_damaged_record_is_made_again(content: str, folder: Path) -> None:
     assert json.loads((folder / "figures" / ".made.json").read_text())["files"]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"command": ["vaelab", 7]}', '{"command": {"a": null}}'])
+def test_a_damaged_origin_of_a_study_is_no_obstacle(content: str, folder: Path) -> None:
+    (folder / "origin.json").write_text(content)
+    assert "<h2>Origin</h2>" in write_again(folder)
+
+
 def test_numbers_that_are_not_finite_are_never_stored(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"claims\.1\.effect is nan, which cannot be stored"):
         write_json(tmp_path / "claims.json", {"claims": [{"effect": 1.0}, {"effect": float("nan")}]})

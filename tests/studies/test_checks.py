@@ -77,6 +77,13 @@ def test_fewer_epochs_on_the_command_line_are_checked_too(tmp_path: Path) -> Non
         dry_run(STUDY.replace("MEASURE", "at(kl, 4)"), tmp_path, epochs=2)
 
 
+def test_points_of_a_curve_are_checked_where_steps_are_given(tmp_path: Path) -> None:
+    text = STUDY.replace("MEASURE", "at(kl, 4)").replace("epochs = 4", "steps = 15")
+    with pytest.raises(UserError, match="reads epoch 4 of a curve that goes from epoch 1 to 2"):
+        dry_run(text, tmp_path)
+    assert dry_run(text.replace("steps = 15", "steps = 44"), tmp_path)["missing"] == 2
+
+
 def test_a_study_with_a_misspelt_measure_is_still_read() -> None:
     study = parse_study(STUDY.replace("MEASURE", "samples.sharpnes"), "old")
     assert len(study.trials) == 2

@@ -25,6 +25,7 @@ from typing import Any
 
 from vaelab.core.console import progress
 from vaelab.core.devices import choose_device
+from vaelab.core.errors import UserError
 from vaelab.core.files import atomic_write, read_json, write_json, write_text
 from vaelab.core.folders import check_folder
 from vaelab.core.jobs import results_or_raise, run_jobs
@@ -103,10 +104,19 @@ def write_study_outputs(results: StudyResults, folder: Path, workers: int, reque
         return report
     files = draw_all_figures(results, figures, workers)
     remove_outdated_figures(figures, set(record.files) - set(files))
-    has_origin = results.study.text and origin_file.exists()
-    write_report(results, folder, read_json(origin_file) if has_origin else None)
+    write_report(results, folder, _read_origin(origin_file) if results.study.text else {})
     write_record(figures, FigureRecord(content, files))
     return report
+
+
+def _read_origin(file: Path) -> dict[str, Any]:
+    """The command that asked for a study; nothing where the file is missing or damaged, for reports can do without."""
+    if not file.exists():
+        return {}
+    try:
+        return read_json(file)
+    except UserError:
+        return {}
 
 
 def output_names(study: Study) -> list[str]:

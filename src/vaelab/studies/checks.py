@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from vaelab.core.console import count_text
+from vaelab.core.devices import choose_device
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.core.folders import existing_parent
 from vaelab.datasets.images import Dataset, is_binary
@@ -19,6 +21,7 @@ from vaelab.studies.definition import Claim, Experiment, Study
 from vaelab.studies.plan import DataKey, PlannedRun, data_key
 from vaelab.studies.quantities import CURVE_SPLITS, METRIC_SPLITS, Quantity
 from vaelab.training.fit import plan_jobs
+from vaelab.training.resources import check_resources
 
 __all__ = ["check_measures", "check_planned_runs"]
 
@@ -41,10 +44,6 @@ ANALYSIS_NUMBERS: Mapping[str, tuple[str, ...]] = {
         "chance",
     ),
 }  # the numbers that each analysis may give
-
-LABELLED_ANALYSES = ("leaks",)  # analyses that give nothing without categories
-
-STATE_COPIES = 4  # copies of the weights in the state of an unfinished run: weights, two moments, an average
 
 BYTES_PER_PARAMETER = 4
 
@@ -77,21 +76,28 @@ def _check_numbers(claim: Claim, quantity: Quantity) -> None:
             raise unknown_name_error(f"number of {source} in claim {claim.id}", name, ANALYSIS_NUMBERS[source])
 
 
-def _check_curve_points(study: Study, experiment: Experiment, claim: Claim, quantity: Quantity) -> None:
+def _check_curve_points(
+    study: Study, experiment: Experiment, claim: Claim, quantity: Quantity, dataset: Dataset | None = None
+) -> None:
     """Refuse points of a curve that some run does not reach."""
     if not quantity.curve_points:
         return
     settings = claim.settings(experiment)
     for condition, setting in itertools.product(claim.conditions, settings):
-        spec = study.spec(experiment, condition, setting, study.seeds[0])
-        if spec.minutes is not None or spec.steps is not None:  # its epochs follow from the time or the data
-            continue
+        last_epoch = _last_epoch(study.spec(experiment, condition, setting, study.seeds[0]), dataset)
         for epoch in quantity.curve_points:
-            if not 1 <= epoch <= spec.epochs:
+            if last_epoch is not None and not 1 <= epoch <= last_epoch:
                 raise UserError(
                     f'claim {claim.id}: the measure "{quantity.text}" reads epoch {epoch:g} of a curve that goes '
-                    f"from epoch 1 to {spec.epochs};\nname an epoch of it, or train longer"
+                    f"from epoch 1 to {last_epoch};\nname an epoch of it, or train longer"
                 )
+
+
+def _last_epoch(spec: Spec, dataset: Dataset | None) -> int | None:
+    """The last epoch of a training; None where it is not known without the data, or follows from the time."""
+    if spec.minutes is not None or (spec.steps is not None and dataset is None):
+        return None
+    return spec.epochs if dataset is None else spec.num_epochs(len(dataset.splits["train"]))
 
 
 # The runs and their data
@@ -120,7 +126,7 @@ def check_planned_runs(
     for experiment in study.experiments:
         for claim in experiment.claims:
             _check_splits(study, experiment, claim, planned_runs)
-    _check_disk(list(itertools.chain(*missing.values())), out)
+    _check_room(list(itertools.chain(*missing.values())), out, device)
 
 
 def _check_splits(study: Study, experiment: Experiment, claim: Claim, planned_runs: Mapping[Spec, PlannedRun]) -> None:
@@ -128,6 +134,7 @@ def _check_splits(study: Study, experiment: Experiment, claim: Claim, planned_ru
     condition, setting = claim.conditions[0], claim.settings(experiment)[0]
     dataset = planned_runs[study.spec(experiment, condition, setting, study.seeds[0])].dataset
     for quantity in claim.quantities:
+        _check_curve_points(study, experiment, claim, quantity, dataset)
         for source, name in quantity.numbers:
             if source in METRIC_SPLITS:
                 _check_metric(claim, name, source, dataset)
@@ -153,18 +160,17 @@ def _check_metric(claim: Claim, name: str, split: str, dataset: Dataset) -> None
         )
 
 
-def _check_disk(missing: list[PlannedRun], out: Path) -> None:
-    """Refuse runs whose weights have no room on the disk."""
+def _check_room(missing: list[PlannedRun], out: Path, device: str | None) -> None:
+    """Refuse runs that have no room in memory or on the disk."""
+    if not missing:
+        return
+    largest = max(missing, key=lambda planned: planned.num_parameters)
+    check_resources(largest.spec, largest.dataset.splits["train"].shape, out / "runs", choose_device(device))
+    needed = sum(planned.num_parameters for planned in missing) * BYTES_PER_PARAMETER
     folder = existing_parent(out)
-    weights = sum(planned.num_parameters for planned in missing) * BYTES_PER_PARAMETER
-    state = max((planned.num_parameters for planned in missing), default=0) * BYTES_PER_PARAMETER * STATE_COPIES
     free = shutil.disk_usage(folder).free
-    if weights + state > free:
+    if needed > free:
         raise UserError(
-            f"the weights of {len(missing)} runs need {_gigabytes(weights + state)}, {folder} has {_gigabytes(free)} "
-            "free;\ngive another place with --out, or study smaller networks"
+            f"the weights of {count_text(len(missing), 'run')} need {needed / 1e9:,.2g} GB, "
+            f"{folder} has {free / 1e9:,.2g} GB free;\ngive another place with --out, or study smaller networks"
         )
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2g} GB"

@@ -7,7 +7,6 @@ this takes about a second, so that a dry run answers at once.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,8 +95,9 @@ def _step_kind(planned: PlannedRun) -> StepKind:
 
 def _step_cost(planned: PlannedRun) -> float:
     """The multiply-adds of a step, but for a constant factor."""
-    num_images = len(planned.dataset.splits["train"]) * planned.spec.epochs
-    return planned.cost / num_images * min(planned.spec.batch_size, len(planned.dataset.splits["train"]))
+    num_images = len(planned.dataset.splits["train"])
+    image_cost = planned.cost / (num_images * planned.spec.num_epochs(num_images))
+    return image_cost * min(planned.spec.batch_size, num_images)
 
 
 def _time_step(planned: PlannedRun, device: str | None) -> float:
@@ -130,9 +130,9 @@ def _run_seconds(planned: PlannedRun, timed_steps: Sequence[TimedStep]) -> float
         training_seconds = 60 * planned.spec.minutes
     else:
         num_monitored = len(splits.get("validation", ())) + num_monitored_images(train_images)
-        epoch_seconds = math.ceil(len(train_images) / batch_size) * step_seconds
-        epoch_seconds += num_monitored * MONITORED_SHARE * image_seconds
-        training_seconds = planned.spec.epochs * epoch_seconds
+        monitoring_seconds = num_monitored * MONITORED_SHARE * image_seconds
+        training_seconds = planned.spec.num_steps(len(train_images)) * step_seconds
+        training_seconds += planned.spec.num_epochs(len(train_images)) * monitoring_seconds
     num_evaluated = sum(len(images) for split, images in splits.items() if split != "train")
     evaluation_seconds = num_evaluated * EVALUATED_SHARE * image_seconds
     return (1 - planned.fraction_done()) * training_seconds + evaluation_seconds

@@ -8,19 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vaelab.analysis.registry import has_analysis
 from vaelab.core.devices import choose_device
 from vaelab.datasets.images import Dataset
 from vaelab.datasets.loading import load_dataset
-from vaelab.models.likelihoods import Distortion
-from vaelab.models.networks import Network, Shape
-from vaelab.models.vae import VAE
+from vaelab.models.networks import Shape
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec, run_key
 from vaelab.studies.definition import Experiment, Study
 from vaelab.training.plan import choose_plan, count_multiply_adds
+from vaelab.training.resources import num_parameters
 
 __all__ = [
     "DataKey",
@@ -116,16 +113,25 @@ def _plan_run(spec: Spec, dataset: Dataset, out: Path, device: str | None) -> Pl
     plan = choose_plan(spec, train_images, device, threads=1)
     run = Run(out / "runs" / run_key(spec, dataset.fingerprint, plan.precision))
     cost = count_multiply_adds(spec, train_images.shape) * len(train_images) * spec.num_epochs(len(train_images))
-    num_parameters = _count_parameters(spec.network, spec.distortion, spec.latent_dim, train_images.shape)
-    return PlannedRun(spec, run, dataset, cost, num_parameters, plan.compiled)
+    parameters = _count_parameters(_model_spec(spec), train_images.shape)
+    return PlannedRun(spec, run, dataset, cost, parameters, plan.compiled)
 
 
 @cache
-def _count_parameters(network: Network, distortion: Distortion, latent_dim: int, shape: Shape) -> int:
-    """The parameters of a model, which is not built in memory."""
-    with torch.device("meta"):
-        model = VAE(network, distortion, shape, latent_dim)
-    return sum(parameter.numel() for parameter in model.parameters())
+def _count_parameters(model_spec: Spec, shape: Shape) -> int:
+    """The parameters of a model; specs that differ in training alone share the count."""
+    return num_parameters(model_spec, shape)
+
+
+def _model_spec(spec: Spec) -> Spec:
+    """A spec with the same model and defaults otherwise."""
+    return Spec(
+        network=spec.network,
+        distortion=spec.distortion,
+        latent_dim=spec.latent_dim,
+        objective=spec.objective,
+        prior=spec.prior,
+    )
 
 
 def group_runs(planned_runs: Sequence[PlannedRun], device: str | None) -> list[list[PlannedRun]]:
