@@ -407,16 +407,18 @@ def reconstruct(
     import torch
 
     from vaelab.datasets.decoding import read_images
+    from vaelab.evaluation.metrics import require_finite
     from vaelab.figures.verb_figures import save_reconstructions
 
     out = _output_path(out, *IMAGE_FORMATS)
     run = _open_run(run)
     pixels = read_images(list(images), run.model.shape)
     with _compute_threads(threads), torch.no_grad():
-        reconstructions = run.model.reconstruct(torch.from_numpy(pixels).float() / 255).numpy()
+        reconstructions = run.model.reconstruct(torch.from_numpy(pixels).float() / 255)
+    require_finite(reconstructions)
     if out is not None:
-        save_reconstructions(run, pixels, reconstructions, out)
-    return reconstructions
+        save_reconstructions(run, pixels, reconstructions.numpy(), out)
+    return reconstructions.numpy()
 
 
 def interpolate(

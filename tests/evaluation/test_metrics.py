@@ -85,6 +85,7 @@ def test_a_model_that_gives_no_numbers_is_refused(trained: Run, tmp_path: Path) 
         lambda: vaelab.evaluate(run, evidence=0),
         lambda: vaelab.sample(run),
         lambda: vaelab.embed(run, "digits", out=tmp_path / "codes.parquet"),
+        lambda: vaelab.interpolate(run),
     ):
         with pytest.raises(UserError, match="diverged"):
             use()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from vaelab.core.console import progress
-from vaelab.core.errors import UserError
 from vaelab.datasets.images import Dataset, Images
-from vaelab.evaluation.metrics import batches
+from vaelab.evaluation.metrics import batches, require_finite
 from vaelab.models.vae import VAE
 
 if TYPE_CHECKING:
@@ -51,14 +49,13 @@ def _embed_split(model: VAE, images: Images) -> pa.Table:
             means.append(q.mean)
             logvars.append(q.logvar)
             advance(batch.start + len(batch.x))
-    mean, logvar, error = (torch.cat(parts).cpu().numpy() for parts in (means, logvars, errors))
-    if not all(np.isfinite(array).all() for array in (mean, logvar, error)):
-        raise UserError("the model gives NaN or infinite codes: its training has diverged; `vaelab doctor` says more")
+    mean, logvar, error = (torch.cat(parts).cpu() for parts in (means, logvars, errors))
+    require_finite(mean, logvar, error)
     columns = _image_columns(images)
-    for name, array in (("mean", mean), ("logvar", logvar)):
-        for dimension in range(array.shape[1]):
-            columns[f"{name}_{dimension}"] = array[:, dimension]
-    columns["error"] = error
+    for name, parameter in (("mean", mean), ("logvar", logvar)):
+        for dimension in range(parameter.shape[1]):
+            columns[f"{name}_{dimension}"] = parameter[:, dimension].numpy()
+    columns["error"] = error.numpy()
     return pa.table(columns)
 
 

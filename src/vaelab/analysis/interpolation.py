@@ -21,6 +21,7 @@ from torch import Tensor
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.core.rng import generator
 from vaelab.datasets.images import Images
+from vaelab.evaluation.metrics import require_finite
 from vaelab.models.vae import VAE
 
 __all__ = [
@@ -133,13 +134,18 @@ def interpolate_images(
 
     Returns:
         The originals and the decoded images.
+
+    Raises:
+        UserError: An image is not finite.
     """
     originals = torch.from_numpy(np.stack([start, end], axis=1)).float().div_(255)
     q = model.encode(originals.flatten(0, 1))
     flat_codes = q.mean if noise is None else q.sample(noise.flatten(0, 1))
     codes = flat_codes.unflatten(0, originals.shape[:2])  # (P, 2, D)
     path_codes = interpolate_codes(codes[:, 0], codes[:, 1], alpha, path)
-    return Interpolation(originals, model.decode_mean(path_codes), alpha)
+    images = model.decode_mean(path_codes)
+    require_finite(images)
+    return Interpolation(originals, images, alpha)
 
 
 def category_positions(images: Images, category: str) -> np.ndarray:

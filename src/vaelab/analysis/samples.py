@@ -26,6 +26,7 @@ from vaelab.core.errors import UserError
 from vaelab.core.rng import generator
 from vaelab.datasets.files import require_regular
 from vaelab.datasets.images import Images
+from vaelab.evaluation.metrics import require_finite
 from vaelab.evaluation.results import Metric
 from vaelab.evaluation.statistics import jackknife_error
 from vaelab.models.networks import Shape
@@ -229,8 +230,7 @@ def sample_prior(model: VAE, count: int, seed: int = 0) -> Tensor:
     noise = torch.randn(count, model.latent_dim, generator=generator(seed, "samples"))
     codes = model.sample_prior(noise)
     images = torch.cat([model.decode_mean(part) for part in codes.split(DECODING_BATCH_SIZE)])
-    if not images.isfinite().all():
-        raise UserError("the model gives images that hold NaN: its training has diverged; `vaelab doctor` says more")
+    require_finite(images)
     return images
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vaelab.core.console import ProgressCallback, count_text, progress
+from vaelab.core.errors import UserError
 from vaelab.core.rng import evaluation_noise, generator
 from vaelab.datasets.images import Images, is_binary
 from vaelab.evaluation.catalogue import MetricInfo, posterior_metric, posterior_metrics, reconstruction_metrics
@@ -50,6 +51,7 @@ __all__ = [
     "fit_global_params",
     "likelihood_of",
     "metric_notes",
+    "require_finite",
     "validate",
 ]
 
@@ -99,6 +101,22 @@ def batches(model: VAE, images: Images, max_size: int = 512) -> Iterator[Batch]:
         x = torch.from_numpy(images.uint8(slice(start, start + size))).to(device).float().div_(255)
         rows = images.rows[start : start + size]
         yield Batch(start, x, evaluation_noise(rows, model.latent_dim).to(device), rows)
+
+
+def require_finite(*outputs: Tensor) -> None:
+    """Refuse what a model gives where it holds NaN or infinite numbers.
+
+    Args:
+        outputs: Codes or images that a model gave.
+
+    Raises:
+        UserError: A number is not finite.
+
+    Example:
+        >>> require_finite(torch.zeros(3), torch.ones(2, 2))
+    """
+    if not all(output.isfinite().all() for output in outputs):
+        raise UserError("the model gives NaN or infinite numbers: its training has diverged; `vaelab doctor` says more")
 
 
 @torch.no_grad()
