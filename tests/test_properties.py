@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import os
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import pytest
@@ -15,7 +18,16 @@ from hypothesis import strategies as st
 
 from vaelab.cli.main import COMMANDS, run_cli
 from vaelab.core.errors import UserError
-from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_settings, spec_to_dict, updated
+from vaelab.runs.spec import (
+    Spec,
+    accepted_names,
+    check_spec,
+    run_key,
+    spec_from_dict,
+    spec_settings,
+    spec_to_dict,
+    updated,
+)
 from vaelab.studies.parsing import parse_study
 
 MANY = settings(
@@ -147,22 +159,28 @@ def to_toml(value: Any, top: bool = True) -> str:
     return str(value)
 
 
-FLAGS = (
-    "--epochs",
-    "--lr",
-    "--size",
-    "--loss",
-    "--network",
-    "--out",
-    "--json",
-    "--n",
-    "--split",
-    "--to",
-    "--seed",
-    "-x",
+PARAMETERS = {name for command in COMMANDS.values() for name in inspect.signature(command.function).parameters}
+FLAGS = [f"--{name.strip('_').replace('_', '-')}" for name in sorted({*PARAMETERS, *accepted_names()})]
+FILES = (
+    "empty",
+    "file.png",
+    "bad.toml",
+    "/dev/null",
+    "~nosuchuser",
+    "x" * 5000,
+    "\x1b[31m",
+    "\udcff",
+    "a\x00b",
+    "-",
+    "--",
 )
 WORDS = st.one_of(
-    st.sampled_from(FLAGS), st.sampled_from(MEMBERS), st.text(max_size=8), st.integers(-5, 10**19).map(str)
+    st.sampled_from(FLAGS),
+    st.sampled_from(MEMBERS),
+    st.sampled_from(FILES),
+    st.text(max_size=8),
+    st.integers(-5, 10**19).map(str),
+    st.floats().map(str),
 )
 
 
@@ -171,11 +189,18 @@ WORDS = st.one_of(
 def test_a_command_that_cannot_work_ends_with_a_sentence(
     verb: str, words: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Below an empty folder, where there are no runs and no data."""
-    folder = tmp_path_factory.mktemp("empty", numbered=True)
-    with pytest.MonkeyPatch.context() as patch:
+    """In a folder without runs or data."""
+    folder = tmp_path_factory.mktemp("folder", numbered=True)
+    (folder / "empty").mkdir()
+    (folder / "file.png").write_text("no picture")
+    (folder / "bad.toml").write_text("x = [")
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(errors), redirect_stdout(io.StringIO()):
         patch.chdir(folder)
         patch.setenv("VAELAB_CACHE", str(folder / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.delenv("VAELAB_DATA", raising=False)
-        assert run_cli([verb, "nothing-here", *words]) in (0, 2)
+        status = run_cli([verb, "nothing-here", *words])
+    assert status in (0, 2)
+    if status == 2:
+        assert 1 <= len(errors.getvalue().strip().splitlines()) <= 3
