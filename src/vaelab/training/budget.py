@@ -44,6 +44,8 @@ TARGET_SHARE = 0.97  # the part of a time budget that estimates aim at
 
 LOOK_AT = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)  # parts of it after which they are made anew
 
+MIN_STEPS_BETWEEN_LOOKS = 10  # the first steps are slower, and single ones say little
+
 EARLIEST_END, LATEST_END = 0.93, 0.985  # parts of it before and after which a run does not and does end
 
 
@@ -122,11 +124,14 @@ class TimeBudget:
 
     Args:
         budget: The time budget in seconds.
+        first_step: How many steps were taken before.
+        elapsed: How many seconds were used before, on trying and before an interruption.
     """
 
-    def __init__(self, budget: float) -> None:
+    def __init__(self, budget: float, first_step: int = 0, elapsed: float = 0.0) -> None:
         self.budget = budget
-        self.last_look = (0, 0.0)
+        self.first_look = (first_step, elapsed)
+        self.last_look = (first_step, elapsed)
 
     def revised_schedule(self, schedule: StepSchedule, step: int, elapsed: float) -> StepSchedule | None:
         """A new schedule, if there is reason for one after a step.
@@ -151,7 +156,8 @@ class TimeBudget:
         ends_too_soon = step + 1 >= total_steps and used < EARLIEST_END
         if used >= LATEST_END:
             return step + 1
-        if not passed_mark and not ends_too_soon:
+        has_timed_enough = step - self.last_look[0] >= MIN_STEPS_BETWEEN_LOOKS
+        if not ends_too_soon and not (passed_mark and has_timed_enough):
             return total_steps
         seconds_per_step = self._seconds_per_step(step, elapsed)
         self.last_look = (step, elapsed)
@@ -159,9 +165,10 @@ class TimeBudget:
         return step + max(1, int(remaining_steps))
 
     def _seconds_per_step(self, step: int, elapsed: float) -> float:
-        """The mean of the time of a step over the whole run, and since the last look."""
+        """The mean of the time of a step since training began or was resumed, and since the last look."""
+        first_step, first_elapsed = self.first_look
         last_step, last_elapsed = self.last_look
-        overall = elapsed / step
+        overall = (elapsed - first_elapsed) / max(1, step - first_step)
         recent = (elapsed - last_elapsed) / max(1, step - last_step)
         return max((overall + recent) / 2, 1e-9)
 

@@ -57,8 +57,7 @@ class TrainingLoop:
         self.stopwatch = Stopwatch(self.first.state.seconds)
         self.recorder = EpochRecorder(snapshot_epochs)
         self.checkpoints = CheckpointSchedule()
-        budget = budget_seconds(self.first.job)
-        self.budget = TimeBudget(budget) if budget else None
+        self.budget = self._time_budget()
 
     @property
     def first(self) -> ActiveRun:
@@ -106,6 +105,11 @@ class TrainingLoop:
         self._note_seconds()
         if self.first.job.distributed.is_main:
             self._drop(attempt_each(self.group, self.recorder.record).failures)
+
+    def _time_budget(self) -> TimeBudget | None:
+        """The time budget of the run, where it has one."""
+        budget = budget_seconds(self.first.job)
+        return TimeBudget(budget, self.first.state.step, self.first.state.seconds) if budget else None
 
     def _rows(self, run: ActiveRun, orders: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
         """The indices of a batch in the training split; none after the last batch."""
