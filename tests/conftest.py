@@ -36,5 +36,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def pixels(digits: Dataset) -> torch.Tensor:
     """Sixteen digits in [0, 1], (16, 1, 8, 8), float64."""
     return torch.from_numpy(digits.splits["train"].uint8(slice(0, 16))).double() / 255
-
-
