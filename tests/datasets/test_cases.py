@@ -378,6 +378,20 @@ def test_a_column_that_looks_like_labels_and_is_not_used_is_named(column, tmp_pa
     assert any("the column label" in note and "not" in note for note in dataset.notes)
 
 
+def test_columns_that_are_not_used_are_named_where_there_are_no_labels(tmp_path):
+    parquet.write_table(pa.table({"image": PNGS, "species": WORDS}), tmp_path / "x.parquet")
+    assert any(
+        "no column of labels" in note and "species" in note for note in load_dataset(tmp_path / "x.parquet").notes
+    )
+
+
+def test_pictures_beside_a_table_of_something_else_stay_pictures(tmp_path):
+    folder(tmp_path / "d", {"train/a": 3, "test/a": 2})
+    for place in ("metadata.parquet", "test.parquet", "train/metadata.parquet", "train/0000.parquet"):
+        parquet.write_table(pa.table({"x": [1]}), tmp_path / "d" / place)
+    assert sizes(load_dataset(tmp_path / "d")) == {"train": 3, "test": 2}
+
+
 CLASSES = ["plane", "boat"]
 
 

@@ -25,7 +25,7 @@ from vaelab.datasets.sources.source import (
     register,
     source_not_found_error,
 )
-from vaelab.datasets.sources.tables import ImageTable, read_tables
+from vaelab.datasets.sources.tables import ImageTable, choose_columns, read_tables
 
 __all__ = ["HUB_NAMES", "hub_source", "read_hub"]
 
@@ -66,8 +66,9 @@ def read_hub(data: str) -> RawDataset:
         if split is None:
             unused.append(str(hub_split))
             continue
-        table = part.with_format("arrow")[:]
-        tables.setdefault(split, []).append(ImageTable(table, part.features.to_dict(), name, _cache_folders()))
+        table, features = part.with_format("arrow")[:], part.features.to_dict()
+        columns = choose_columns(table.schema, features, name)
+        tables.setdefault(split, []).append(ImageTable(table, columns, features, name, _cache_folders()))
     if "train" not in tables:
         raise UserError(f"{name} of the Hugging Face hub has no train split (has: {', '.join(map(str, loaded))})")
     raw = read_tables({split: tables[split] for split in SPLITS if split in tables})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,13 +24,24 @@ from vaelab.datasets.sources.walk import is_ignored
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ImageTable", "parquet_file_source", "parquet_folder_source", "read_tables"]
+__all__ = ["Columns", "ImageTable", "choose_columns", "parquet_file_source", "parquet_folder_source", "read_tables"]
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "pixel_values")
 
 PATH_COLUMNS = ("image", "img", "image_path", "img_path", "path", "file_name", "filename", "file", "filepath")
 
+METADATA_TABLE = "metadata.parquet"  # beside pictures, which it describes
+
 NESTED_FOLDERS = ("data", "default")  # in which the hub keeps the files of a data set
+
+
+class Columns(NamedTuple):
+    """The columns of a table that are used, those that look like labels and are not, and all others."""
+
+    image: str
+    label: str | None
+    unused_labels: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 class ImageTable(NamedTuple):
@@ -37,23 +49,17 @@ class ImageTable(NamedTuple):
 
     Args:
         table: The rows.
+        columns: Which of its columns are used.
         features: What the hub's metadata say of the columns; empty where they say nothing.
         name: What the table is called in messages.
         folders: The folders below which rows may name files; the first is what relative names start from.
     """
 
     table: pyarrow.Table
+    columns: Columns
     features: Mapping[str, Any]
     name: str
     folders: Sequence[Path]
-
-
-class Columns(NamedTuple):
-    """The columns of a table that are used, and those that look like labels and are not."""
-
-    image: str
-    label: str | None
-    unused_labels: tuple[str, ...]
 
 
 class Shards(NamedTuple):
@@ -62,6 +68,14 @@ class Shards(NamedTuple):
     files: dict[str, list[Path]]
     unused: list[Path]
     notes: list[str]
+
+
+class FolderContent(NamedTuple):
+    """The names of the parquet files and folders directly in a folder, and whether there are pictures beside them."""
+
+    tables: list[str]
+    folders: list[str]
+    has_pictures: bool
 
 
 # Files.
@@ -128,41 +142,61 @@ def _find_shards(path: Path) -> Shards:
 def _candidate_folders(path: Path) -> Iterator[Path]:
     """The folder itself; then the usual folders inside it, and a lone one."""
     yield path
-    folders = [child for child in _children(path) if child.is_dir()]
+    folders = _scan_folder(path).folders
     for folder in folders:
-        if folder.name in NESTED_FOLDERS or len(folders) == 1:
-            yield folder
+        if folder in NESTED_FOLDERS or len(folders) == 1:
+            yield path / folder
 
 
-def _children(path: Path) -> list[Path]:
+def _scan_folder(path: Path) -> FolderContent:
+    """The names of what is directly in a folder, in one quick pass: it may hold a million pictures."""
+    tables, folders = [], []
+    has_pictures = False
+    pictures = tuple(readable_suffixes())
     try:
-        return sorted(child for child in path.iterdir() if not is_ignored(child.name))
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if is_ignored(entry.name):
+                    continue
+                name = entry.name.lower()
+                if name.endswith(".parquet"):
+                    if name != METADATA_TABLE:
+                        tables.append(entry.name)
+                elif not has_pictures and name.endswith(pictures):
+                    has_pictures = True
+                elif not name.endswith(pictures) and entry.is_dir():
+                    folders.append(entry.name)
     except OSError as error:
         raise read_error(path, error) from error
+    return FolderContent(sorted(tables), sorted(folders), has_pictures)
 
 
 def _shards_in(folder: Path) -> Shards:
-    """The parquet files directly in a folder, and in its folders that are named after splits."""
+    """The parquet files directly in a folder, and in its folders that are named after splits and hold nothing else."""
+    content = _scan_folder(folder)
     files: dict[str, list[Path]] = {}
     unused = []
-    has_pictures = False
-    for child in _children(folder):
-        if child.suffix.lower() == ".parquet":
-            split = split_of_stem(child.stem)
-            if split is None:
-                unused.append(child)
-            else:
-                files.setdefault(split, []).append(child)
-        elif child.suffix.lower() in readable_suffixes():
+    for name in content.tables:
+        split = split_of_stem(name.rpartition(".")[0])
+        if split is None:
+            unused.append(folder / name)
+        else:
+            files.setdefault(split, []).append(folder / name)
+    has_pictures = content.has_pictures
+    for name in content.folders:
+        split = split_of_folder(name)
+        inner = _scan_folder(folder / name) if split is not None else None
+        if split is None or inner is None or inner.has_pictures or inner.folders:
             has_pictures = True
-        elif (split := split_of_folder(child.name)) is not None and child.is_dir():
-            inner = [file for file in _children(child) if file.suffix.lower() == ".parquet"]
-            files.setdefault(split, []).extend(inner)
+        else:
+            files.setdefault(split, []).extend(folder / name / table for table in inner.tables)
     found = {split: sorted(files[split]) for split in SPLITS if files.get(split)}
-    if not found and unused and not has_pictures:
+    if "train" in found or (found and not has_pictures):
+        return Shards(found, unused, [])
+    if unused and not found and not content.has_pictures and not content.folders:
         names = list_text([printable(file.name) for file in unused])
         return Shards({"train": unused}, [], [f"no parquet file is named after a split: {names} are for training"])
-    return Shards(found, unused, [])
+    return Shards({}, [], [])
 
 
 def _row_files_stamp(file: Path) -> list[Any]:
@@ -242,10 +276,10 @@ def _read_shard(file: Path) -> ImageTable:
         stored = parquet.ParquetFile(file)
         schema = stored.schema_arrow
         features = _features(schema)
-        columns = _choose_columns(schema, features, str(file))
-        wanted = [columns.image, *([columns.label] if columns.label else []), *columns.unused_labels]
+        columns = choose_columns(schema, features, str(file))
+        wanted = [columns.image, *([columns.label] if columns.label else [])]
         require_memory(_stored_bytes(stored.metadata, wanted), printable(str(file)), "unpacked")
-        return ImageTable(stored.read(columns=wanted), features, printable(str(file)), [file.parent])
+        return ImageTable(stored.read(columns=wanted), columns, features, printable(str(file)), [file.parent])
 
 
 def _stored_bytes(metadata: Any, columns: Sequence[str]) -> int:
@@ -276,7 +310,7 @@ def read_tables(tables: Mapping[str, Sequence[ImageTable]]) -> RawDataset:
         UserError: A table has no column of images.
     """
     first = tables["train"][0]
-    columns = _choose_columns(first.table.schema, first.features, first.name)
+    columns = first.columns
     notes: list[str] = []
     images: dict[str, list[Any]] = {}
     labels: dict[str, LabelColumn | None] = {}
@@ -284,9 +318,8 @@ def read_tables(tables: Mapping[str, Sequence[ImageTable]]) -> RawDataset:
         images[split] = []
         label_columns = []
         for shard in shards:
-            chosen = _choose_columns(shard.table.schema, shard.features, shard.name)
-            images[split].extend(_pictures(shard.table[chosen.image], shard.folders))
-            label_columns.append(_read_labels(shard, chosen))
+            images[split].extend(_pictures(shard.table[shard.columns.image], shard.folders))
+            label_columns.append(_read_labels(shard, shard.columns))
         labels[split] = _merge_labels(label_columns, [len(shard.table) for shard in shards])
         if labels[split] is None and columns.label is not None:
             notes.append(f"the {split} split has no column {columns.label}: its pictures are unlabelled")
@@ -314,6 +347,9 @@ def _unused_notes(columns: Columns, labels: Mapping[str, LabelColumn | None]) ->
     notes = []
     for name in columns.unused_labels:
         notes.append(f"the column {printable(name)} looks like labels and is not used")
+    if columns.label is None and columns.others:
+        names = list_text([printable(name) for name in columns.others])
+        notes.append(f"no column of labels, such as label, class, category or target; not used: {names}")
     if columns.label is not None and all(column is None for column in labels.values()):
         notes.append(f"the column {printable(columns.label)} holds no single label for each picture: not used")
     return notes
@@ -366,7 +402,17 @@ def _class_names(feature: Any, depth: int = 0) -> tuple[str, ...] | None:
     return None
 
 
-def _choose_columns(schema: pyarrow.Schema, features: Mapping[str, Any], name: str) -> Columns:
+def choose_columns(schema: pyarrow.Schema, features: Mapping[str, Any], name: str) -> Columns:
+    """The columns of images and labels of a table.
+
+    Args:
+        schema: The columns with their types.
+        features: What the hub's metadata say of them.
+        name: What the table is called in messages.
+
+    Raises:
+        UserError: There is no column of images.
+    """
     image = _image_column(schema, features, name)
     classes = [column for column in schema.names if column != image and _class_names(features.get(column))]
     named = [column for column in schema.names if column != image and column.lower() in LABEL_COLUMNS]
@@ -374,8 +420,9 @@ def _choose_columns(schema: pyarrow.Schema, features: Mapping[str, Any], name: s
     fitting = [column for column in named if _can_be_labels(schema.field(column).type)]
     ordered = list(dict.fromkeys(classes + fitting))
     label = ordered[0] if ordered else None
-    unused = [column for column in named if column not in ordered]
-    return Columns(image, label, tuple(unused))
+    unused = [column for column in dict.fromkeys(classes + named) if column != label]
+    others = [column for column in schema.names if column not in (image, label, *unused)]
+    return Columns(image, label, tuple(unused), tuple(others))
 
 
 def _value_type(data_type: Any) -> Any:
