@@ -119,16 +119,25 @@ def _temporary_file(path: Path) -> Iterator[Path]:
     while True:
         temporary = path.with_name(f".vaelab-{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        locked = _lock(descriptor)
-        if not locked or _is_at(temporary, descriptor):
+        try:
+            is_ours = not _lock(descriptor) or _is_at(temporary, descriptor)
+        except OSError:
+            _discard(temporary, descriptor)
+            raise
+        if is_ours:
             break
         os.close(descriptor)  # removed by another process before it was locked
     try:
         yield temporary
     finally:
-        os.close(descriptor)
-        with suppress(OSError):  # where the folder itself cannot be used, that has been said
-            temporary.unlink(missing_ok=True)
+        _discard(temporary, descriptor)
+
+
+def _discard(temporary: Path, descriptor: int) -> None:
+    """Close a temporary file, and remove it if it is still there."""
+    os.close(descriptor)
+    with suppress(OSError):  # where the folder itself cannot be used, that has been said
+        temporary.unlink(missing_ok=True)
 
 
 def _lock(descriptor: int) -> bool:
