@@ -808,6 +808,21 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path, cache):
     assert [path.name for path in cache.iterdir()] == [entry.name]
 
 
+def test_a_temporary_file_of_a_killed_build_does_not_stay(tmp_path, cache, monkeypatch):
+    root = folder(tmp_path / "d", {"a": 3})
+
+    def killed(partial_dir, meta):
+        (partial_dir / ".checked-12345678.json").write_text("{")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "remember_checked", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load_dataset(root)
+    entry = entry_of(load_dataset(root))
+    assert not [file.name for file in entry.iterdir() if file.name.startswith(".")]
+
+
 def test_a_cache_that_fails_is_said(tmp_path, cache, monkeypatch):
     root = folder(tmp_path / "d", {"a": 3})
 

@@ -151,6 +151,8 @@ def _build_in(partial_dir: Path, source: DataSource, settings: DecodeSettings) -
     (partial_dir / "marks").mkdir(parents=True, exist_ok=True)
     if not (partial_dir / "meta.json").exists():  # an interruption may have come after it
         _write_entry(source, settings, partial_dir)
+    for leftover in partial_dir.glob(".*"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     shutil.rmtree(partial_dir / "marks")
 
 
