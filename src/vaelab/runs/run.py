@@ -528,12 +528,18 @@ def _folders_in(folders: Sequence[Path]) -> list[Path]:
 
 
 def folder_size(folder: Path) -> int:
-    """The size of all files below a folder in bytes, without those that are gone or cannot be read."""
+    """The size of all files below a folder in bytes. A notice says where a file or folder cannot be read."""
     size = 0
-    for inner, _, names in os.walk(folder):
+    errors: list[OSError] = []
+    for inner, _, names in os.walk(folder, onerror=errors.append):
         for name in names:
-            with suppress(OSError):  # a training renames its files meanwhile
+            try:
                 size += Path(inner, name).lstat().st_size
+            except OSError as error:
+                errors.append(error)
+    for error in errors:
+        if not isinstance(error, FileNotFoundError):  # a training renames its files meanwhile
+            notice(f"cannot read {error.filename}: {error.strerror}; the disk use of {folder} is without it")
     return size
 
 
