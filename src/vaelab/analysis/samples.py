@@ -174,12 +174,12 @@ def load_inception(file: Path, shape: Shape) -> FeatureFunction:
     Raises:
         UserError: The file is no TorchScript, or its network is another one.
     """
-    require_regular(file)
     try:
+        require_regular(file)
         with warnings.catch_warnings():  # torch advises against writing such files; FID's network is one
             warnings.simplefilter("ignore", DeprecationWarning)
             network = torch.jit.load(str(file)).eval()
-    except (RuntimeError, ValueError, OSError) as error:
+    except (UserError, RuntimeError, ValueError, OSError) as error:
         raise _inception_error(file, f"is no TorchScript file ({_first_line(error)})") from None
 
     def features(x: Tensor) -> Tensor:
