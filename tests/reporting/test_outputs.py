@@ -88,6 +88,16 @@ def test_a_damaged_record_is_made_again(content: str, folder: Path) -> None:
     assert json.loads((folder / "figures" / ".made.json").read_text())["files"]
 
 
+def test_a_changed_report_or_figure_is_made_again(folder: Path) -> None:
+    vaelab.report(folder, workers=1)
+    record = json.loads((folder / "figures" / ".made.json").read_text())
+    for file in (folder / "report.html", folder / "figures" / record["files"][0]):
+        before = file.read_bytes()
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        vaelab.report(folder, workers=1)
+        assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"command": ["vaelab", 7]}', '{"command": {"a": null}}'])
 def test_a_damaged_origin_of_a_study_is_no_obstacle(content: str, folder: Path) -> None:
     (folder / "origin.json").write_text(content)

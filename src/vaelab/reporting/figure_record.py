@@ -6,6 +6,7 @@ in it is used only where it is the plain name of a figure of ours, and the file 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import stat
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from vaelab.figures.study_figures import STUDY_FIGURES
 __all__ = [
     "FigureRecord",
     "check_figures_folder",
+    "file_digests",
     "is_figure_name",
     "read_record",
     "remove_outdated_figures",
@@ -39,10 +41,16 @@ class FigureRecord:
     Attributes:
         content: The hash of what they were made from; None where nothing is known.
         files: The names of the files, each of which is that of a figure.
+        digests: The digest of each of these files, and of the report.
     """
 
     content: str | None = None
     files: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def is_current(self, content: str, report: Path, figures: Path) -> bool:
+        """Whether report and figures were made from this content and are still what was written."""
+        return self.content == content and self.digests == file_digests(self.files, report, figures)
 
 
 def is_figure_name(name: object) -> bool:
@@ -68,15 +76,26 @@ def read_record(figures: Path) -> FigureRecord:
         table = read_json(file)
     except UserError:
         return FigureRecord()
-    content, names = table.get("from"), table.get("files")
+    content, names, digests = table.get("from"), table.get("files"), table.get("digests")
     if not isinstance(content, str) or not isinstance(names, list):
         return FigureRecord()
-    return FigureRecord(content, [name for name in names if is_figure_name(name)])
+    files = [name for name in names if is_figure_name(name)]
+    return FigureRecord(content, files, digests if isinstance(digests, dict) else {})
 
 
 def write_record(figures: Path, record: FigureRecord) -> None:
     """Write the record into a folder of figures."""
-    write_json(figures / RECORD_NAME, {"from": record.content, "files": record.files})
+    write_json(figures / RECORD_NAME, {"from": record.content, "files": record.files, "digests": record.digests})
+
+
+def file_digests(names: Iterable[str], report: Path, figures: Path) -> dict[str, str]:
+    """The digests of figures and of the report, by file name, without those that cannot be read."""
+    digests = {}
+    for file in (report, *(figures / name for name in names)):
+        if _is_regular(file):
+            with suppress(OSError), file.open("rb") as content:
+                digests[file.name] = hashlib.file_digest(content, "blake2b").hexdigest()[:32]
+    return digests
 
 
 def remove_outdated_figures(figures: Path, names: Iterable[str]) -> None:

@@ -35,6 +35,7 @@ from vaelab.reporting.document import write_report
 from vaelab.reporting.figure_record import (
     FigureRecord,
     check_figures_folder,
+    file_digests,
     read_record,
     remove_outdated_figures,
     write_record,
@@ -100,12 +101,12 @@ def write_study_outputs(results: StudyResults, folder: Path, workers: int, reque
     check_figures_folder(figures)
     record = read_record(figures)
     content = content_hash(results)
-    if report.is_file() and record.content == content:
+    if record.is_current(content, report, figures):
         return report
     files = draw_all_figures(results, figures, workers)
     remove_outdated_figures(figures, set(record.files) - set(files))
     write_report(results, folder, _read_origin(origin_file) if results.study.text else {})
-    write_record(figures, FigureRecord(content, files))
+    write_record(figures, FigureRecord(content, files, file_digests(files, report, figures)))
     return report
 
 
