@@ -180,7 +180,8 @@ def test_a_damaged_run_does_not_hide_the_others(
         run = Path(shutil.copytree(trained.path, tmp_path / name))
         for file in ("spec.json", "metrics.json", "origin.json", "history.jsonl"):
             (run / file).write_text(damage)
-            for words in (["evaluate", run], ["train", "--from", run], ["model", run]):
+            child = ["train", "--from", run, "--epochs", 1, "--no-figures", "--out", tmp_path / "children"]
+            for words in (["evaluate", run], child, ["model", run]):
                 status, _, err = say(capsys, *words)
                 assert status in (0, 2), err
                 assert "Traceback" not in err
