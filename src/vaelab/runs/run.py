@@ -15,9 +15,11 @@ its digest in origin.json. Runs of earlier versions have no digests; their setti
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -523,8 +525,18 @@ def _folders_in(folders: Sequence[Path]) -> list[Path]:
         except OSError as error:
             notice(f"left out: {folder} cannot be read ({error.strerror or error})")
             continue
-        inner += [entry for entry in entries if os.path.isdir(entry)]  # noqa: PTH112  (it raises nothing)
+        inner += [entry for entry in entries if _is_folder(entry)]
     return inner
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder at a path; a notice says where this cannot be found out."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            notice(f"left out: {path} cannot be read ({error.strerror or error})")
+        return False
 
 
 def folder_size(folder: Path) -> int:
