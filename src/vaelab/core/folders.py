@@ -28,6 +28,11 @@ def check_folder(folder: Path, *names: str) -> None:
         Traceback (most recent call last):
         vaelab.core.errors.UserError: ...
     """
+    if folder.parts and folder.parts[0].startswith("~"):
+        raise UserError(
+            f"cannot write {folder}: the shell did not replace {folder.parts[0]}, which is quoted or names no user;\n"
+            "give the whole path with --out"
+        )
     folder = folder.absolute()
     parent = existing_parent(folder)
     if not parent.is_dir():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["list_text", "split_of_folder", "split_of_stem", "split_of_word"]
+from collections.abc import Iterable
+
+__all__ = ["list_text", "split_of_folder", "split_of_stem", "split_of_word", "splits_of_siblings"]
 
 # One vocabulary of splits, for folders, files, arrays and the hub; in any case.
 SPLIT_WORDS = {
@@ -40,6 +42,38 @@ def split_of_folder(name: str) -> str | None:
     """
     words = [word for word in _words(name) if word not in FILLER_WORDS]
     return split_of_word(words[0]) if len(words) == 1 else None
+
+
+def splits_of_siblings(names: Iterable[str]) -> dict[str, str]:
+    """The splits that folders beside each other say: alone, or all with the same words around them.
+
+    Args:
+        names: The names of the folders.
+
+    Returns:
+        The split of each folder that says one.
+
+    Example:
+        >>> splits_of_siblings(["seg_train", "seg_test"])
+        {'seg_test': 'test', 'seg_train': 'train'}
+        >>> splits_of_siblings(["red_train", "blue_test"])
+        {}
+    """
+    names = sorted(names)
+    splits = {name: split for name in names if (split := split_of_folder(name)) is not None}
+    if splits or len(names) < 2:
+        return splits
+    for position in (-1, 0):
+        splits, others = {}, set()
+        for name in names:
+            words = _words(name) or [""]
+            split = split_of_word(words.pop(position))
+            others.add(tuple(words))
+            if split is not None:
+                splits[name] = split
+        if len(splits) == len(names) and len(others) == 1 and len(set(splits.values())) > 1:
+            return splits
+    return {}
 
 
 def split_of_stem(stem: str) -> str | None:

@@ -131,8 +131,7 @@ class Run:
             UserError: origin.json is missing or damaged.
         """
         origin = read_json(self.path / ORIGIN, "data", "plan", "versions", schema=Origin)
-        expected = origin.get("digests", {}).get(ORIGIN)
-        if expected is not None and expected != _origin_digest(origin):
+        if "digests" in origin and origin["digests"].get(ORIGIN) != _origin_digest(origin):
             raise damaged_error(self.path / ORIGIN, CHANGED)
         return origin
 
@@ -499,7 +498,7 @@ def load(path: str | Path) -> Run:
 def find_runs(folder: Path) -> list[Run]:
     """The runs below a folder, at most two levels down, sorted by level and path.
 
-    A folder is that of a run if it holds a spec and what training writes next. Damaged runs are found as well.
+    A folder is that of a run if it holds a spec and any other file of a run. Damaged runs are found as well.
 
     Folders that cannot be read are named in a notice.
     """
@@ -507,7 +506,7 @@ def find_runs(folder: Path) -> list[Run]:
     level = [folder]
     for depth in range(3):
         for path in level:
-            if _holds(path / SPEC) and _holds(path / ORIGIN):
+            if _holds(path / SPEC) and any(_holds(path / name) for name in (ORIGIN, HISTORY, WEIGHTS, METRICS)):
                 runs.append(Run(path))
         if depth < 2:
             level = _folders_in(level)
@@ -563,7 +562,11 @@ def summarise_run(run: Run) -> dict[str, Any]:
     """
     content = read_bytes(run.path / SPEC)
     spec = parse_json(content, run.path / SPEC, ListedSpec)
+    if not _holds(run.path / ORIGIN):
+        raise damaged_error(run.path / ORIGIN, "it is missing")
     run._check_digest(SPEC, content)
+    if _holds(run.path / METRICS) and not _holds(run.path / WEIGHTS):
+        raise damaged_error(run.path / WEIGHTS, "it is missing")
     metrics = run.metrics.get("test", {}).get("metrics", {})
     return {
         "path": str(run.path),

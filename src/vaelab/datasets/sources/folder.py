@@ -13,7 +13,7 @@ import numpy as np
 from vaelab.core.console import count_text, printable
 from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import HEIC_SUFFIXES, readable_suffixes, unreadable_reason
-from vaelab.datasets.naming import list_text, split_of_folder
+from vaelab.datasets.naming import list_text, split_of_folder, splits_of_siblings
 from vaelab.datasets.skipped import SkippedFile
 from vaelab.datasets.sources.labels import LabelColumn, encode_labels
 from vaelab.datasets.sources.metadata import METADATA_NAMES, Metadata, attribute_array, read_metadata
@@ -164,14 +164,25 @@ def _find_layout(path: Path, names: Sequence[str]) -> Layout:
         wrapper = printable("/".join(names[0].split("/")[:depth]))
         notes.append(f"all pictures lie below {wrapper}, whose folders are taken as those of the data")
     tops = {name.split("/")[depth] for name in names if name.count("/") > depth}
-    known = {top: split for top in sorted(tops) if (split := split_of_folder(top)) is not None}
+    known = splits_of_siblings(tops)
     splits = set(known.values())
     # A category may itself be called "train": it is a split only beside another one, or alone.
     if "train" in splits and (len(splits) > 1 or len(tops) == 1):
         return Layout(depth, known, notes + _merged_split_notes(known))
     if tops and len(known) == len(tops) and "train" not in splits:
         raise _no_training_error(path, list(known))
-    return Layout(depth, {}, notes)
+    return Layout(depth, {}, notes + _inner_split_notes(names, depth))
+
+
+def _inner_split_notes(names: Sequence[str], depth: int) -> list[str]:
+    """A note where the folders inside the categories are called like splits."""
+    inner = {name.split("/")[depth + 1] for name in names if name.count("/") > depth + 1}
+    if len(inner) < 2 or len(splits_of_siblings(inner)) < len(inner):
+        return []
+    return [
+        f"the folders {list_text(sorted(inner))} inside the categories are not used as splits: "
+        "put train/ and test/ above the categories"
+    ]
 
 
 def _wrapping_depth(names: Sequence[str]) -> int:
