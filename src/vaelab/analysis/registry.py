@@ -134,7 +134,11 @@ def run_analysis(run: Run, name: str, baseline: Baseline) -> None:
         files.append(arrays)
     defined = {name: value if math.isfinite(value) else None for name, value in result.numbers.items()}
     write_json(numbers, defined)
-    seal_files(_seal_file(run, name), files)
+    try:
+        seal_files(_seal_file(run, name), files)
+    except BaseException:
+        numbers.unlink(missing_ok=True)  # so that the analysis is made, and sealed, again
+        raise
 
 
 # Features
