@@ -17,6 +17,7 @@ from vaelab.datasets.images import Dataset
 from vaelab.datasets.loading import load_dataset
 from vaelab.runs.run import Run
 
+torch.set_num_threads(1)  # convolutions with more are many times slower on a busy machine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a script puts in the background ignores it
 
 
