@@ -9,6 +9,7 @@ same weights. The main process, of rank 0, writes the files.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,6 +117,8 @@ def distributed_context() -> DistributedContext:
     else:
         backend = "gloo"
     distributed.init_process_group(backend)
+    # The threads of the group must end before the interpreter does: one that wants its lock later aborts the process.
+    atexit.register(distributed.destroy_process_group)
     world_size = distributed.get_world_size()
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     return DistributedContext(distributed.get_rank(), world_size, local_world_size)
