@@ -218,6 +218,29 @@ def test_made_splits_are_disjoint_complete_stratified_and_always_the_same(tmp_pa
             assert (images.uint8(i)[0, 0] == np.asarray(Image.open(tmp_path / "d" / name))).all()
 
 
+def test_each_split_seed_draws_other_splits_and_stored_splits_stay(tmp_path):
+    """Small data sets are split anew for each seed, so that a result does not rest on one choice of test pictures."""
+    usual = load_dataset("digits", validation=0.1, subset=500)
+    assert dataset_rows(load_dataset("digits", validation=0.1, subset=500, split_seed=0)) == dataset_rows(usual)
+    other = load_dataset("digits", validation=0.1, subset=500, split_seed=1)
+    assert sizes(other) == sizes(usual)
+    assert other.fingerprint == usual.fingerprint, "the pictures are the same"
+    for split, rows in dataset_rows(usual).items():
+        assert len(rows & dataset_rows(other)[split]) < 0.7 * len(rows), split
+    assert not set.intersection(*dataset_rows(other).values())
+    labels = np.bincount(other.splits["test"].label())
+    assert labels.min() >= 34, "stratified"
+    assert "by split seed 1" in other.facts.split_origins["test"]
+    (tmp_path / "d").mkdir()
+    for split in ("train", "test"):
+        folder(tmp_path / "d" / split, {"a": 6})
+    assert dataset_rows(load_dataset(tmp_path / "d", split_seed=1)) == dataset_rows(load_dataset(tmp_path / "d"))
+
+
+def dataset_rows(dataset):
+    return {split: set(images.rows.tolist()) for split, images in dataset.splits.items()}
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_few_pictures(n, tmp_path):
     folder(tmp_path / "d", {"a": n})

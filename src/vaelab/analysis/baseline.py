@@ -153,6 +153,8 @@ def open_baseline(dataset: Dataset, seed: int, folder: Path) -> Baseline:
     identity = [BASELINE_VERSION, dataset.fingerprint, dataset.size, dataset.validation, dataset.subset, seed]
     if dataset.binarise:  # so that older baselines keep their names
         identity.append(dataset.binarise)
+    if dataset.split_seed:
+        identity.append(["split_seed", dataset.split_seed])
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
     return Baseline(dataset, seed, folder / digest)
 

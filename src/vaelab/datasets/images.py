@@ -209,6 +209,7 @@ class Dataset:
         subset: How many pictures were kept for training and validation.
         binarise: How pixels were made black or white.
         value_range: The values that were asked to become black and white; None for what the pictures suggest.
+        split_seed: Which of many ways of drawing the splits that are not stored; 0 is the usual one.
     """
 
     source: str
@@ -223,6 +224,7 @@ class Dataset:
     subset: int | None = None
     binarise: str | None = None
     value_range: tuple[float, ...] | None = None
+    split_seed: int = 0
 
     @property
     def skipped_groups(self) -> tuple[SkippedGroup, ...]:

@@ -33,12 +33,13 @@ def load_dataset(
     subset: int | None = None,
     binarise: str | None = None,
     value_range: tuple[float, ...] | None = None,
+    split_seed: int = 0,
 ) -> Dataset:
     """Load the images that `data` names, decoded once and mapped from the cache afterwards.
 
     A source without a test split gives up 20 % of its pictures for one. Both test and validation are drawn by constant
-    seeds, stratified by label, and leave every category a training picture; they never depend on a run. A data set of
-    the hub is fetched once and stays as it was.
+    seeds, stratified by label, and leave every category a training picture; they depend on nothing of a run but its
+    `split_seed`. A data set of the hub is fetched once and stays as it was.
 
     Args:
         data: A path, a name below $VAELAB_DATA, "digits", or a name of the Hugging Face hub.
@@ -50,6 +51,7 @@ def load_dataset(
         binarise: Draw pixels to be black or white by a constant seed; "dynamic" keeps the grey ones for training.
         value_range: The values that become black and white, where pictures have more than eight bits a channel;
             None for the range that all of them suggest.
+        split_seed: Which of many ways of drawing the splits and the subset; 0 is the usual one.
 
     Returns:
         The images by split, and what is worth knowing about them.
@@ -66,9 +68,9 @@ def load_dataset(
     sides = (size, size) if isinstance(size, int) else size
     source = find_source(data if isinstance(data, Path) else str(data))
     entry = open_entry(source, DecodeSettings(sides, channels, _check_range(value_range)))
-    splits, origins = make_splits(entry.splits, validation)
+    splits, origins = make_splits(entry.splits, validation, split_seed)
     if subset is not None:
-        splits = subsample_splits(splits, subset)
+        splits = subsample_splits(splits, subset, split_seed)
     if binarise is not None:
         splits = binarise_splits(splits, keep_source=binarise == "dynamic")
     return Dataset(
@@ -84,6 +86,7 @@ def load_dataset(
         subset=subset,
         binarise=binarise,
         value_range=value_range,
+        split_seed=split_seed,
     )
 
 

@@ -14,11 +14,13 @@ __all__ = ["Splits", "binarise_splits", "make_splits", "subsample_splits"]
 
 TEST_FRACTION = 0.2  # of a source without a test split
 
-TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of the run
+TEST_SEED, VALIDATION_SEED = 20131220, 20140116  # constants: a split is part of the data, not of a run's randomness
 
 BINARISE_SEED = 20150901  # a constant as well
 
 ROWS_PER_BLOCK = 1024  # pictures that are binarised together
+
+DrawSeed = int | list[int]  # as NumPy takes it
 
 
 class Splits(NamedTuple):
@@ -28,13 +30,14 @@ class Splits(NamedTuple):
     origins: dict[str, str]
 
 
-def make_splits(stored_splits: dict[str, Images], validation: float | None) -> Splits:
+def make_splits(stored_splits: dict[str, Images], validation: float | None, split_seed: int = 0) -> Splits:
     """Make the splits that a source does not store.
 
     Args:
         stored_splits: The stored splits; `train` is among them.
         validation: The fraction of the training pictures held out for validation, where no such split is stored; 0 for
             none, also where one is stored; None for just what is stored.
+        split_seed: Which of many ways of drawing them; stored splits stay as they are.
 
     Returns:
         Train, validation and test, as far as pictures can be spared for them.
@@ -46,17 +49,24 @@ def make_splits(stored_splits: dict[str, Images], validation: float | None) -> S
         if fraction != 0 and split in stored_splits:
             splits[split] = stored_splits[split]
         elif fraction:
-            splits.update(_hold_out(splits["train"], split, fraction, seed))
-            origins[split] = f"{fraction:.6g} of train, stratified, by a fixed seed"
+            splits.update(_hold_out(splits["train"], split, fraction, _draw_seed(seed, split_seed)))
+            drawn_by = f"by split seed {split_seed}" if split_seed else "by a fixed seed"
+            origins[split] = f"{fraction:.6g} of train, stratified, {drawn_by}"
             origins["train"] = "the rest"
     present = [split for split in SPLIT_ORDER if split in splits]
     return Splits({split: splits[split] for split in present}, {split: origins[split] for split in present})
 
 
-def subsample_splits(splits: dict[str, Images], count: int) -> dict[str, Images]:
+def _draw_seed(seed: int, split_seed: int) -> DrawSeed:
+    """The seed of a draw; split seed 0 draws as it always was."""
+    return [seed, split_seed] if split_seed else seed
+
+
+def subsample_splits(splits: dict[str, Images], count: int, split_seed: int = 0) -> dict[str, Images]:
     """Keep at most `count` pictures for training and validation together, in the proportion they had.
 
-    Categories get equal shares as far as they have the pictures; a fixed seed draws them. The test split stays whole.
+    Categories get equal shares as far as they have the pictures; a fixed seed draws them, another one for each split
+    seed. The test split stays whole.
 
     Raises:
         UserError: So few would leave a split empty.
@@ -68,8 +78,9 @@ def subsample_splits(splits: dict[str, Images], count: int) -> dict[str, Images]
     if empty:
         raise UserError(f"subset {count} leaves no picture for {' and '.join(empty)}; give more of them")
     subsets = dict(splits)
+    seed = _draw_seed(VALIDATION_SEED, split_seed)
     for split, share in shares.items():
-        subsets[split] = splits[split].select(_balanced_subset(splits[split].label(), share))
+        subsets[split] = splits[split].select(_balanced_subset(splits[split].label(), share, seed))
     return subsets
 
 
@@ -106,21 +117,21 @@ def _draw_binary_pixels(pixels: np.ndarray, split_index: int) -> np.ndarray:
     return drawn
 
 
-def _balanced_subset(labels: np.ndarray, count: int) -> np.ndarray:
+def _balanced_subset(labels: np.ndarray, count: int, seed: DrawSeed) -> np.ndarray:
     """Positions, sorted, of at most `count` pictures: the first of each category, then the second, and so on."""
-    order = _shuffled_by_label(labels, VALIDATION_SEED)
+    order = _shuffled_by_label(labels, seed)
     category_start = np.searchsorted(labels[order], labels[order])
     round_robin_order = np.argsort(np.arange(len(order)) - category_start, kind="stable")
     return np.sort(order[round_robin_order[:count]])
 
 
-def _shuffled_by_label(labels: np.ndarray, seed: int) -> np.ndarray:
+def _shuffled_by_label(labels: np.ndarray, seed: DrawSeed) -> np.ndarray:
     """Positions, shuffled and then sorted by label."""
     order = np.random.default_rng(seed).permutation(len(labels))
     return order[np.argsort(labels[order], kind="stable")]
 
 
-def _hold_out(train: Images, split: str, fraction: float, seed: int) -> dict[str, Images]:
+def _hold_out(train: Images, split: str, fraction: float, seed: DrawSeed) -> dict[str, Images]:
     """Move a fraction of the training pictures into another split; empty where none can be spared."""
     mask = _stratified_mask(train.label(), fraction, seed)
     if not mask.any() and split == "validation":  # each category has one picture: some of them are given up
@@ -130,7 +141,7 @@ def _hold_out(train: Images, split: str, fraction: float, seed: int) -> dict[str
     return {split: replace(train.select(mask), split=split), "train": train.select(~mask)}
 
 
-def _stratified_mask(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def _stratified_mask(labels: np.ndarray, fraction: float, seed: DrawSeed) -> np.ndarray:
     """A mask of the fraction, at least one, that is held out: evenly among the labels, never the last of its label.
 
     The pictures, shuffled and then sorted by label, are passed at even steps; the first of each label is left out.

@@ -168,6 +168,12 @@ class Spec:
         help="The values that become black and white in pictures of more than 8 bits, such as 0,4095; none: what the "
         "pictures suggest.",
     )
+    split_seed: Seed = setting(
+        0,
+        legacy=0,
+        help="Seed of the validation and test splits and of the subset, where the data do not store them; 0: the usual "
+        "ones.",
+    )
     seed: Seed = setting(0, help="Seed of weights, order and noise.")
     parent: str | None = setting(None, flag=False, help="Key of the run whose weights this one starts from.")
 
@@ -187,7 +193,7 @@ class Spec:
     @property
     def data_settings(self) -> dict[str, Any]:
         """The settings with which the data are loaded."""
-        names = ("size", "validation", "subset", "binarise", "value_range")
+        names = ("size", "validation", "subset", "binarise", "value_range", "split_seed")
         return {name: getattr(self, name) for name in names}
 
 
