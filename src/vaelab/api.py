@@ -240,7 +240,7 @@ def _report_fitted_likelihood(run: Run) -> None:
     """Print what the parameters that all pixels share came to, where a run was trained now."""
     if run.outcome == "existing":
         return
-    kl_weight = run.spec.objective.effective_kl_weight(run.model.shape)
+    kl_weight = run.spec.objective.effective_kl_weight(run.model.shape, run.spec.latent_dim)
     text = run.spec.distortion.describe_fit(run.model.shared, kl_weight)
     if text:
         notice(text)

@@ -69,6 +69,7 @@ OBJECTIVES = [
     BetaVAE(4.0, warmup=0.5),
     BetaVAE(free_bits=0.3),
     BetaVAE(0.5, reduction="mean"),
+    BetaVAE(0.5, reduction="mean-each"),
     BetaVAE(k=3),
     Capacity(),
     BetaTCVAE(),
@@ -338,6 +339,7 @@ def test_beta_weighs_as_its_fields_say(pixels: torch.Tensor) -> None:
     assert terms(BetaVAE(4.0, warmup=0.5), 0.25)[0] == pytest.approx(distortion + 2 * rate)
     assert terms(BetaVAE(4.0, warmup=0.5), 0.75)[0] == pytest.approx(loss)
     assert terms(BetaVAE(0.5, reduction="mean"), 1)[0] == pytest.approx(distortion + 0.5 * 64 * rate)
+    assert terms(BetaVAE(0.5, reduction="mean-each"), 1)[0] == pytest.approx(distortion + 0.5 * 64 / 3 * rate)
     assert terms(BetaVAE(free_bits=100), 1)[0] == pytest.approx(distortion + 3 * 100), (
         "free bits are a floor a dimension"
     )

@@ -209,7 +209,7 @@ def _inception_error(file: Path, reason: str) -> UserError:
 
 def has_prior_term(spec: Spec, shape: Shape) -> bool:
     """Whether the codes were trained to follow the prior. With KL weight 0 they were not, and samples mean nothing."""
-    return spec.objective.effective_kl_weight(shape) != 0
+    return spec.objective.effective_kl_weight(shape, spec.latent_dim) != 0
 
 
 @torch.no_grad()

@@ -151,7 +151,9 @@ class RunContext:
     @property
     def kl_weight(self) -> float | None:
         """The weight of the KL, in nats per image; None where the objective has none."""
-        return self.spec.objective.effective_kl_weight(self.model.shape if self.model else (1, 1, 1))
+        return self.spec.objective.effective_kl_weight(
+            self.model.shape if self.model else (1, 1, 1), self.spec.latent_dim
+        )
 
     @property
     def sigma(self) -> float | None:

@@ -145,7 +145,7 @@ def fit_global_params(model: VAE, images: Images) -> None:
 
 def likelihood_of(model: VAE, objective: Objective) -> Likelihood | None:
     """The likelihood that a loss stands for at the KL weight it was trained with; None if there is none."""
-    return model.distortion.as_likelihood(objective.effective_kl_weight(model.shape))
+    return model.distortion.as_likelihood(objective.effective_kl_weight(model.shape, model.latent_dim))
 
 
 def elbo_terms(model: VAE, objective: Objective, output: VAEOutput, x: Tensor) -> dict[str, Tensor]:

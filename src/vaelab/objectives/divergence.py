@@ -37,8 +37,8 @@ class InfoVAE(Objective):
     kl_weight: NonNegative = 0.0
     mmd_weight: NonNegative = 1000.0
 
-    def effective_kl_weight(self, shape: Shape) -> float | None:
-        del shape
+    def effective_kl_weight(self, shape: Shape, latent_dim: int) -> float | None:
+        del shape, latent_dim
         return self.kl_weight or None
 
     def __call__(self, model: VAE, x: Tensor, noise: Tensor, progress: Tensor) -> LossTerms:

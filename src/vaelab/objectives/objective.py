@@ -68,12 +68,12 @@ class Objective:
         del latent_dim
         return None
 
-    def effective_kl_weight(self, shape: Shape) -> float | None:
+    def effective_kl_weight(self, shape: Shape, latent_dim: int) -> float | None:
         """The KL weight at the end of training, in nats per image of `shape`; None where there is no constant one."""
-        del shape
+        del shape, latent_dim
         return 1.0
 
-    def explain(self, shape: Shape) -> str | None:
+    def explain(self, shape: Shape, latent_dim: int) -> str | None:
         """One sentence on what the settings are in nats per image, where they are given in another unit."""
-        del shape
+        del shape, latent_dim
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaelab.core.console import count_text, printable
+from vaelab.core.console import count_text, printable, shown
 from vaelab.datasets.skipped import SkippedFile, group_skipped
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def startup_lines(spec: Spec, dataset: Dataset) -> list[str]:
     from vaelab.runs.spec import build_model, to_argv
 
     images = dataset.splits["train"]
-    kl_weight = spec.objective.effective_kl_weight(images.shape)
+    kl_weight = spec.objective.effective_kl_weight(images.shape, spec.latent_dim)
     with torch.device("meta"):  # no weights are drawn only to be counted
         model = build_model(spec, images.shape)
     num_parameters = 0
@@ -78,12 +78,12 @@ def startup_lines(spec: Spec, dataset: Dataset) -> list[str]:
     counts = ", ".join(f"{len(part):,} {split}" for split, part in dataset.splits.items())
     dimensions = count_text(spec.latent_dim, "latent dimension")
     lines = [
-        f"data: {printable(dataset.location)}, {' x '.join(map(str, images.shape))}, {counts} images",
+        f"data: {shown(dataset.location)}, {' x '.join(map(str, images.shape))}, {counts} images",
         f"model: {spec.network.name}, {dimensions}, {count_text(num_parameters, 'parameter')}",
         f"settings: {' '.join(to_argv(spec)[1:]) or 'the defaults'}",
         f"loss: {spec.distortion.explain(kl_weight, is_binary(images))}",
     ]
-    objective_note = spec.objective.explain(images.shape)
+    objective_note = spec.objective.explain(images.shape, spec.latent_dim)
     if objective_note:
         lines.append(objective_note)
     lines += _warnings(spec, dataset)
@@ -95,7 +95,7 @@ def _warnings(spec: Spec, dataset: Dataset) -> Iterator[str]:
     from vaelab.datasets.images import is_binary
 
     images = dataset.splits["train"]
-    likelihood = spec.distortion.as_likelihood(spec.objective.effective_kl_weight(images.shape))
+    likelihood = spec.distortion.as_likelihood(spec.objective.effective_kl_weight(images.shape, spec.latent_dim))
     if likelihood is not None and likelihood.support != "binary" and is_binary(images):
         yield "note: the pixels are black or white, of which this is no likelihood; --loss ce is"
     steps = spec.num_steps(len(images))
@@ -125,7 +125,7 @@ def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
     """
     lines = []
     for group in group_skipped([SkippedFile(file, reason) for file, reason in skipped]):
-        names = ", ".join(printable(file) for file in group.examples)
+        names = ", ".join(shown(file) for file in group.examples)
         if group.count > len(group.examples):
             kind = "" if group.kind == "row" else f"{group.kind} "
             names = f"{count_text(group.count, f'{kind}file')} such as {names}"

@@ -42,7 +42,8 @@ def measurement_error(run: ActiveRun, split: str, values: Mapping[str, float]) -
     """The error of what was measured on a split after an epoch, naming the first value that is not sound."""
     limits = dict.fromkeys(values, MAX_NATS * _num_values(run))
     limits["cross_entropy"] = MAX_CROSS_ENTROPY * math.prod(run.job.train_images.shape)
-    if run.job.spec.objective.effective_kl_weight(run.job.train_images.shape) != 0:
+    spec = run.job.spec
+    if spec.objective.effective_kl_weight(run.job.train_images.shape, spec.latent_dim) != 0:
         limits["kl"] = MAX_KL * run.job.spec.latent_dim
     names = {name: f"{name} of the {split} images" for name in values}
     named_values = {names[name]: value for name, value in values.items()}
