@@ -6,6 +6,8 @@ r"""Analyses: what is computed from a finished run besides its metrics, once, an
     evidence         -log p(x) of test images by importance sampling, precise enough to compare runs
     full_evidence    the same as in the literature, of all test images by 5,000 samples: minutes for each run
     leaks            how well the colours of background, hair and skin alone predict the category
+    health           the statistics that the doctor's checks look at, for the verdicts of a study
+    image_values     the metrics of each test image, so that a study compares runs image by image
 
 An analysis is a function (run, baseline) -> `AnalysisResult`. `ANALYSES` has each under the name that files and study
 definitions use. Its results are <run>/examinations/<name>.json and .safetensors.
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from vaelab.analysis.baseline import MAX_FEATURE_POINTS, Baseline, display_split
 from vaelab.analysis.classifier import has_two_categories
+from vaelab.analysis.comparison import analyse_health, analyse_image_values
 from vaelab.analysis.interpolation import alpha_values, draw_pairs, interpolate_images
 from vaelab.analysis.projections import kmeans, pca
 from vaelab.analysis.representation import flat_pixels, mean_cca, separability_numbers
@@ -340,4 +343,6 @@ ANALYSES: dict[str, Callable[[Run, Baseline], AnalysisResult]] = {
     "evidence": analyse_evidence,
     "full_evidence": analyse_full_evidence,
     "leaks": probe_shortcuts,
+    "health": analyse_health,
+    "image_values": analyse_image_values,
 }

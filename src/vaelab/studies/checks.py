@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from vaelab.analysis.comparison import HEALTH_NUMBERS
 from vaelab.core.console import count_text
 from vaelab.core.devices import choose_device
 from vaelab.core.errors import UserError, unknown_name_error
@@ -43,6 +44,8 @@ ANALYSIS_NUMBERS: Mapping[str, tuple[str, ...]] = {
         *("background_original", "hair_original", "skin_original"),
         "chance",
     ),
+    "health": HEALTH_NUMBERS,
+    "image_values": (),
 }  # the numbers that each analysis may give
 
 BYTES_PER_PARAMETER = 4

@@ -18,7 +18,7 @@ from vaelab.studies.definition import Claim, Experiment, Setting, Study
 from vaelab.studies.hypotheses import ContrastResult, Verdict, decide_verdict
 from vaelab.studies.quantities import RunRecord
 
-__all__ = ["ClaimResult", "SettingResult", "StudyResults", "TrialResult", "read_record"]
+__all__ = ["ClaimResult", "SettingResult", "StudyResults", "TrialResult", "known_numbers", "read_record"]
 
 
 # One run
@@ -39,12 +39,12 @@ def read_record(run: Run) -> RunRecord:
     metrics = {}
     for split, record in run.metrics.items():
         values = {name: metric["value"] for name, metric in record["metrics"].items()}
-        metrics[split] = _known_numbers(values)
-    analyses = {name: _known_numbers(numbers) for name, numbers in read_analyses(run).items()}
+        metrics[split] = known_numbers(values)
+    analyses = {name: known_numbers(numbers) for name, numbers in read_analyses(run).items()}
     return RunRecord(metrics, run.history, analyses)
 
 
-def _known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     """The numbers without those that are not defined for these data."""
     return {name: value for name, value in values.items() if value is not None}  # whole numbers stay whole
 
