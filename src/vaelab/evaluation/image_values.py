@@ -1,8 +1,6 @@
-"""Values of single images: the metrics of a run before they are averaged, so that runs can be compared image by image."""
+"""Values of single images: the metrics of a run before they are averaged, to compare runs image by image."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -61,7 +59,7 @@ def _batch_values(
     return values | _loss_values(model, objective, batch, terms, values["kl"])
 
 
-def _loss_values(model: VAE, objective: Objective, batch: Batch, terms: LossTerms, kl: Tensor) -> Mapping[str, Tensor]:
+def _loss_values(model: VAE, objective: Objective, batch: Batch, terms: LossTerms, kl: Tensor) -> dict[str, Tensor]:
     """The loss of each image as distortion + weight KL; nothing where that is not what was trained."""
     weight = objective.effective_kl_weight(model.shape, model.latent_dim)
     if weight is None:
