@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import struct
+import subprocess
 import sys
 import types
 import warnings
@@ -21,6 +22,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from vaelab.cli.text import data_lines
 from vaelab.core.console import printable
 from vaelab.core.errors import UserError
 from vaelab.datasets import build, decoding, files
@@ -489,7 +491,7 @@ def test_rows_name_files_below_their_own_folder_only(tmp_path):
     assert sum(sizes(dataset).values()) == 2
     reasons = [reason.split(":")[0] for _, reason in dataset.skipped]
     outsiders = ["outside the folder of the table"] * 4
-    assert reasons == [*outsiders, "not a regular file", "no file gone.png", "no file of that name"]
+    assert reasons == [*outsiders, "not a regular file", "no file", "no file of that name"]
     assert all(group.kind == "row" for group in dataset.skipped_groups)
 
 
@@ -523,7 +525,7 @@ def test_metadata_that_do_not_fit_are_said(tmp_path):
     folder(tmp_path, {"a": 3})
     (tmp_path / "metadata.csv").write_text("file_name,label\na/000.png,x\ngone.png,y\n")
     notes = load_dataset(tmp_path).notes
-    assert "the metadata name 1 file that are not there, such as gone.png" in notes
+    assert "the metadata name 1 file that is not there, such as gone.png" in notes
     assert "2 pictures without a row in the metadata, such as a/001.png" in notes
     for text in ("", "a,b\n1,2\n", "\x00\xff"):
         (tmp_path / "metadata.csv").write_bytes(text.encode("latin-1"))
@@ -588,6 +590,7 @@ def test_deeply_nested_folders(tmp_path):
     dataset = load_dataset(here)
     assert sum(sizes(dataset).values()) == 2
     describe_dataset(dataset)
+    subprocess.run(["rm", "-r", "--", here], check=True)  # pytest itself could not
 
 
 def test_pipes_and_devices_are_not_read(tmp_path):
@@ -934,3 +937,19 @@ def test_a_source_is_a_module_that_registers_itself(monkeypatch, tmp_path):
     source.register(source.Precedence.MARKED_PATH, matches, lambda: (".stars",))(stars_source)
     (tmp_path / "night.stars").write_text("")
     assert sizes(load_dataset(tmp_path / "night.stars")) == {"train": 3, "test": 1}
+
+
+def test_long_names_and_values_are_shortened_in_messages(tmp_path):
+    cell = "word " * 4000
+    folder(tmp_path / "d", {"a": 4})
+    rows = [f"a/{i:03}.png,{cell}{i}" for i in range(3)] + [f"{cell}.png,x"]
+    (tmp_path / "d/metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    parquet.write_table(
+        pa.table({"image": [cell, "no.png"], "label": [cell, "b"], cell: [1, 2]}), tmp_path / "x.parquet"
+    )
+    dataset = load_dataset(tmp_path / "d")
+    with pytest.raises(UserError) as error:
+        load_dataset(tmp_path / "x.parquet")
+    messages = [str(error.value), *dataset.notes, *data_lines(describe_dataset(dataset), {})]
+    assert max(map(len, messages)) < 700
+    assert any(category.startswith(cell.strip()) for category in dataset.splits["train"].categories)

@@ -660,7 +660,7 @@ def test_duplicates_across_splits_are_counted(tmp_path):
     save(root / "test/a/copy.bmp", noise(8, 8, seed=1))  # the pixels of train/a/001.png in another format
     dataset = load_dataset(root)
     assert describe_dataset(dataset)["duplicates"] == {"count": 1, "examples": [["test/a/copy.bmp", "train/a/001.png"]]}
-    assert "1 of 3 test pictures stand in the training split too" in dataset.notes
+    assert "1 of 3 test pictures stands in the training split too" in dataset.notes
     assert "categories with no training picture: b" in dataset.notes
 
 

@@ -7,6 +7,7 @@ import os
 import re
 
 from vaelab.cli.arguments import flag_name
+from vaelab.core.console import shown
 from vaelab.core.errors import UserError
 from vaelab.core.files import DISK_FULL
 
@@ -31,8 +32,6 @@ REMEDIES = {
     errno.ENOTDIR: "check the path",
     errno.EISDIR: "check the path",
 }
-
-MAX_PATH_SHOWN = 200  # characters
 
 
 def user_message(error: BaseException) -> str | None:
@@ -88,5 +87,4 @@ def _shown_path(path: object) -> str:
     """A path as it is shown in a message, shortened where it is very long."""
     if not isinstance(path, str | bytes | os.PathLike):
         return ""
-    text = os.fsdecode(path)
-    return text if len(text) <= MAX_PATH_SHOWN else f"{text[:MAX_PATH_SHOWN]}..."
+    return shown(os.fsdecode(path))

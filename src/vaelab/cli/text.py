@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaelab.core.console import count_text, format_duration
+from vaelab.core.console import count_text, format_duration, shown
+from vaelab.datasets.naming import MAX_NAME_SHOWN
 from vaelab.evaluation.catalogue import LISTED_METRICS, NUMBER_FORMAT
 from vaelab.runs.summary import skipped_lines
 
@@ -214,7 +215,7 @@ def study_json(result: Any, arguments: Arguments) -> Any:
 def data_lines(facts: Json, _: Arguments) -> Iterable[str]:
     """What is in a data set, one kind of fact a line."""
     total = sum(split["n"] for split in facts["splits"].values())
-    yield f"{facts['source']}: {facts['location']}"
+    yield f"{shown(facts['source'])}: {shown(facts['location'])}"
     yield f"{count_text(total, 'image')}, loaded as {' x '.join(map(str, facts['shape']))}"
     for name, split in facts["splits"].items():
         labels = f": {_tally(split['categories'])}" if split.get("categories") else ""
@@ -252,12 +253,12 @@ def _mebibytes(num_bytes: int) -> str:
 def _duplicates_text(duplicates: Json) -> str:
     count = duplicates["count"]
     verb = "is" if count == 1 else "are"
-    examples = "".join(f"; {test} = {train}" for test, train in duplicates["examples"])
+    examples = "".join(f"; {shown(test)} = {shown(train)}" for test, train in duplicates["examples"])
     return f"{count_text(count, 'picture')} of the test split {verb} in train too{examples}"
 
 
 def _tally(table: dict[str, int]) -> str:
     """Names with their counts, the first few of them."""
-    texts = [f"{name} ({n:,})" for name, n in list(table.items())[:MAX_LISTED]]
+    texts = [f"{shown(name, MAX_NAME_SHOWN)} ({n:,})" for name, n in list(table.items())[:MAX_LISTED]]
     more = f" and {len(table) - MAX_LISTED} more" if len(table) > MAX_LISTED else ""
     return ", ".join(texts) + more

@@ -32,6 +32,7 @@ __all__ = [
     "print_result",
     "printable",
     "progress",
+    "shown",
 ]
 
 PLAIN_INTERVAL = 10.0  # seconds between two lines of progress where there is no terminal
@@ -92,6 +93,28 @@ def printable(text: str, keep: str = "") -> str:
 def _escape(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+MAX_SHOWN = 160  # characters of a name or value in a message
+
+
+def shown(value: object, limit: int = MAX_SHOWN) -> str:
+    r"""A name or value as messages show it: safe to print, on one line, and without its middle where it is very long.
+
+    Args:
+        value: The name or value; of a path or number its text.
+        limit: The most characters that are shown.
+
+    Example:
+        >>> shown("picture-" + 1000 * "x" + ".png", 20)
+        'picture-xx ... x.png'
+    """
+    text = printable(str(value))
+    if len(text) <= limit:
+        return text
+    mark = " ... "
+    tail = (limit - len(mark)) // 3
+    return text[: limit - len(mark) - tail] + mark + text[-tail:]
 
 
 def prepare_streams() -> None:

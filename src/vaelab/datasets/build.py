@@ -25,7 +25,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text, notice
+from vaelab.core.console import count_text, notice, shown
 from vaelab.core.errors import UserError
 from vaelab.core.files import DISK_FULL
 from vaelab.datasets.chunks import ChunkFunction, ChunkKey, EncodedImages, process_chunks
@@ -42,7 +42,7 @@ from vaelab.datasets.decoding import (
 from vaelab.datasets.entry import EntryMeta, describe_file, read_splits, remember_checked, write_meta
 from vaelab.datasets.files import ReadError, error_text
 from vaelab.datasets.images import DatasetFacts, Duplicates, Examples, Images
-from vaelab.datasets.naming import list_text
+from vaelab.datasets.naming import agree, list_text
 from vaelab.datasets.skipped import SkippedFile
 from vaelab.datasets.sources.source import SPLITS, DataSource, RawDataset, RawSplit
 from vaelab.datasets.splits import make_splits
@@ -484,7 +484,7 @@ def _unreadable_error(location: str, skipped: Sequence[SkippedFile]) -> UserErro
     first = skipped[0]
     return UserError(
         f"no training picture in {location} can be read "
-        f"({len(skipped)} skipped, the first {first.file}: {first.reason})"
+        f"({len(skipped)} skipped, the first {shown(first.file)}: {first.reason})"
     )
 
 
@@ -556,11 +556,12 @@ def _dataset_notes(splits: dict[str, Images], origins: dict[str, str], num_dupli
         notes.append("no picture could be spared for a test split")
     elif origins["test"] != "stored":
         count = count_text(len(test), "picture")
-        verb = "stands" if len(test) == 1 else "stand"
+        verb = agree(len(test), "stands", "stand")
         notes.append(f"no test split in the source: {count} ({origins['test']}) {verb} for one")
     notes.extend(_category_notes(train))
     if num_duplicates and test is not None:
-        notes.append(f"{num_duplicates} of {count_text(len(test), 'test picture')} stand in the training split too")
+        count, verb = count_text(len(test), "test picture"), agree(num_duplicates, "stands", "stand")
+        notes.append(f"{num_duplicates:,} of {count} {verb} in the training split too")
     return notes
 
 
@@ -569,7 +570,7 @@ def _category_notes(train: Images) -> list[str]:
     unlabelled, *counts = np.bincount(train.label() + 1, minlength=len(train.categories) + 1).tolist()
     notes = []
     if train.categories and unlabelled:
-        verb = "has" if unlabelled == 1 else "have"
+        verb = agree(unlabelled, "has", "have")
         notes.append(f"{count_text(unlabelled, 'training picture')} {verb} no label")
     for count, text in ((0, "no training picture"), (1, "one training picture only")):
         names = [name for name, n in zip(train.categories, counts, strict=True) if n == count]
@@ -581,12 +582,12 @@ def _category_notes(train: Images) -> list[str]:
 def _pixel_notes(one_colour: list[str], messages: list[tuple[str, str]]) -> list[str]:
     notes = []
     if one_colour:
-        verb = "is" if len(one_colour) == 1 else "are"
-        notes.append(f"{count_text(len(one_colour), 'picture')} {verb} of one colour, such as {one_colour[0]}")
+        count, verb = count_text(len(one_colour), "picture"), agree(len(one_colour), "is", "are")
+        notes.append(f"{count} {verb} of one colour, such as {shown(one_colour[0])}")
     if messages:
         name, text = messages[0]
         count = count_text(len(messages), "picture")
-        notes.append(f"the TIFF library complains about {count}, such as {name}: {text}")
+        notes.append(f"the TIFF library complains about {count}, such as {shown(name)}: {text}")
     return notes
 
 

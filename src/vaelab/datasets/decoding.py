@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import printable
+from vaelab.core.console import printable, shown
 from vaelab.core.errors import UserError
 from vaelab.datasets.files import (
     ReadError,
@@ -308,7 +308,7 @@ def read_images(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> np.
                 ranges = choose_ranges(read_header(Path(path)).levels)
                 row[:] = decode_image(Path(path), shape, ranges).pixels
             except Exception as error:  # a damaged file raises nearly anything in Pillow's decoders
-                name, cause = printable(str(path)), error.__cause__ or error
+                name, cause = shown(path), error.__cause__ or error
                 raise UserError(f"{name} cannot be read as a picture: {error_text(cause)}") from error
     return pixels
 
@@ -396,7 +396,7 @@ def _require_image_memory(image: Picture, picture: Any, share: float) -> None:
     width, height = image.size
     bytes_per_pixel = 8 if image.mode[0] in "IF" else 4
     needed = width * height * bytes_per_pixel * WORKING_COPIES
-    name = printable(str(picture)) if isinstance(picture, Path) else "a picture of the table"
+    name = shown(picture) if isinstance(picture, Path) else "a picture of the table"
     require_memory(int(needed / share), name, f"{width} x {height} pixels")
 
 

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from vaelab.core.console import printable
+from vaelab.core.console import shown
 from vaelab.core.errors import UserError
 
 __all__ = [
@@ -89,7 +89,7 @@ def open_regular(path: Path) -> WatchedFile:
 def read_regular(path: Path) -> bytes:
     """All bytes of a regular file."""
     with open_regular(path) as file:
-        require_memory(os.fstat(file.fileno()).st_size, printable(str(path)))
+        require_memory(os.fstat(file.fileno()).st_size, shown(path))
         return file.readall()
 
 
@@ -103,7 +103,7 @@ def require_regular(path: Path) -> None:
     try:
         open_regular(path).close()
     except NotRegularError as error:
-        raise UserError(f"{printable(str(path))} is not a regular file: pipes and devices are not read") from error
+        raise UserError(f"{shown(path)} is not a regular file: pipes and devices are not read") from error
     except OSError as error:
         raise read_error(path, error) from error
 
@@ -133,7 +133,7 @@ def is_system_failure(error: BaseException) -> bool:
 
 def read_error(path: object, error: BaseException) -> ReadError:
     """The sentence for a failure of the system in reading a file or folder."""
-    name = printable(str(path))
+    name = shown(path)
     if isinstance(error, MemoryError):
         return ReadError(f"not enough memory to read {name}: nothing was stored\nfree some memory and repeat")
     return ReadError(
@@ -150,7 +150,7 @@ def error_text(error: BaseException) -> str:
         return "too large: more pixels than Pillow decodes"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return printable(str(error).split("\n")[0]) or type(error).__name__
+    return shown(str(error).split("\n")[0]) or type(error).__name__
 
 
 def require_memory(needed: int, name: str, reason: str = "") -> None:

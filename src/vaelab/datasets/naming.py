@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["list_text", "split_of_folder", "split_of_stem", "split_of_word", "splits_of_siblings"]
+from vaelab.core.console import shown
+
+__all__ = [
+    "MAX_NAME_SHOWN",
+    "agree",
+    "list_text",
+    "split_of_folder",
+    "split_of_stem",
+    "split_of_word",
+    "splits_of_siblings",
+]
 
 # One vocabulary of splits, for folders, files, arrays and the hub; in any case.
 SPLIT_WORDS = {
@@ -23,9 +33,28 @@ SPLIT_WORDS = {
 FILLER_WORDS = frozenset({"set", "split", "data", "images", "image", "imgs", "img", "pictures"})
 
 
-def list_text(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
-    """The first few names, and a sign that there are more."""
-    return ", ".join(names[:limit]) + (" ..." if len(names) > limit else "")
+MAX_NAME_SHOWN = 60  # characters of each name in a list
+
+
+def list_text(names: Iterable[object], limit: int = 5) -> str:
+    """The first few names as messages show them, and a sign that there are more.
+
+    Example:
+        >>> list_text(["cat", "dog", "cow"], 2)
+        'cat, dog ...'
+    """
+    names = list(names)
+    return ", ".join(shown(name, MAX_NAME_SHOWN) for name in names[:limit]) + (" ..." if len(names) > limit else "")
+
+
+def agree(count: int, singular: str, plural: str) -> str:
+    """The form of a verb that goes with a count.
+
+    Example:
+        >>> agree(1, "is", "are"), agree(2, "is", "are")
+        ('is', 'are')
+    """
+    return singular if count == 1 else plural
 
 
 def split_of_word(word: str) -> str | None:

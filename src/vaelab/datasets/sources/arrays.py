@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text, printable
+from vaelab.core.console import count_text, shown
 from vaelab.core.errors import UserError
 from vaelab.datasets.files import (
     error_text,
@@ -67,9 +67,9 @@ def _read_arrays(path: Path) -> RawDataset:
     except Exception as error:  # zip, header and pickle errors have no common class
         if is_system_failure(error):
             raise read_error(path, error) from error
-        name = printable(str(path))
+        name = shown(path)
         raise UserError(f"{name} cannot be read as an array of numbers: {error_text(error)}") from error
-    return split_arrays(arrays, printable(str(path)))
+    return split_arrays(arrays, shown(path))
 
 
 def _load_npy(path: Path) -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ def _load_npy(path: Path) -> dict[str, np.ndarray]:
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz that hold images or labels; their size is asked before they are unpacked."""
-    name = printable(str(path))
+    name = shown(path)
     with zipfile.ZipFile(path) as archive:
         members = {Path(member).stem: member for member in archive.namelist() if member.endswith(".npy")}
         roles = _array_roles(list(members), name)
@@ -119,7 +119,7 @@ def split_arrays(arrays: Mapping[str, np.ndarray], name: str) -> RawDataset:
             column = _label_column(arrays[key], len(images[role.split]), name)
             columns[role.split] = column
             if column is None:
-                notes.append(f"{key} holds several labels for each picture and is not used")
+                notes.append(f"{shown(key)} holds several labels for each picture and is not used")
     unused = [key for key in arrays if key not in roles or roles[key].split not in images]
     if unused:
         notes.append(f"{count_text(len(unused), 'array')} not used: {list_text(unused)}")
@@ -137,7 +137,9 @@ def _array_roles(keys: Sequence[str], name: str) -> dict[str, ArrayRole]:
             continue
         other = next((known for known, its_role in roles.items() if its_role == role), None)
         if other is not None:
-            raise UserError(f"{name} has two arrays of {role.split} {role.kind}: {other} and {key}; keep one of them")
+            raise UserError(
+                f"{name} has two arrays of {role.split} {role.kind}: {shown(other)} and {shown(key)}; keep one of them"
+            )
         roles[key] = role
     return roles
 
@@ -174,7 +176,7 @@ def _no_images_error(keys: list[str], splits: list[str], name: str) -> UserError
             f"{name} has images for {' and '.join(splits)}, but none for training\n"
             "call those for training images, train_images or x_train"
         )
-    have = ", ".join(sorted(printable(key) for key in keys))
+    have = list_text(sorted(keys), 20)
     return UserError(f'{name} has no array "images" (has: {have})\nallowed are images, train_images or x_train')
 
 

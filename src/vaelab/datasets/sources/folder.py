@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text, printable
+from vaelab.core.console import count_text, printable, shown
 from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import HEIC_SUFFIXES, readable_suffixes, unreadable_reason
-from vaelab.datasets.naming import list_text, split_of_folder, splits_of_siblings
+from vaelab.datasets.naming import agree, list_text, split_of_folder, splits_of_siblings
 from vaelab.datasets.skipped import SkippedFile
 from vaelab.datasets.sources.labels import LabelColumn, encode_labels
 from vaelab.datasets.sources.metadata import METADATA_NAMES, Metadata, attribute_array, read_metadata
@@ -106,16 +106,16 @@ def _sort_files(walk: Walk) -> SortedFiles:
 
 
 def _no_pictures_error(path: Path, walk: Walk, files: SortedFiles) -> UserError:
-    where = printable(str(path.resolve()))
+    where = shown(path.resolve())
     known = f"known are {' '.join(sorted(readable_suffixes()))}"
     if files.unreadable:
         first = files.unreadable[0]
         count = count_text(len(files.unreadable), "file")
-        what = f"no pictures in {where} that can be read: {count} such as {first.file}"
+        what = f"no pictures in {where} that can be read: {count} such as {shown(first.file)}"
         return UserError(f"{what}\n{first.reason}\n{known}")
     if not walk.files:
         return UserError(f"no pictures in {where} (it is empty)\n{known}")
-    names = list_text([printable(file.name) for file in walk.files], 3)
+    names = list_text((file.name for file in walk.files), 3)
     count = count_text(len(walk.files), "other file")
     return UserError(f"no pictures in {where} (it holds {count}: {names})\n{known}")
 
@@ -137,8 +137,8 @@ def _read_folder(path: Path, names: Sequence[str], metadata_files: Sequence[str]
     notes = list(layout.notes)
     if unused:
         count = count_text(len(unused), "picture")
-        verb = "is" if len(unused) == 1 else "are"
-        notes.append(f"{count} beside train {verb} not used, such as {printable(unused[0])}")
+        verb = agree(len(unused), "is", "are")
+        notes.append(f"{count} beside train {verb} not used, such as {shown(unused[0])}")
     metadata = read_metadata(path, metadata_files, names) if metadata_files else None
     if metadata is not None:
         notes.extend(metadata.notes)
@@ -161,7 +161,7 @@ def _find_layout(path: Path, names: Sequence[str]) -> Layout:
     depth = _wrapping_depth(names)
     notes = []
     if depth:
-        wrapper = printable("/".join(names[0].split("/")[:depth]))
+        wrapper = shown("/".join(names[0].split("/")[:depth]))
         notes.append(f"all pictures lie below {wrapper}, whose folders are taken as those of the data")
     tops = {name.split("/")[depth] for name in names if name.count("/") > depth}
     known = splits_of_siblings(tops)
@@ -204,15 +204,15 @@ def _merged_split_notes(known: Mapping[str, str]) -> list[str]:
     for split in dict.fromkeys(known.values()):
         folders = [folder for folder, its_split in known.items() if its_split == split]
         if len(folders) > 1:
-            notes.append(f"the folders {' and '.join(folders)} together are the {split} split")
+            notes.append(f"the folders {list_text(folders)} together are the {split} split")
     return notes
 
 
 def _no_training_error(path: Path, folders: list[str]) -> UserError:
     first = folders[0]
     return UserError(
-        f"{printable(str(path))} has {', '.join(folders)} but no pictures in train\n"
-        f"put pictures for training into {path.name}/train, or name the folder itself: {path / first}"
+        f"{shown(path)} has {list_text(folders)} but no pictures in train\n"
+        f"put pictures for training into {shown(path.name)}/train, or name the folder itself: {shown(path / first)}"
     )
 
 

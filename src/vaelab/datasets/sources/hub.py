@@ -14,7 +14,7 @@ from typing import Any
 from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import suppress_warnings
 from vaelab.datasets.files import error_text
-from vaelab.datasets.naming import split_of_stem
+from vaelab.datasets.naming import list_text, split_of_stem
 from vaelab.datasets.sources.source import (
     SPLITS,
     DataSource,
@@ -70,9 +70,9 @@ def read_hub(data: str) -> RawDataset:
         columns = choose_columns(table.schema, features, name)
         tables.setdefault(split, []).append(ImageTable(table, columns, features, name, _cache_folders()))
     if "train" not in tables:
-        raise UserError(f"{name} of the Hugging Face hub has no train split (has: {', '.join(map(str, loaded))})")
+        raise UserError(f"{name} of the Hugging Face hub has no train split (has: {list_text(loaded, 20)})")
     raw = read_tables({split: tables[split] for split in SPLITS if split in tables})
-    notes = [f"splits not used: {', '.join(sorted(unused))}"] if unused else []
+    notes = [f"splits not used: {list_text(sorted(unused), 20)}"] if unused else []
     return replace(raw, notes=(*raw.notes, *notes))
 
 

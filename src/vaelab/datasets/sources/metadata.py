@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text, printable
+from vaelab.core.console import count_text, printable, shown
 from vaelab.datasets.files import error_text, read_error, read_regular
-from vaelab.datasets.naming import list_text
+from vaelab.datasets.naming import agree, list_text
 from vaelab.datasets.sources.labels import LABEL_COLUMNS
 
 __all__ = ["METADATA_NAMES", "Metadata", "attribute_array", "read_metadata"]
@@ -68,7 +68,7 @@ def read_metadata(root: Path, files: Sequence[str], pictures: Sequence[str]) -> 
             table = _read_table(root / file)
             placed = _place_rows(table, posixpath.dirname(file))
         except (ValueError, csv.Error, RecursionError) as error:
-            notes.append(f"{printable(file)} is not used: {error_text(error)}")
+            notes.append(f"{shown(file)} is not used: {error_text(error)}")
             continue
         for name, row in placed.items():
             rows[name] = row
@@ -103,7 +103,7 @@ def _place_rows(table: list[dict[str, Any]], folder: str) -> dict[str, dict[str,
     columns = table[0] if table else {}
     column = next((name for name in FILE_COLUMNS if name in columns), None)
     if column is None:
-        raise ValueError(f"it has no column file_name (has: {list_text([str(name) for name in columns])})")
+        raise ValueError(f"it has no column file_name (has: {list_text(columns)})")
     placed = {}
     for row in table:
         name = row.get(column)
@@ -119,11 +119,11 @@ def _coverage_notes(rows: dict[str, dict[str, Any]], pictures: Sequence[str]) ->
     missing = [name for name in rows if name not in names]
     unnamed = [name for name in pictures if name not in rows]
     if missing:
-        first = printable(missing[0])
-        notes.append(f"the metadata name {count_text(len(missing), 'file')} that are not there, such as {first}")
+        count, verb = count_text(len(missing), "file"), agree(len(missing), "is", "are")
+        notes.append(f"the metadata name {count} that {verb} not there, such as {shown(missing[0])}")
     if unnamed:
-        first = printable(unnamed[0])
-        notes.append(f"{count_text(len(unnamed), 'picture')} without a row in the metadata, such as {first}")
+        count = count_text(len(unnamed), "picture")
+        notes.append(f"{count} without a row in the metadata, such as {shown(unnamed[0])}")
     return notes
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import printable
+from vaelab.core.console import shown
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.datasets.files import read_error
 from vaelab.datasets.skipped import SkippedFile
@@ -228,7 +228,7 @@ def _is_no_path(error: OSError) -> bool:
 
 
 def _unknown_file_error(path: Path) -> UserError:
-    name = printable(str(path))
+    name = shown(path)
     if not path.is_file():
         return UserError(f"{name} is neither a file nor a folder: pipes and devices are not read")
     return UserError(
@@ -249,8 +249,8 @@ def source_not_found_error(data: str, hub: str) -> UserError:
     root = os.environ.get("VAELAB_DATA")
     known = {*(name for source in _sources() for name in source.names), *_folders_below(root)}
     nothing_similar = data in known or "/" in data or not data
-    what = f'data "{data}" not found' if nothing_similar else str(unknown_name_error("data", data, known))
-    places = [f"the path {Path(data).absolute()}", f"$VAELAB_DATA ({root or 'unset'})", *([hub] if hub else [])]
+    what = f'data "{shown(data)}" not found' if nothing_similar else str(unknown_name_error("data", data, known))
+    places = [f"the path {shown(Path(data).absolute())}", f"$VAELAB_DATA ({root or 'unset'})", *([hub] if hub else [])]
     remedy = 'give a folder of images or of train.parquet, a .npz or .npy file, or "digits"'
     return UserError(f"{what}\nlooked for: {', '.join(places)}\n{remedy}; $VAELAB_DATA is the folder of named sources")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import count_text, printable
+from vaelab.core.console import count_text, shown
 from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import UnreadableImage, readable_suffixes
 from vaelab.datasets.files import error_text, file_stamp, read_error, require_memory, require_regular
@@ -108,9 +108,9 @@ def parquet_folder_source(request: Request) -> DataSource:
     path = request.path
     shards = _find_shards(path)
     if "train" not in shards.files:
-        have = list_text([str(file.relative_to(path)) for files in shards.files.values() for file in files])
+        have = list_text(file.relative_to(path) for files in shards.files.values() for file in files)
         raise UserError(
-            f"{printable(str(path))} has {have} but no parquet file for training\n"
+            f"{shown(path)} has {have} but no parquet file for training\n"
             "call that train.parquet, or give the file itself as the data"
         )
     return _shards_source(path, shards)
@@ -125,7 +125,7 @@ def _shards_source(path: Path, shards: Shards) -> DataSource:
             stamp.append([split, *file_stamp(str(file.relative_to(root)), file), *_row_files_stamp(file)])
     notes = list(shards.notes)
     if shards.unused:
-        names = list_text([printable(str(file.relative_to(root))) for file in shards.unused])
+        names = list_text(file.relative_to(root) for file in shards.unused)
         notes.append(f"{count_text(len(shards.unused), 'parquet file')} not used: {names}")
     return DataSource(str(path.resolve()), stamp, partial(_read_shards, shards.files), (), tuple(notes))
 
@@ -194,7 +194,7 @@ def _shards_in(folder: Path) -> Shards:
     if "train" in found or (found and not has_pictures):
         return Shards(found, unused, [])
     if unused and not found and not content.has_pictures and not content.folders:
-        names = list_text([printable(file.name) for file in unused])
+        names = list_text(file.name for file in unused)
         return Shards({"train": unused}, [], [f"no parquet file is named after a split: {names} are for training"])
     return Shards({}, [], [])
 
@@ -257,7 +257,7 @@ def _reading(file: Path) -> Iterator[None]:
     except MemoryError as error:
         raise read_error(file, error) from error
     except (OSError, pa.ArrowException) as error:
-        where = printable(str(file.parent))
+        where = shown(file.parent)
         raise UserError(f"{where}: the parquet files cannot be read: {error_text(error)}") from error
 
 
@@ -278,8 +278,8 @@ def _read_shard(file: Path) -> ImageTable:
         features = _features(schema)
         columns = choose_columns(schema, features, str(file))
         wanted = [columns.image, *([columns.label] if columns.label else [])]
-        require_memory(_stored_bytes(stored.metadata, wanted), printable(str(file)), "unpacked")
-        return ImageTable(stored.read(columns=wanted), columns, features, printable(str(file)), [file.parent])
+        require_memory(_stored_bytes(stored.metadata, wanted), shown(file), "unpacked")
+        return ImageTable(stored.read(columns=wanted), columns, features, shown(file), [file.parent])
 
 
 def _stored_bytes(metadata: Any, columns: Sequence[str]) -> int:
@@ -346,12 +346,12 @@ def _merge_labels(columns: Sequence[LabelColumn | None], lengths: Sequence[int])
 def _unused_notes(columns: Columns, labels: Mapping[str, LabelColumn | None]) -> list[str]:
     notes = []
     for name in columns.unused_labels:
-        notes.append(f"the column {printable(name)} looks like labels and is not used")
+        notes.append(f"the column {shown(name)} looks like labels and is not used")
     if columns.label is None and columns.others:
-        names = list_text([printable(name) for name in columns.others])
+        names = list_text(columns.others)
         notes.append(f"no column of labels, such as label, class, category or target; not used: {names}")
     if columns.label is not None and all(column is None for column in labels.values()):
-        notes.append(f"the column {printable(columns.label)} holds no single label for each picture: not used")
+        notes.append(f"the column {shown(columns.label)} holds no single label for each picture: not used")
     return notes
 
 
@@ -490,8 +490,8 @@ def _image_column(schema: pyarrow.Schema, features: Mapping[str, Any], name: str
     for candidates in (structs + binary, declared, lists, paths):
         if candidates:
             return min(candidates, key=_image_name_rank)
-    have = ", ".join(printable(column) for column in schema.names)
-    raise UserError(f"{printable(name)} has no column of images, that is struct<bytes, path> or binary (has: {have})")
+    have = list_text(schema.names, 20)
+    raise UserError(f"{shown(name)} has no column of images, that is struct<bytes, path> or binary (has: {have})")
 
 
 def _image_name_rank(name: str) -> int:
@@ -565,12 +565,12 @@ def _local_file(path: str, folders: Sequence[Path]) -> Path | UnreadableImage:
         target = (folders[0] / path).resolve()
         is_inside = any(target.is_relative_to(folder.resolve()) for folder in folders)
         if not is_inside:
-            return UnreadableImage(f"outside the folder of the table: {printable(path)}")
+            return UnreadableImage(f"outside the folder of the table: {shown(path)}")
         if not target.exists():
-            return UnreadableImage(f"no file {printable(path)}")
+            return UnreadableImage(f"no file: {shown(path)}")
         return target if target.is_file() else UnreadableImage("not a regular file")
     except (RuntimeError, ValueError):  # a ring of links
-        return UnreadableImage(f"no file {printable(path)}")
+        return UnreadableImage(f"no file: {shown(path)}")
     except OSError as error:
         if "too long" in error_text(error):
             return UnreadableImage("no file of that name")

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from vaelab.core.console import count_text, printable
+from vaelab.core.console import count_text, printable, shown
 from vaelab.datasets.files import error_text, read_error
 from vaelab.datasets.naming import list_text
 from vaelab.datasets.skipped import SkippedFile
@@ -168,13 +168,12 @@ class _Walker:
     def _notes(self) -> list[str]:
         notes = []
         if self.repeated:
-            names = list_text([printable(name) for name in sorted(self.repeated)])
+            names = list_text(sorted(self.repeated))
             count = count_text(len(self.repeated), "link")
             notes.append(f"{count} to folders that are read already: {names}; every folder is read once")
         for names, noun in ((self.outside_folders, "linked folder"), (self.outside_files, "linked file")):
             if names:
                 first = min(names)
-                target = printable(os.path.realpath(self._path(first)))
-                shown = printable(first)
-                notes.append(f"{count_text(len(names), noun)} out of the folder, such as {shown} -> {target}")
+                target = shown(os.path.realpath(self._path(first)))
+                notes.append(f"{count_text(len(names), noun)} out of the folder, such as {shown(first)} -> {target}")
         return notes
