@@ -34,7 +34,7 @@ def baseline(run: Run, tmp_path: Path) -> Baseline:
 
 def test_the_names_on_disk_are_a_contract() -> None:
     of_models = ["features", "interpolations", "samples", "evidence", "full_evidence", "leaks"]
-    assert list(ANALYSES) == [*of_models, "health", "image_values"]
+    assert list(ANALYSES) == [*of_models, "baselines", "health", "image_values"]
 
 
 def test_separability_counts_labelled_points_alone() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,11 @@ from vaelab.analysis.classifier import (
     classifier_accuracy,
     has_two_categories,
     train_classifier,
+)
+from vaelab.analysis.principal_components import (
+    PrincipalComponents,
+    fit_principal_components,
+    reconstruction_errors,
 )
 from vaelab.analysis.representation import flat_pixels, mean_cca, project_representation
 from vaelab.analysis.results import AnalysisResult
@@ -38,6 +43,13 @@ MAX_FEATURE_POINTS = 10_000  # images of the test split whose representations ar
 MAX_PROBE_IMAGES = 10_000  # training images to which a linear probe is fitted
 
 Stored = TypeVar("Stored")
+
+
+class FittedComponents(NamedTuple):
+    """Principal components of training images, and the test MSE with 0, 1, ..., K of them, (K + 1,)."""
+
+    components: PrincipalComponents
+    errors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,36 @@ class Baseline:
 
         return _read_or_make(file, read, make)
 
+    @property
+    def principal_components(self) -> PrincipalComponents:
+        """The mean and the principal axes of the training images, the same for all seeds."""
+        return self._fitted_components.components
+
+    @property
+    def pca_mse(self) -> np.ndarray:
+        """The test MSE of reconstructions from 0, 1, ..., K principal components, per pixel value, (K + 1,)."""
+        return self._fitted_components.errors
+
+    @cached_property
+    def _fitted_components(self) -> FittedComponents:
+        train = self.dataset.splits["train"]
+        file = self.folder.parent / _digest(["principal components", *_identity(self.dataset)]) / "pca.safetensors"
+
+        def read() -> FittedComponents:
+            tensors, _ = read_tensors(file)
+            if set(tensors) != {"mean", "axes", "errors"}:
+                raise UserError(f"{file} is damaged")
+            components = PrincipalComponents(tensors["mean"], tensors["axes"], train.shape)
+            return FittedComponents(components, tensors["errors"].numpy())
+
+        def make() -> None:
+            components = fit_principal_components(train)
+            errors = torch.from_numpy(reconstruction_errors(components, display_split(self.dataset)))
+            tensors = {"mean": components.mean, "axes": components.axes, "errors": errors}
+            write_tensors(file, tensors, with_digest=True)
+
+        return _read_or_make(file, read, make)
+
     def project(self, name: str, test_points: np.ndarray, probe_points: np.ndarray) -> AnalysisResult:
         """`project_representation` for points of `test_images`, (N, D), and of `probe_images`, (M, D)."""
         return project_representation(
@@ -150,13 +192,21 @@ def display_split(dataset: Dataset) -> Images:
 
 def open_baseline(dataset: Dataset, seed: int, folder: Path) -> Baseline:
     """The baseline of a data set for runs of a seed, in a folder of its own below `folder`."""
-    identity = [BASELINE_VERSION, dataset.fingerprint, dataset.size, dataset.validation, dataset.subset, seed]
+    return Baseline(dataset, seed, folder / _digest(_identity(dataset, seed)))
+
+
+def _identity(dataset: Dataset, *seed: int) -> list[object]:
+    """What a baseline depends on: the images of each split, and the seed where it depends on one."""
+    identity = [BASELINE_VERSION, dataset.fingerprint, dataset.size, dataset.validation, dataset.subset, *seed]
     if dataset.binarise:  # so that older baselines keep their names
         identity.append(dataset.binarise)
     if dataset.split_seed:
         identity.append(["split_seed", dataset.split_seed])
-    digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
-    return Baseline(dataset, seed, folder / digest)
+    return identity
+
+
+def _digest(identity: list[object]) -> str:
+    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
 
 
 def _read_or_make(file: Path, read: Callable[[], Stored], make: Callable[[], None]) -> Stored:

@@ -6,6 +6,7 @@ r"""Analyses: what is computed from a finished run besides its metrics, once, an
     evidence         -log p(x) of test images by importance sampling, precise enough to compare runs
     full_evidence    the same as in the literature, of all test images by 5,000 samples: minutes for each run
     leaks            how well the colours of background, hair and skin alone predict the category
+    baselines        what principal components of as many dimensions as the code come to on the same test images
     health           the statistics that the doctor's checks look at, for the verdicts of a study
     image_values     the metrics of each test image, so that a study compares runs image by image
 
@@ -28,6 +29,7 @@ from vaelab.analysis.baseline import MAX_FEATURE_POINTS, Baseline, display_split
 from vaelab.analysis.classifier import has_two_categories
 from vaelab.analysis.comparison import analyse_health, analyse_image_values
 from vaelab.analysis.interpolation import alpha_values, draw_pairs, interpolate_images
+from vaelab.analysis.principal_components import equal_dimension
 from vaelab.analysis.projections import kmeans, pca
 from vaelab.analysis.representation import flat_pixels, mean_cca, separability_numbers
 from vaelab.analysis.results import AnalysisResult
@@ -336,6 +338,25 @@ def _patch_colors(x: Tensor, patches: list[Patch]) -> np.ndarray:
     return torch.cat([mean, mean.square()], 1).numpy()
 
 
+# Baselines
+
+
+def analyse_baselines(run: Run, baseline: Baseline) -> AnalysisResult:
+    """The test MSE of principal components, of as many dimensions as the code has and for every number of them.
+
+    pca_mse is for the latent dimension of the run (for all components that there are, where it is larger), mean_mse is
+    that of the mean training image. equal_dimension is the number of components that are as good as the run.
+    """
+    errors = baseline.pca_mse
+    record = run.metrics.get(display_split(baseline.dataset).split)  # none of a training split
+    numbers = {
+        "pca_mse": float(errors[min(run.model.latent_dim, len(errors) - 1)]),
+        "mean_mse": float(errors[0]),
+        "equal_dimension": equal_dimension(errors, record["metrics"]["mse"]["value"]) if record else math.nan,
+    }
+    return AnalysisResult(numbers, {"pca_curve": errors})
+
+
 ANALYSES: dict[str, Callable[[Run, Baseline], AnalysisResult]] = {
     "features": analyse_features,
     "interpolations": analyse_interpolations,
@@ -343,6 +364,7 @@ ANALYSES: dict[str, Callable[[Run, Baseline], AnalysisResult]] = {
     "evidence": analyse_evidence,
     "full_evidence": analyse_full_evidence,
     "leaks": probe_shortcuts,
+    "baselines": analyse_baselines,
     "health": analyse_health,
     "image_values": analyse_image_values,
 }

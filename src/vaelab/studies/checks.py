@@ -44,6 +44,7 @@ ANALYSIS_NUMBERS: Mapping[str, tuple[str, ...]] = {
         *("background_original", "hair_original", "skin_original"),
         "chance",
     ),
+    "baselines": ("pca_mse", "mean_mse", "equal_dimension"),
     "health": HEALTH_NUMBERS,
     "image_values": (),
 }  # the numbers that each analysis may give
