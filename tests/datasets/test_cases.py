@@ -200,7 +200,7 @@ def test_the_noise_of_the_tiff_library_becomes_a_note(capfd):
 
 def test_a_split_without_labels_is_said():
     dataset = load_dataset(CASES / "schema-differs")
-    assert "the test split has no column label: its pictures are unlabelled" in dataset.notes
+    assert "the test split is unlabelled" in dataset.notes
     assert dataset.splits["test"].label().tolist() == [-1] * 10
 
 
@@ -372,12 +372,73 @@ def test_every_type_of_labels(column, categories, name, tmp_path):
     assert list(dataset.facts.columns) == ["image", name]
 
 
-@pytest.mark.parametrize("column", [[["a", "b"], ["a"], [], ["b"]], [0.5, 1.5, 2.5, 3.5], [{"x": 1}] * 4])
-def test_a_column_that_looks_like_labels_and_is_not_used_is_named(column, tmp_path):
-    parquet.write_table(pa.table({"image": PNGS, "label": column}), tmp_path / "x.parquet")
-    dataset = load_dataset(tmp_path / "x.parquet")
+NO_LABELS = [
+    ([["a", "b"], ["a"], [], ["b"]], "holds several values for a picture: not used"),
+    ([0.5, 1.5, 2.0, 3.0], "holds numbers that are not whole, such as 0.5: not used"),
+    ([None] * 4, "is empty: not used"),
+    ([-1] * 4, "is empty: not used"),
+]
+
+
+@pytest.mark.parametrize(("column", "reason"), NO_LABELS)
+@pytest.mark.parametrize("form", ["table", "jsonl", "array"])
+def test_a_column_of_labels_that_is_not_used_is_named_once_with_its_reason(column, reason, form, tmp_path):
+    if form == "table":
+        parquet.write_table(pa.table({"image": PNGS, "label": column}), tmp_path / "x.parquet")
+    elif form == "jsonl":
+        folder(tmp_path / "x.parquet", {"": 4})
+        rows = [{"file_name": f"{i:03}.png", "label": value} for i, value in enumerate(column)]
+        (tmp_path / "x.parquet/metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        several = isinstance(column[0], list)
+        labels = [[1, 1], [0, 1], [0, 0], [1, 0]] if several else [-1 if value is None else value for value in column]
+        np.savez(tmp_path / "x.npz", images=noise(4, 8, 8), labels=labels)
+    dataset = load_dataset(tmp_path / ("x.npz" if form == "array" else "x.parquet"))
     assert dataset.splits["train"].labels is None
-    assert any("the column label" in note and "not" in note for note in dataset.notes)
+    name = "the array labels" if form == "array" else "the column label"
+    assert [note for note in dataset.notes if "label" in note] == [f"{name} {reason}"]
+
+
+def test_a_column_of_another_type_that_looks_like_labels_is_named(tmp_path):
+    table = {"image": PNGS, "label": [{"x": 1}] * 4, "category": pa.nulls(4), "class": WORDS}
+    parquet.write_table(pa.table(table), tmp_path / "x.parquet")
+    dataset = load_dataset(tmp_path / "x.parquet")
+    assert dataset.splits["train"].categories == ("cat", "dog")
+    notes = [f"the column {name} looks like labels and is not used" for name in ("label", "category")]
+    assert [note for note in dataset.notes if "column" in note] == notes
+
+
+def test_splits_and_shards_without_labels_are_said(tmp_path):
+    empty = pa.nulls(4, pa.string())
+    parquet.write_table(pa.table({"image": PNGS, "label": WORDS}), tmp_path / "train-0.parquet")
+    parquet.write_table(pa.table({"image": PNGS, "label": empty}), tmp_path / "train-1.parquet")
+    parquet.write_table(pa.table({"image": PNGS, "label": empty}), tmp_path / "val.parquet")
+    parquet.write_table(pa.table({"image": PNGS}), tmp_path / "test.parquet")
+    assert [note for note in load_dataset(tmp_path).notes if "label" in note] == [
+        "the column label of a part of the train split is empty",
+        "the column label of the validation split is empty",
+        "the validation split is unlabelled",
+        "the test split is unlabelled",
+        "4 training pictures have no label",
+    ]
+
+
+def test_a_label_without_a_name_is_refused_with_its_file_and_column(tmp_path):
+    for labels, value in (([0, 1, 0, 2], 2), ([0, 1, -7, 0], -7)):
+        table = pa.table({"image": PNGS, "kind": labels})
+        features = {"info": {"features": {"kind": {"names": CLASSES, "_type": "ClassLabel"}}}}
+        parquet.write_table(
+            table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "x.parquet"
+        )
+        with pytest.raises(
+            UserError, match=rf"column kind of .*x\.parquet holds the label {value}, but 2 names of cla"
+        ):
+            load_dataset(tmp_path / "x.parquet")
+
+
+def test_a_second_column_of_pictures_is_named(tmp_path):
+    parquet.write_table(pa.table({"image": PNGS, "mask": PNGS, "label": WORDS}), tmp_path / "x.parquet")
+    assert "the column mask looks like pictures and is not used: image is" in load_dataset(tmp_path / "x.parquet").notes
 
 
 def test_columns_that_are_not_used_are_named_where_there_are_no_labels(tmp_path):

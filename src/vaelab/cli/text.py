@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaelab.core.console import count_text, format_duration, shown
-from vaelab.datasets.naming import MAX_NAME_SHOWN
+from vaelab.datasets.naming import MAX_NAME_SHOWN, list_text
 from vaelab.evaluation.catalogue import LISTED_METRICS, NUMBER_FORMAT
 from vaelab.runs.summary import skipped_lines
 
@@ -222,6 +222,9 @@ def data_lines(facts: Json, _: Arguments) -> Iterable[str]:
         yield f"  {name:<11} {split['n']:>9,}  {split['origin']}{labels}"
     for name in ("sizes", "modes", "formats"):
         yield f"  {name:<11} {_tally(facts[name])}"
+    for name in ("columns", "attributes"):
+        if facts[name]:
+            yield f"  {name:<11} {list_text(facts[name], MAX_LISTED)}"
     if facts["other_kinds"]:
         yield f"  other files {_tally(facts['other_kinds'])}"
     yield f"  duplicates  {_duplicates_text(facts['duplicates'])}"

@@ -41,7 +41,7 @@ from vaelab.datasets.decoding import (
 )
 from vaelab.datasets.entry import EntryMeta, describe_file, read_splits, remember_checked, write_meta
 from vaelab.datasets.files import ReadError, error_text
-from vaelab.datasets.images import DatasetFacts, Duplicates, Examples, Images
+from vaelab.datasets.images import SPLIT_ORDER, DatasetFacts, Duplicates, Examples, Images
 from vaelab.datasets.naming import agree, list_text
 from vaelab.datasets.skipped import SkippedFile
 from vaelab.datasets.sources.source import SPLITS, DataSource, RawDataset, RawSplit
@@ -510,7 +510,7 @@ def _entry_meta(
     duplicates = _find_duplicates(splits, hashes)
     one_colour = [name for part in decoded.values() for name in part.one_colour]
     messages = [message for part in decoded.values() for message in part.messages]
-    notes = [*_dataset_notes(splits, origins, duplicates.count), *_pixel_notes(one_colour, messages)]
+    notes = [*_dataset_notes(all_splits, origins, duplicates.count), *_pixel_notes(one_colour, messages)]
     return replace(
         meta,
         fingerprint=_fingerprint(all_splits, hashes),
@@ -551,25 +551,31 @@ def _find_duplicates(splits: dict[str, Images], hashes: dict[str, np.ndarray]) -
 def _dataset_notes(splits: dict[str, Images], origins: dict[str, str], num_duplicates: int) -> list[str]:
     """What a user should know before trusting numbers that come from these data."""
     notes = []
-    train, test = splits["train"], splits.get("test")
+    test = splits.get("test")
     if test is None:
         notes.append("no picture could be spared for a test split")
     elif origins["test"] != "stored":
         count = count_text(len(test), "picture")
         verb = agree(len(test), "stands", "stand")
         notes.append(f"no test split in the source: {count} ({origins['test']}) {verb} for one")
-    notes.extend(_category_notes(train))
+    notes.extend(_category_notes(splits))
     if num_duplicates and test is not None:
         count, verb = count_text(len(test), "test picture"), agree(num_duplicates, "stands", "stand")
         notes.append(f"{num_duplicates:,} of {count} {verb} in the training split too")
     return notes
 
 
-def _category_notes(train: Images) -> list[str]:
-    """Notes of unlabelled pictures, and of categories with too few of them."""
+def _category_notes(splits: Mapping[str, Images]) -> list[str]:
+    """Notes of unlabelled splits and pictures, and of categories with too few of them."""
+    train = splits["train"]
+    if not train.categories:
+        return []
+    unlabelled_splits = [split for split in SPLIT_ORDER if split in splits and (splits[split].label() == -1).all()]
+    notes = [f"the {split} split is unlabelled" for split in unlabelled_splits]
+    if "train" in unlabelled_splits:
+        return notes
     unlabelled, *counts = np.bincount(train.label() + 1, minlength=len(train.categories) + 1).tolist()
-    notes = []
-    if train.categories and unlabelled:
+    if unlabelled:
         verb = agree(unlabelled, "has", "have")
         notes.append(f"{count_text(unlabelled, 'training picture')} {verb} no label")
     for count, text in ((0, "no training picture"), (1, "one training picture only")):

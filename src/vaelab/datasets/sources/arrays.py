@@ -21,7 +21,7 @@ from vaelab.datasets.files import (
     require_regular,
 )
 from vaelab.datasets.naming import list_text, split_of_word
-from vaelab.datasets.sources.labels import LabelColumn, encode_labels
+from vaelab.datasets.sources.labels import LabelColumn, LabelReading, encode_labels, read_label_column
 from vaelab.datasets.sources.source import SPLITS, DataSource, Precedence, RawDataset, RawSplit, Request, register
 
 __all__ = ["array_source", "split_arrays"]
@@ -116,10 +116,10 @@ def split_arrays(arrays: Mapping[str, np.ndarray], name: str) -> RawDataset:
     columns: dict[str, LabelColumn | None] = dict.fromkeys(images)
     for key, role in roles.items():
         if role.kind == "labels" and role.split in images:
-            column = _label_column(arrays[key], len(images[role.split]), name)
-            columns[role.split] = column
-            if column is None:
-                notes.append(f"{shown(key)} holds several labels for each picture and is not used")
+            reading = _read_labels(arrays[key], len(images[role.split]), name)
+            columns[role.split] = reading.column
+            if reading.reason:
+                notes.append(f"the array {shown(key)} {reading.reason}: not used")
     unused = [key for key in arrays if key not in roles or roles[key].split not in images]
     if unused:
         notes.append(f"{count_text(len(unused), 'array')} not used: {list_text(unused)}")
@@ -180,18 +180,18 @@ def _no_images_error(keys: list[str], splits: list[str], name: str) -> UserError
     return UserError(f'{name} has no array "images" (has: {have})\nallowed are images, train_images or x_train')
 
 
-def _label_column(array: np.ndarray, count: int, name: str) -> LabelColumn | None:
-    """Labels as a column of values; None where each picture has several."""
+def _read_labels(array: np.ndarray, count: int, name: str) -> LabelReading:
+    """An array as labels, or why it gives none."""
     column = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if column.ndim == 2 and len(column) == count and column.dtype.kind in "iubf":
         is_one_hot = bool(np.isin(column, (0, 1)).all() and (column.sum(axis=1) == 1).all())
         if not is_one_hot:
-            return None
+            return LabelReading(reason="holds several values for a picture")
         column = column.argmax(axis=1)
-    if column.shape != (count,) or column.dtype.kind not in "iubUS":
+    if column.shape != (count,) or column.dtype.kind not in "iubfUS":
         held = f"{array.dtype}{list(array.shape)}"
-        raise UserError(f"labels of {name} must be {count} integers or strings, got {held}")
-    return LabelColumn(column.tolist())
+        raise UserError(f"labels of {name} must be {count} integers or words, got {held}")
+    return read_label_column(column.tolist())
 
 
 def _to_channels_last(array: np.ndarray, name: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import HEIC_SUFFIXES, readable_suffixes, unreadable_reason
 from vaelab.datasets.naming import agree, list_text, split_of_folder, splits_of_siblings
 from vaelab.datasets.skipped import SkippedFile
-from vaelab.datasets.sources.labels import LabelColumn, encode_labels
+from vaelab.datasets.sources.labels import LabelColumn, encode_labels, label_notes, read_label_column
 from vaelab.datasets.sources.metadata import METADATA_NAMES, Metadata, attribute_array, read_metadata
 from vaelab.datasets.sources.source import DataSource, Precedence, RawDataset, RawSplit, Request, register
 from vaelab.datasets.sources.walk import FoundFile, Walk, walk_files
@@ -142,7 +142,8 @@ def _read_folder(path: Path, names: Sequence[str], metadata_files: Sequence[str]
     metadata = read_metadata(path, metadata_files, names) if metadata_files else None
     if metadata is not None:
         notes.extend(metadata.notes)
-    columns = _label_columns(members, layout, metadata)
+    columns, its_notes = _label_columns(members, layout, metadata)
+    notes.extend(its_notes)
     labels, categories = encode_labels(columns)
     splits = {}
     for split, files in members.items():
@@ -226,13 +227,22 @@ def _split_of(name: str, layout: Layout) -> str | None:
 
 def _label_columns(
     members: Mapping[str, list[str]], layout: Layout, metadata: Metadata | None
-) -> dict[str, LabelColumn | None]:
-    """The labels of each split: of the metadata where they have any, else the folders."""
-    columns: dict[str, LabelColumn | None] = {}
+) -> tuple[dict[str, LabelColumn | None], list[str]]:
+    """The labels of each split, of the metadata where they have any, else the folders; and sentences for the user."""
+    notes: list[str] = []
     if metadata is not None and metadata.label_column is not None:
-        for split, names in members.items():
-            columns[split] = LabelColumn(_plain_column(metadata.values(names, metadata.label_column)))
-        return columns
+        name = metadata.label_column
+        values = {split: _plain_column(metadata.values(names, name)) for split, names in members.items()}
+        readings = {split: read_label_column(column) for split, column in values.items()}
+        labels = {split: reading.column for split, reading in readings.items()}
+        notes = label_notes(name, labels, {split: reading.reason for split, reading in readings.items()})
+        if any(labels.values()):
+            return labels, notes
+    return _folder_labels(members, layout), notes
+
+
+def _folder_labels(members: Mapping[str, list[str]], layout: Layout) -> dict[str, LabelColumn | None]:
+    """The folders as labels."""
     depth = layout.depth + bool(layout.split_folders)
     values = {split: [_folder_at(name, depth) for name in names] for split, names in members.items()}
     if not any(value is not None for column in values.values() for value in column):
@@ -242,10 +252,13 @@ def _label_columns(
 
 def _plain_column(values: list[Any]) -> list[Any]:
     """Labels of metadata: numbers where all of them are, so that they are sorted as such."""
-    array = attribute_array([value for value in values if value not in (None, "")])
-    if array.dtype.kind != "i":
-        return [value if isinstance(value, str | int | float) or value is None else str(value) for value in values]
-    return [None if value in (None, "") else int(value) for value in values]
+    given = [value for value in values if value not in (None, "")]
+    if not all(isinstance(value, str | int | float) for value in given):
+        return values
+    array = attribute_array(given)
+    if array.dtype.kind not in "if":
+        return values
+    return [None if value in (None, "") else array.dtype.type(value).item() for value in values]
 
 
 def _folder_at(name: str, depth: int) -> str | None:

@@ -8,10 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaelab.core.console import printable
+from vaelab.core.console import count_text, printable, shown
 from vaelab.core.errors import UserError
+from vaelab.datasets.naming import list_text
 
-__all__ = ["LABEL_COLUMNS", "EncodedLabels", "LabelColumn", "encode_labels", "merge_columns"]
+__all__ = [
+    "LABEL_COLUMNS",
+    "EncodedLabels",
+    "LabelColumn",
+    "LabelReading",
+    "encode_labels",
+    "label_notes",
+    "merge_columns",
+    "read_label_column",
+]
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "targets", "classes", "categories")
 
@@ -19,11 +29,22 @@ LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "targets", "c
 class LabelColumn(NamedTuple):
     """The labels of some pictures: values, or indices into the names of classes where there are names.
 
-    None, "", NaN and -1 stand for no label.
+    None, "", NaN and -1 stand for no label. `place` is what the column is called in messages.
     """
 
     values: Sequence[Any]
     names: tuple[str, ...] | None = None
+    place: str = "the column of labels"
+
+
+class LabelReading(NamedTuple):
+    """What a column gave: the labels of some pictures, or the reason why it gives none.
+
+    Both are empty where there is no column.
+    """
+
+    column: LabelColumn | None = None
+    reason: str = ""
 
 
 class EncodedLabels(NamedTuple):
@@ -33,17 +54,84 @@ class EncodedLabels(NamedTuple):
     categories: tuple[str, ...]
 
 
+def read_label_column(
+    values: Sequence[Any], names: tuple[str, ...] | None = None, place: str = "the column of labels"
+) -> LabelReading:
+    """Read a column as labels.
+
+    Args:
+        values: A value for each picture; a list of one value stands for it.
+        names: The names of classes into which integers are indices.
+        place: What the column is called in messages.
+
+    Returns:
+        The labels; or the reason where it holds lists of several values, numbers that are not whole, or nothing.
+
+    Raises:
+        UserError: An integer has no name.
+
+    Example:
+        >>> read_label_column([["cat"], ["dog", "cow"]]).reason
+        'holds several values for a picture'
+        >>> read_label_column([1.0, None, 2.0]).column.values
+        [1, None, 2]
+    """
+    if any(isinstance(value, list | tuple) and len(value) > 1 for value in values):
+        return LabelReading(reason="holds several values for a picture")
+    singles = [_plain_value(_only_member(value)) for value in values]
+    for value in singles:
+        if isinstance(value, float):
+            return LabelReading(reason=f"holds numbers that are not whole, such as {value:g}")
+        if not isinstance(value, str | int | None):
+            return LabelReading(reason=f"holds values that are no labels, such as {shown(value)}")
+    if all(value is None for value in singles):
+        return LabelReading(reason="is empty")
+    column = LabelColumn(singles, names, place)
+    if names is not None:
+        _check_indices(LabelColumn(_index_words(singles, names), names, place), names)
+    return LabelReading(column)
+
+
+def _only_member(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return value[0] if value else None
+    return value
+
+
+def label_notes(name: str, labels: Mapping[str, LabelColumn | None], reasons: Mapping[str, str]) -> list[str]:
+    """Sentences for a column of labels that is not used, in some splits or in all.
+
+    Args:
+        name: The name of the column.
+        labels: The labels that were read, by split.
+        reasons: Why a split, or a part of it, gave none; empty where there is nothing to say.
+
+    Example:
+        >>> label_notes("label", {"train": LabelColumn(["a"]), "test": None}, {"train": "", "test": "is empty"})
+        ['the column label of the test split is empty']
+    """
+    column = f"the column {shown(name)}"
+    given = {split: reason for split, reason in reasons.items() if reason}
+    if len(given) == len(labels) and len(set(given.values())) == 1 and not any(labels.values()):
+        return [f"{column} {next(iter(given.values()))}: not used"]
+    notes = []
+    for split, reason in given.items():
+        part = "a part of the" if labels[split] is not None else "the"
+        notes.append(f"{column} of {part} {split} split {reason}")
+    return notes
+
+
 def merge_columns(columns: Sequence[LabelColumn]) -> LabelColumn:
     """The columns of the shards of a split as one; their types and the order of their names may differ."""
     all_names = {column.names for column in columns}
     if len(all_names) == 1:
         values = [value for column in columns for value in column.values]
-        return LabelColumn(values, next(iter(all_names)))
+        return LabelColumn(values, next(iter(all_names)), columns[0].place)
     merged = _merge_names(columns)
     values = []
     for column in columns:
         values.extend(_named_values(column, merged))
-    return LabelColumn(values, merged)
+    return LabelColumn(values, merged, columns[0].place)
 
 
 def encode_labels(columns: Mapping[str, LabelColumn | None]) -> EncodedLabels:
@@ -73,7 +161,9 @@ def encode_labels(columns: Mapping[str, LabelColumn | None]) -> EncodedLabels:
         index, categories = _index_of_values([value for column in values.values() for value in column or ()])
     else:
         index, categories = {i: i for i in range(len(names))}, names
-        _check_indices([column for column in values.values() if column is not None], len(names))
+        for split, column in columns.items():
+            if column is not None:
+                _check_indices(column._replace(values=values[split] or []), names)
     labels: dict[str, np.ndarray | None] = {}
     for split, column in values.items():
         labels[split] = None if column is None else np.array([index.get(value, -1) for value in column], np.int64)
@@ -148,8 +238,12 @@ def _index_of_values(values: list[Any]) -> tuple[dict[Any, int], tuple[str, ...]
     return {value: position[str(value)] for value in distinct}, tuple(words)
 
 
-def _check_indices(columns: list[list[Any]], count: int) -> None:
-    for column in columns:
-        for value in column:
-            if value is not None and not (isinstance(value, int) and 0 <= value < count):
-                raise UserError(f"label {value} has no name among the {count} categories")
+def _check_indices(column: LabelColumn, names: tuple[str, ...]) -> None:
+    """Refuse an integer without a name."""
+    for value in column.values:
+        if value is not None and not (isinstance(value, int) and 0 <= value < len(names)):
+            raise UserError(
+                f"{column.place} holds the label {shown(value)}, but {count_text(len(names), 'name')} of classes: "
+                f"{list_text(names)}\n"
+                "name all classes in the metadata, or take the names out of it: the values are then the categories"
+            )

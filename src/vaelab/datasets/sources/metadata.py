@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def read_metadata(root: Path, files: Sequence[str], pictures: Sequence[str]) -> 
             columns.update(dict.fromkeys(row))
     if not rows:
         return Metadata({}, None, (), notes) if notes else None
-    label = next((name for name in LABEL_COLUMNS if name in columns), None)
+    label = _first_named(columns, LABEL_COLUMNS)
     attributes = tuple(name for name in columns if name != label)
     return Metadata(rows, label, attributes, notes + _coverage_notes(rows, pictures))
 
@@ -101,7 +101,7 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
 def _place_rows(table: list[dict[str, Any]], folder: str) -> dict[str, dict[str, Any]]:
     """The rows by the name of their picture relative to the folder of the data, without the column of names."""
     columns = table[0] if table else {}
-    column = next((name for name in FILE_COLUMNS if name in columns), None)
+    column = _first_named(columns, FILE_COLUMNS)
     if column is None:
         raise ValueError(f"it has no column file_name (has: {list_text(columns)})")
     placed = {}
@@ -111,6 +111,12 @@ def _place_rows(table: list[dict[str, Any]], folder: str) -> dict[str, dict[str,
             place = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
             placed[place] = {str(key): value for key, value in row.items() if key not in (column, None)}
     return placed
+
+
+def _first_named(columns: Iterable[Any], known: Sequence[str]) -> str | None:
+    """The column with the first of the known names, whatever its case and the blanks around it."""
+    plain = {str(column).strip().lower(): column for column in columns}
+    return next((plain[name] for name in known if name in plain), None)
 
 
 def _coverage_notes(rows: dict[str, dict[str, Any]], pictures: Sequence[str]) -> list[str]:

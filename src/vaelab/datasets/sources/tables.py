@@ -10,14 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from vaelab.core.console import count_text, shown
 from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import UnreadableImage, readable_suffixes
 from vaelab.datasets.files import error_text, file_stamp, read_error, require_memory, require_regular
 from vaelab.datasets.naming import list_text, split_of_folder, split_of_stem
-from vaelab.datasets.sources.labels import LABEL_COLUMNS, LabelColumn, encode_labels, merge_columns
+from vaelab.datasets.sources.labels import (
+    LABEL_COLUMNS,
+    LabelColumn,
+    LabelReading,
+    encode_labels,
+    label_notes,
+    merge_columns,
+    read_label_column,
+)
 from vaelab.datasets.sources.source import SPLITS, DataSource, Precedence, RawDataset, RawSplit, Request, register
 from vaelab.datasets.sources.walk import is_ignored
 
@@ -28,6 +34,8 @@ __all__ = ["Columns", "ImageTable", "choose_columns", "parquet_file_source", "pa
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "pixel_values")
 
+PICTURE_WORDS = ("image", "img", "mask", "picture", "photo", "path", "file")  # in the names of columns of paths
+
 PATH_COLUMNS = ("image", "img", "image_path", "img_path", "path", "file_name", "filename", "file", "filepath")
 
 METADATA_TABLE = "metadata.parquet"  # beside pictures, which it describes
@@ -36,11 +44,12 @@ NESTED_FOLDERS = ("data", "default")  # in which the hub keeps the files of a da
 
 
 class Columns(NamedTuple):
-    """The columns of a table that are used, those that look like labels and are not, and all others."""
+    """The columns of a table that are used, those that look like labels or pictures and are not, and all others."""
 
     image: str
     label: str | None
     unused_labels: tuple[str, ...] = ()
+    unused_images: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -314,16 +323,17 @@ def read_tables(tables: Mapping[str, Sequence[ImageTable]]) -> RawDataset:
     notes: list[str] = []
     images: dict[str, list[Any]] = {}
     labels: dict[str, LabelColumn | None] = {}
+    reasons: dict[str, str] = {}
     for split, shards in tables.items():
         images[split] = []
-        label_columns = []
+        readings = [_read_labels(shard) for shard in shards]
         for shard in shards:
             images[split].extend(_pictures(shard.table[shard.columns.image], shard.folders))
-            label_columns.append(_read_labels(shard, shard.columns))
-        labels[split] = _merge_labels(label_columns, [len(shard.table) for shard in shards])
-        if labels[split] is None and columns.label is not None:
-            notes.append(f"the {split} split has no column {columns.label}: its pictures are unlabelled")
-    notes.extend(_unused_notes(columns, labels))
+        labels[split] = _merge_labels([reading.column for reading in readings], [len(shard.table) for shard in shards])
+        reasons[split] = next((reading.reason for reading in readings if reading.reason), "")
+    notes.extend(_unused_notes(columns))
+    if columns.label is not None:
+        notes.extend(label_notes(columns.label, labels, reasons))
     encoded, categories = encode_labels(labels)
     splits = {split: RawSplit(images[split], encoded[split], None) for split in tables}
     used = (columns.image, *([columns.label] if columns.label and categories else []))
@@ -343,15 +353,15 @@ def _merge_labels(columns: Sequence[LabelColumn | None], lengths: Sequence[int])
     return merge_columns(filled)
 
 
-def _unused_notes(columns: Columns, labels: Mapping[str, LabelColumn | None]) -> list[str]:
+def _unused_notes(columns: Columns) -> list[str]:
     notes = []
+    for name in columns.unused_images:
+        notes.append(f"the column {shown(name)} looks like pictures and is not used: {shown(columns.image)} is")
     for name in columns.unused_labels:
         notes.append(f"the column {shown(name)} looks like labels and is not used")
     if columns.label is None and columns.others:
         names = list_text(columns.others)
         notes.append(f"no column of labels, such as label, class, category or target; not used: {names}")
-    if columns.label is not None and all(column is None for column in labels.values()):
-        notes.append(f"the column {shown(columns.label)} holds no single label for each picture: not used")
     return notes
 
 
@@ -416,13 +426,24 @@ def choose_columns(schema: pyarrow.Schema, features: Mapping[str, Any], name: st
     image = _image_column(schema, features, name)
     classes = [column for column in schema.names if column != image and _class_names(features.get(column))]
     named = [column for column in schema.names if column != image and column.lower() in LABEL_COLUMNS]
-    named.sort(key=lambda column: LABEL_COLUMNS.index(column.lower()))
+    named.sort(key=lambda column: (_is_null(schema.field(column).type), LABEL_COLUMNS.index(column.lower())))
     fitting = [column for column in named if _can_be_labels(schema.field(column).type)]
     ordered = list(dict.fromkeys(classes + fitting))
     label = ordered[0] if ordered else None
     unused = [column for column in dict.fromkeys(classes + named) if column != label]
-    others = [column for column in schema.names if column not in (image, label, *unused)]
-    return Columns(image, label, tuple(unused), tuple(others))
+    pictures = [name for name in _picture_columns(schema, features, image) if name not in (image, label, *unused)]
+    others = [column for column in schema.names if column not in (image, label, *unused, *pictures)]
+    return Columns(image, label, tuple(unused), tuple(pictures), tuple(others))
+
+
+def _picture_columns(schema: pyarrow.Schema, features: Mapping[str, Any], image: str) -> list[str]:
+    """The columns that look like pictures: by their type, by the hub's metadata, or by their name beside paths."""
+    names = [column for column in schema.names if _member(features.get(column), "_type") == "Image"]
+    names += [field.name for field in schema if _is_image_struct(field.type) or _is_binary(field.type)]
+    if _is_text(schema.field(image).type):
+        texts = [field.name for field in schema if _is_text(field.type)]
+        names += [name for name in texts if any(word in name.lower() for word in PICTURE_WORDS)]
+    return list(dict.fromkeys(names))
 
 
 def _value_type(data_type: Any) -> Any:
@@ -430,6 +451,12 @@ def _value_type(data_type: Any) -> Any:
     import pyarrow.types as kinds
 
     return data_type.value_type if kinds.is_dictionary(data_type) else data_type
+
+
+def _is_null(data_type: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_null(data_type)
 
 
 def _is_text(data_type: Any) -> bool:
@@ -577,31 +604,12 @@ def _local_file(path: str, folders: Sequence[Path]) -> Path | UnreadableImage:
         raise read_error(path, error) from error
 
 
-def _read_labels(shard: ImageTable, columns: Columns) -> LabelColumn | None:
-    """The labels of a table; None where it has none, or several for each picture."""
-    if columns.label is None:
-        return None
-    column = shard.table[columns.label]
-    values = [value for chunk in column.chunks for value in _decoded_dictionary(chunk).to_pylist()]
-    names = _class_names(shard.features.get(columns.label))
-    values = _single_values(values)
-    if values is None or any(isinstance(value, float) and not _is_whole(value) for value in values):
-        return None
-    return LabelColumn(values, names)
-
-
-def _is_whole(value: float) -> bool:
-    return bool(np.isnan(value)) or value.is_integer()
-
-
-def _single_values(values: list[Any]) -> list[Any] | None:
-    """Values out of lists of one; None where a list holds several."""
-    singles = []
-    for value in values:
-        if isinstance(value, list):
-            if len(value) > 1:
-                return None
-            singles.append(value[0] if value else None)
-        else:
-            singles.append(value)
-    return singles
+def _read_labels(shard: ImageTable) -> LabelReading:
+    """The labels of a table, or why it has none."""
+    label = shard.columns.label
+    if label is None:
+        return LabelReading()
+    values = [value for chunk in shard.table[label].chunks for value in _decoded_dictionary(chunk).to_pylist()]
+    return read_label_column(
+        values, _class_names(shard.features.get(label)), f"the column {shown(label)} of {shard.name}"
+    )
