@@ -3,7 +3,8 @@
 It is started once under LD_PRELOAD with the injector, imports what is heavy and computes nothing. Then each line of its
 standard input is a case, as JSON; each line of its answer what came of it:
 
-    {"argv", "cwd", "env", "out", "err", "timeout", "fault": [folder, n, kind, log] or null}  ->  {"status"}
+    {"argv", "cwd", "env", "out", "err", "timeout", "in_workers", "fault": [folder, n, kind, log] or null}
+    {"status"}
 
 The status is that of the process; 137 if it was killed; null if it hung and had to be.
 """
@@ -24,13 +25,62 @@ import time
 import traceback
 
 HEAVY = [  # of what vaelab imports
-    "torch", "torch.nn.functional", "numpy", "scipy.stats", "scipy.optimize", "scipy.sparse",
+    "torch", "torch.nn.functional", "torch._dynamo", "torch._refs", "sympy", "numpy",
+    "scipy.stats", "scipy.optimize", "scipy.sparse",
     "sklearn.datasets", "sklearn.cluster", "sklearn.manifold", "sklearn.linear_model", "sklearn.decomposition",
     "openTSNE", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
     "mpl_toolkits.mplot3d", "safetensors.torch", "pyarrow", "pyarrow.parquet", "PIL.Image", "PIL.ImageOps",
     "joblib", "cyclopts", "cyclopts.exceptions", "jinja2", "plotly.offline", "rich.progress", "filelock",
-    "threadpoolctl", "markupsafe", "tomllib", "concurrent.futures", "multiprocessing.pool",
+    "threadpoolctl", "markupsafe", "tomllib", "joblib.externals.loky.process_executor",
+    "concurrent.futures", "multiprocessing.pool",
 ]  # fmt: skip
+
+
+SHORTER = {  # what takes long and touches no file: module, name, and a smaller value
+    ("training.checkpoints", "MIN_TRAINING_RATIO"): -1,  # a state is stored after each epoch, whatever the clock says
+    ("training.budget", "MIN_TIMED_STEPS"): 1,
+    ("training.budget", "WARM_UP_STEPS"): 0,
+    ("training.budget", "MONITORED_SAMPLE"): 10,
+    ("training.budget", "EVALUATED_SAMPLE"): 10,
+    ("analysis.classifier", "MIN_STEPS"): 2,
+    ("analysis.classifier", "MAX_IMAGES_SEEN"): 256,
+}
+
+
+def shorten(package):
+    """Take the time out of what a verb computes, so that a case takes well under a second."""
+    for (module, name), value in SHORTER.items():
+        where = sys.modules[f"{package}.{module}"]
+        assert hasattr(where, name), f"{module} has no {name} any more"
+        setattr(where, name, value)
+    budget = sys.modules[f"{package}.training.budget"]
+    time_steps = budget.time_steps
+    budget.time_steps = lambda job, seconds: time_steps(job, 0.0)
+    projections = sys.modules[f"{package}.analysis.projections"]
+    projections.SMALL_SCHEDULE = [phase._replace(steps=2) for phase in projections.SMALL_SCHEDULE]
+    sys.modules["plotly.offline"].get_plotlyjs = lambda: "plotly"  # five megabytes in every report
+    translate_templates_once(sys.modules[f"{package}.reporting.document"])
+    figure = sys.modules["matplotlib.figure"].Figure
+    savefig = figure.savefig
+    figure.savefig = lambda self, *args, **options: savefig(self, *args, **options | {"dpi": 20})
+
+
+def translate_templates_once(document):
+    """Let jinja keep what it made of the templates of a report, and make it here."""
+    translated, environments = {}, []
+    translate = document.Environment.compile
+
+    def compile_once(self, source, name=None, *args, **options):
+        environments.append(self)
+        if source not in translated:
+            translated[source] = translate(self, source, name, *args, **options)
+        return translated[source]
+
+    document.Environment.compile = compile_once
+    with contextlib.suppress(Exception):  # there are no values, but by then there is an environment
+        document._render(object(), {})
+    for name in environments[0].list_templates(["html"]):
+        environments[0].get_template(name)
 
 
 def warm():
@@ -44,6 +94,7 @@ def warm():
             importlib.import_module(name)
     with contextlib.suppress(Exception):
         sys.modules["PIL.Image"].init()
+    shorten(package.__name__)
     return function
 
 
@@ -61,7 +112,10 @@ def carry_out(function, case):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if case["fault"]:
         where, n, kind, log = case["fault"]
-        if ctypes.CDLL(None).fault_arm(where.encode(), ctypes.c_long(n), kind.encode(), log.encode()):
+        if case.get("in_workers"):
+            names = ("VAELAB_FAULT_DIR", "VAELAB_FAULT_N", "VAELAB_FAULT_KIND", "VAELAB_FAULT_LOG")
+            os.environ.update(zip(names, (where, str(n), kind, log), strict=True))
+        elif ctypes.CDLL(None).fault_arm(where.encode(), ctypes.c_long(n), kind.encode(), log.encode()):
             os._exit(99)
     try:
         code = function()
