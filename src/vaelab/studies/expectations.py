@@ -1,0 +1,360 @@
+r"""Expectations: what a claim expects of a quantity, as differences with the sign that they should have.
+
+A quantity is measured for S seeds and K settings: y with shape (S, K). An expectation turns y into contrasts. A
+contrast is a difference d with shape (S,) and the sign that the expectation wants it to have:
+
+    lowest is X:   d = y_X - y_k     < 0  for every other setting k
+    decreasing:    d = y_k+1 - y_k   < 0  along the settings
+    above a:       d = y - a         > 0
+
+Each contrast has a margin: differences up to it are such that nobody could see them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from vaelab.core.constraints import NonNegative
+from vaelab.core.errors import UserError, unknown_name_error
+
+__all__ = [
+    "NO_MARGIN",
+    "Between",
+    "Contrast",
+    "Decreasing",
+    "Expectation",
+    "Highest",
+    "Increasing",
+    "Lowest",
+    "Margin",
+    "NearLowest",
+    "Sign",
+    "Similar",
+    "parse_margin",
+]
+
+Sign = Literal[-1, 1]
+
+
+class Margin(NamedTuple):
+    """The largest difference that nobody could see.
+
+    Attributes:
+        amount: How much, in the unit of the measure or in percent.
+        is_percent: Whether it is in percent of the absolute value of what is compared with.
+    """
+
+    amount: float = 0.0
+    is_percent: bool = False
+
+    def size(self, reference: float) -> float:
+        """The margin in the unit of the measure.
+
+        Args:
+            reference: The value that something is compared with.
+
+        Example:
+            >>> Margin(2, is_percent=True).size(-50)
+            1.0
+        """
+        return abs(reference) * self.amount / 100 if self.is_percent else self.amount
+
+    @property
+    def text(self) -> str:
+        """The margin as study files write it, such as "0.5" or "1 %"."""
+        return f"{self.amount:g} %" if self.is_percent else f"{self.amount:g}"
+
+
+NO_MARGIN = Margin()
+
+
+def parse_margin(value: str | float) -> Margin:
+    """Read a margin.
+
+    Args:
+        value: A number, or a text such as "0.5" or "1 %".
+
+    Raises:
+        UserError: It is no number, or negative, or not finite.
+
+    Example:
+        >>> parse_margin("1 %")
+        Margin(amount=1.0, is_percent=True)
+    """
+    text = str(value).strip()
+    try:
+        amount = float(text.removesuffix("%"))
+    except ValueError:
+        amount = math.nan
+    if isinstance(value, bool) or not 0 <= amount < math.inf:
+        raise UserError(f'a margin is a number of at least 0, such as 0.5, or a share such as "1 %", got "{value}"')
+    return Margin(amount, text.endswith("%"))
+
+
+class Contrast(NamedTuple):
+    """A difference that an expectation is about.
+
+    Attributes:
+        what: What it compares, such as "a − b".
+        values: The difference for each seed, with shape (S,).
+        expected_sign: The sign that the expectation wants, -1 or 1.
+        margin: The largest difference that nobody could see, in the unit of the values.
+        resolution: The smallest step of the measure, 1 for counts; 0 for measures without steps.
+        images: The difference for each seed and test image, with shape (S, I), whose mean over images is `values`;
+            None where the measure is no mean over images.
+    """
+
+    what: str
+    values: np.ndarray
+    expected_sign: Sign
+    margin: float = 0.0
+    resolution: float = 0.0
+    images: np.ndarray | None = None
+
+
+class Measured(NamedTuple):
+    """A quantity for all settings of a claim.
+
+    Attributes:
+        values: The quantity, with shape (S, K).
+        names: The names of the K settings.
+        margin: The margin of the claim.
+        images: The quantity for each test image, with shape (S, K, I), or None.
+    """
+
+    values: np.ndarray
+    names: Sequence[str]
+    margin: Margin = NO_MARGIN
+    images: np.ndarray | None = None
+
+    @property
+    def resolution(self) -> float:
+        """1 where all values are whole numbers, such as counts; else 0."""
+        return 1.0 if np.array_equal(self.values, np.round(self.values)) else 0.0
+
+    def difference(self, k: int, j: int, percent: float, expected_sign: Sign) -> Contrast:
+        """Setting k minus setting j, minus `percent` of the absolute value of setting j.
+
+        Args:
+            k: The position of a setting.
+            j: The position of the setting that it is compared with.
+            percent: How far setting k has to be above setting j, or below it where negative.
+            expected_sign: The sign that the difference should have.
+        """
+        other = self.values[:, j]
+        shift = np.sign(other) * percent / 100  # of setting j's value, for each seed
+        images = None
+        if self.images is not None:
+            images = self.images[:, k] - (1 + shift)[:, None] * self.images[:, j]
+        return Contrast(
+            what=difference_label(self.names[k], self.names[j], percent, other),
+            values=self.values[:, k] - (1 + shift) * other,
+            expected_sign=expected_sign,
+            margin=self.margin.size(float(other.mean())),
+            resolution=self.resolution,
+            images=images,
+        )
+
+    def distance(self, k: int, bound: float, expected_sign: Sign) -> Contrast:
+        """Setting k minus a bound."""
+        name = self.names[k]
+        label = f"value at {name}" if name else "value"
+        return Contrast(
+            what=f"{label} − {bound:g}",
+            values=self.values[:, k] - bound,
+            expected_sign=expected_sign,
+            margin=self.margin.size(bound),
+            resolution=self.resolution,
+            images=None if self.images is None else self.images[:, k] - bound,
+        )
+
+
+def difference_label(setting: str, other: str, percent: float = 0, values: Sequence[float] | np.ndarray = (1,)) -> str:
+    """What a difference compares, in words.
+
+    Args:
+        setting: The name of a setting.
+        other: The name of the setting that is subtracted.
+        percent: How much of the other's absolute value is subtracted as well.
+        values: The values of the other setting. Their signs decide how the difference is written.
+
+    Example:
+        >>> difference_label("ce", "se", 5)
+        'ce − 1.05 × se'
+        >>> difference_label("ce", "se", 5, [-1.0])
+        'ce − 0.95 × se'
+    """
+    if not percent:
+        return f"{setting} − {other}"
+    if np.all(np.asarray(values) >= 0):
+        return f"{setting} − {1 + percent / 100:g} × {other}"
+    if np.all(np.asarray(values) <= 0):
+        return f"{setting} − {1 - percent / 100:g} × {other}"
+    sign = "−" if percent > 0 else "+"
+    return f"{setting} − {other} {sign} {abs(percent) / 100:g} × |{other}|"
+
+
+def _differences_from_others(measured: Measured, setting: str, percent: float, expected_sign: Sign) -> list[Contrast]:
+    """The differences of a setting from every other one.
+
+    Raises:
+        UserError: There is no such setting.
+    """
+    if setting not in measured.names:
+        raise unknown_name_error("setting", setting, measured.names)
+    chosen = list(measured.names).index(setting)
+    others = [k for k in range(len(measured.names)) if k != chosen]
+    return [measured.difference(chosen, k, percent, expected_sign) for k in others]
+
+
+# Expectations: each is a dataclass whose fields are its settings, found by its name in a study file. `contrasts` takes
+# y with shape (S, K), the K names, the margin, and y for each image with shape (S, K, I) where there is one.
+
+
+@dataclass(frozen=True)
+class Lowest:
+    """The quantity is lowest at `setting`, at least `percent` below each other setting."""
+
+    name: ClassVar[str] = "lowest"
+    expected_sign: ClassVar[Sign] = -1
+    setting: str = ""
+    percent: NonNegative = 0.0
+
+    @property
+    def description(self) -> str:
+        """What is expected, in words."""
+        by = f", by {self.percent:g} % at least" if self.percent else ""
+        return f"{self.name} at {self.setting}{by}"
+
+    def contrasts(
+        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
+    ) -> list[Contrast]:
+        """The differences from every other setting; y has shape (S, K)."""
+        measured = Measured(y, names, margin, images)
+        return _differences_from_others(measured, self.setting, self.expected_sign * self.percent, self.expected_sign)
+
+
+@dataclass(frozen=True)
+class Highest(Lowest):
+    """The quantity is highest at `setting`, at least `percent` above each other setting."""
+
+    name: ClassVar[str] = "highest"
+    expected_sign: ClassVar[Sign] = 1
+
+
+@dataclass(frozen=True)
+class NearLowest:
+    """The quantity at `setting` is at most `percent` above the lowest of the others."""
+
+    name: ClassVar[str] = "near-lowest"
+    setting: str = ""
+    percent: NonNegative = 5.0
+
+    @property
+    def description(self) -> str:
+        """What is expected, in words."""
+        return f"at {self.setting} within {self.percent:g} % of the lowest"
+
+    def contrasts(
+        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
+    ) -> list[Contrast]:
+        """The differences from every other setting; y has shape (S, K)."""
+        return _differences_from_others(Measured(y, names, margin, images), self.setting, self.percent, -1)
+
+
+@dataclass(frozen=True)
+class Decreasing:
+    """Along the settings in their order, each value is below the one before it."""
+
+    name: ClassVar[str] = "decreasing"
+    expected_sign: ClassVar[Sign] = -1
+
+    @property
+    def description(self) -> str:
+        """What is expected, in words."""
+        return f"{self.name}, step by step"
+
+    def contrasts(
+        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
+    ) -> list[Contrast]:
+        """The differences between neighbouring settings; y has shape (S, K)."""
+        measured = Measured(y, names, margin, images)
+        pairs = pairwise(range(len(names)))
+        return [measured.difference(following, k, 0, self.expected_sign) for k, following in pairs]
+
+
+@dataclass(frozen=True)
+class Increasing(Decreasing):
+    """Along the settings in their order, each value is above the one before it."""
+
+    name: ClassVar[str] = "increasing"
+    expected_sign: ClassVar[Sign] = 1
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Every two settings differ by less than `percent` of the earlier one."""
+
+    name: ClassVar[str] = "similar"
+    percent: NonNegative = 5.0
+
+    @property
+    def description(self) -> str:
+        """What is expected, in words."""
+        return f"within {self.percent:g} % of each other"
+
+    def contrasts(
+        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
+    ) -> list[Contrast]:
+        """Two differences for every two settings: not too far above, not too far below. y has shape (S, K)."""
+        measured = Measured(y, names, margin, images)
+        contrasts = []
+        for k in range(len(names)):
+            for j in range(k):
+                contrasts.append(measured.difference(k, j, self.percent, -1))
+                contrasts.append(measured.difference(k, j, -self.percent, 1))
+        return contrasts
+
+
+@dataclass(frozen=True)
+class Between:
+    """At every setting the quantity lies above `low` and below `high`. Either bound may be left out."""
+
+    name: ClassVar[str] = "between"
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise UserError(f"between: low must be below high, got {self.low:g} and {self.high:g}")
+
+    @property
+    def description(self) -> str:
+        """What is expected, in words."""
+        if math.isinf(self.high):
+            return f"above {self.low:g}"
+        if math.isinf(self.low):
+            return f"below {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+    def contrasts(
+        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
+    ) -> list[Contrast]:
+        """The differences from the bounds at every setting; y has shape (S, K)."""
+        measured = Measured(y, names, margin, images)
+        contrasts = []
+        for k in range(len(names)):
+            if math.isfinite(self.high):
+                contrasts.append(measured.distance(k, self.high, -1))
+            if math.isfinite(self.low):
+                contrasts.append(measured.distance(k, self.low, 1))
+        return contrasts
+
+
+Expectation = Lowest | Highest | NearLowest | Decreasing | Increasing | Similar | Between
