@@ -93,6 +93,8 @@ def kaiming_init(layers: Sequence[nn.Module]) -> None:
     Source: Delving Deep into Rectifiers, arXiv 1502.01852.
     """
     weighted = [m for m in layers if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    if any(layer.weight.is_meta for layer in weighted):
+        return  # there are no values to draw, and to pretend to draw them imports torch's compiler, a second
     for layer in weighted:
         if isinstance(layer, nn.ConvTranspose2d):
             inputs = layer.weight[:, 0].numel() / math.prod(layer.stride)
