@@ -593,7 +593,61 @@ def test_metadata_that_do_not_fit_are_said(tmp_path):
         assert load_dataset(tmp_path).splits["train"].categories in (("a",), ())
     (tmp_path / "metadata.csv").unlink()
     (tmp_path / "metadata.jsonl").write_text("[" * 100_000)
-    assert any("metadata.jsonl is not used" in note for note in load_dataset(tmp_path).notes)
+    [note] = [note for note in load_dataset(tmp_path).notes if "metadata.jsonl" in note]
+    assert note.startswith("metadata.jsonl is not used: line 1 is no JSON object, such as")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("header", ["file_name", '"File_Name"', " filename "])
+def test_metadata_as_spreadsheets_write_them(separator, encoding, header, tmp_path):
+    folder(tmp_path, {"a": 4})
+    rows = [[header, "Label", "note"], *([f"a\\{i:03}.png", word, "é"] for i, word in enumerate(WORDS))]
+    text = "\r\n".join(separator.join(row) for row in rows)
+    (tmp_path / "metadata.csv").write_text(text, encoding=encoding)
+    dataset = load_dataset(tmp_path)
+    assert counts(dataset) == {"cat": 2, "dog": 2}
+    assert dataset.facts.attributes == ("note",)
+    assert any("separated by" in note for note in dataset.notes) == (separator != ",")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.csv", "file_name,label\n000.png,é".encode("latin-1"), "is not used: it is not text in UTF-8: save"),
+        ("metadata.csv", b"", "is not used: it has no column file_name (has: nothing)"),
+        ("metadata.csv", b'file_name,label\n000.png,"' + b"x" * 200_000, "is not used: it is no table"),
+        ("metadata.csv", b"file_name,label\n000.png,a,b\n", ": 1 row has more cells than the header"),
+        ("metadata.csv", b"file_name,label\n000.png,a\n000.png,b\n", "the metadata repeat 1 row, such as 000.png"),
+        ("metadata.jsonl", b'{"file_name": "000.png"}\n[1]\n', "is not used: line 2 is no JSON object"),
+        ("metadata.parquet", b"PAR1", "is not used: it is no parquet file that can be read"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_metadata_that_are_no_table_are_explained_in_a_sentence(name, content, message, tmp_path):
+    folder(tmp_path, {"": 4})
+    (tmp_path / name).write_bytes(content)
+    assert any(message in note for note in load_dataset(tmp_path).notes)
+
+
+def test_metadata_in_a_parquet_file(tmp_path):
+    folder(tmp_path, {"": 4})
+    table = pa.table({"file_name": [f"{i:03}.png" for i in range(4)], "label": WORDS})
+    parquet.write_table(table, tmp_path / "metadata.parquet")
+    assert counts(load_dataset(tmp_path)) == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize("words", [("train", "test"), ("Training", "Testing"), ("seg_train", "seg_test")])
+def test_splits_inside_the_categories_are_splits(words, tmp_path):
+    folder(tmp_path, {f"{name}/{word}": n for name in ("cat", "dog") for word, n in zip(words, (3, 2), strict=True)})
+    dataset = load_dataset(tmp_path)
+    assert sizes(dataset) == {"train": 6, "test": 4}
+    assert counts(dataset) == {"cat": 5, "dog": 5}
+    assert any("inside the categories are the splits" in note for note in dataset.notes)
+    folder(tmp_path, {"cow/test": 2})
+    dataset = load_dataset(tmp_path)
+    assert (sum(sizes(dataset).values()), len(counts(dataset))) == (12, 3)
+    assert any("are no splits, since not every category has train" in note for note in dataset.notes)
 
 
 def test_what_systems_leave_behind_is_no_data(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -37,12 +37,15 @@ class Layout(NamedTuple):
 
     Args:
         depth: The number of leading folders that wrap everything and say nothing.
-        split_folders: The split that each folder below these stands for; empty where they are categories.
+        split_folders: The split that each folder below these stands for, such as "train", or "cat/train" where the
+            splits are inside the categories; empty where there are categories alone.
+        category_depth: The number of leading folders above that of the category.
         notes: Sentences for the user.
     """
 
     depth: int
     split_folders: Mapping[str, str]
+    category_depth: int
     notes: list[str]
 
 
@@ -55,8 +58,8 @@ def folder_source(request: Request) -> DataSource:
     """A folder of pictures.
 
     Sub-folders are categories. Where they are named after splits (train, Training, val, test, ...), they are the
-    splits, and the folders below them the categories. A lone folder around everything is passed through. metadata.csv
-    or metadata.jsonl may give the labels.
+    splits, and the folders below them the categories; they may also be inside each category. A lone folder around
+    everything is passed through. metadata.csv, metadata.jsonl or metadata.parquet may give the labels.
 
     Raises:
         UserError: The folder holds no picture that can be read.
@@ -169,21 +172,43 @@ def _find_layout(path: Path, names: Sequence[str]) -> Layout:
     splits = set(known.values())
     # A category may itself be called "train": it is a split only beside another one, or alone.
     if "train" in splits and (len(splits) > 1 or len(tops) == 1):
-        return Layout(depth, known, notes + _merged_split_notes(known))
+        return Layout(depth, known, depth + 1, notes + _merged_split_notes(known))
     if tops and len(known) == len(tops) and "train" not in splits:
         raise _no_training_error(path, list(known))
-    return Layout(depth, {}, notes + _inner_split_notes(names, depth))
+    inner = _inner_splits(names, depth, tops)
+    folders = list_text(sorted({folder.partition("/")[2] for folder in inner.split_folders}))
+    if inner.is_complete:
+        notes.append(f"the folders {folders} inside the categories are the splits")
+        return Layout(depth, inner.split_folders, depth, notes)
+    if len(set(inner.split_folders.values())) > 1:
+        notes.append(f"the folders {folders} are no splits, since not every category has train and splits alone inside")
+    return Layout(depth, {}, depth, notes)
 
 
-def _inner_split_notes(names: Sequence[str], depth: int) -> list[str]:
-    """A note where the folders inside the categories are called like splits."""
-    inner = {name.split("/")[depth + 1] for name in names if name.count("/") > depth + 1}
-    if len(inner) < 2 or len(splits_of_siblings(inner)) < len(inner):
-        return []
-    return [
-        f"the folders {list_text(sorted(inner))} inside the categories are not used as splits: "
-        "put train/ and test/ above the categories"
-    ]
+class InnerSplits(NamedTuple):
+    """The folders inside the categories that are called after splits, and whether they can be the splits."""
+
+    split_folders: dict[str, str]
+    is_complete: bool
+
+
+def _inner_splits(names: Sequence[str], depth: int, tops: Iterable[str]) -> InnerSplits:
+    """The splits inside the categories, as in cat/train and cat/test.
+
+    They are complete where every category has a train split and no other folders, and there are at least two splits.
+    """
+    inner: dict[str, set[str]] = {top: set() for top in tops}
+    for name in names:
+        parts = name.split("/")
+        if len(parts) > depth + 2:
+            inner[parts[depth]].add(parts[depth + 1])
+    splits: dict[str, str] = {}
+    is_complete = bool(inner)
+    for top, folders in inner.items():
+        known = splits_of_siblings(folders)
+        is_complete = is_complete and len(known) == len(folders) and "train" in known.values()
+        splits.update({f"{top}/{folder}": split for folder, split in known.items()})
+    return InnerSplits(splits, is_complete and len(set(splits.values())) > 1)
 
 
 def _wrapping_depth(names: Sequence[str]) -> int:
@@ -221,8 +246,8 @@ def _split_of(name: str, layout: Layout) -> str | None:
     """The split of a picture; None where it lies beside the folders of the splits."""
     if not layout.split_folders:
         return "train"
-    parts = name.split("/")
-    return layout.split_folders.get(parts[layout.depth]) if len(parts) > layout.depth + 1 else None
+    folders = name.split("/")[layout.depth : -1]
+    return layout.split_folders.get("/".join(folders[:1])) or layout.split_folders.get("/".join(folders[:2]))
 
 
 def _label_columns(
@@ -243,7 +268,7 @@ def _label_columns(
 
 def _folder_labels(members: Mapping[str, list[str]], layout: Layout) -> dict[str, LabelColumn | None]:
     """The folders as labels."""
-    depth = layout.depth + bool(layout.split_folders)
+    depth = layout.category_depth
     values = {split: [_folder_at(name, depth) for name in names] for split, names in members.items()}
     if not any(value is not None for column in values.values() for value in column):
         return dict.fromkeys(members)

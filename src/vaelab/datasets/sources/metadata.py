@@ -1,4 +1,4 @@
-"""metadata.csv and metadata.jsonl beside pictures, as Hugging Face's imagefolder has them.
+"""metadata.csv, metadata.jsonl or metadata.parquet beside pictures, as Hugging Face's imagefolder has them.
 
 Each row names a file, relative to the metadata file, in the column `file_name`. A column of labels gives the
 categories; further columns are kept as attributes.
@@ -7,6 +7,7 @@ Source: huggingface.co/docs/datasets/image_load, "ImageFolder".
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -24,7 +25,9 @@ from vaelab.datasets.sources.labels import LABEL_COLUMNS
 
 __all__ = ["METADATA_NAMES", "Metadata", "attribute_array", "read_metadata"]
 
-METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "path")
 
@@ -63,16 +66,22 @@ def read_metadata(root: Path, files: Sequence[str], pictures: Sequence[str]) -> 
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, None] = {}
     notes = []
+    repeated = []
     for file in files:
         try:
             table = _read_table(root / file)
-            placed = _place_rows(table, posixpath.dirname(file))
-        except (ValueError, csv.Error, RecursionError) as error:
+            placed = _place_rows(table.rows, posixpath.dirname(file))
+        except ValueError as error:
             notes.append(f"{shown(file)} is not used: {error_text(error)}")
             continue
-        for name, row in placed.items():
+        notes.extend(f"{shown(file)}: {note}" for note in table.notes)
+        for name, row in placed:
+            repeated.extend([name] if name in rows else [])
             rows[name] = row
             columns.update(dict.fromkeys(row))
+    if repeated:
+        count = count_text(len(repeated), "row")
+        notes.append(f"the metadata repeat {count}, such as {shown(repeated[0])}: the last one counts")
     if not rows:
         return Metadata({}, None, (), notes) if notes else None
     label = _first_named(columns, LABEL_COLUMNS)
@@ -80,36 +89,96 @@ def read_metadata(root: Path, files: Sequence[str], pictures: Sequence[str]) -> 
     return Metadata(rows, label, attributes, notes + _coverage_notes(rows, pictures))
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV or JSON Lines file."""
+class Table(NamedTuple):
+    """The rows of a metadata file, and sentences for the user."""
+
+    rows: list[dict[Any, Any]]
+    notes: list[str]
+
+
+def _read_table(path: Path) -> Table:
+    """The rows of a CSV, JSON Lines or parquet file.
+
+    Raises:
+        ValueError: It holds no table; the message says why.
+    """
     try:
-        text = read_regular(path).decode("utf-8-sig")
+        content = read_regular(path)
     except (OSError, MemoryError) as error:
         raise read_error(path, error) from error
-    if path.suffix.lower() == ".csv":
-        return [dict(row) for row in csv.DictReader(io.StringIO(text))]
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return Table(_parquet_rows(content), [])
+    return _csv_table(_decoded(content)) if suffix == ".csv" else Table(_json_rows(_decoded(content)), [])
+
+
+def _decoded(content: bytes) -> str:
+    """The text of a file in UTF-8 or, where it begins with that mark, in UTF-16."""
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    try:
+        return content.decode(encoding).lstrip("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not text in {encoding.upper()}: save it in UTF-8") from error
+
+
+def _csv_table(text: str) -> Table:
+    """The rows of a CSV file. Its columns may be separated by semicolons, tabs or bars, as spreadsheets do."""
+    if text.lower().startswith("sep="):  # a line by which a spreadsheet remembers its separator
+        text = text.partition("\n")[2]
+    header = text.partition("\n")[0]
+    separators = [
+        mark for mark in ",;\t|" if _first_named(next(csv.reader([header], delimiter=mark), []), FILE_COLUMNS)
+    ]
+    separator = separators[0] if separators else ","
+    try:
+        rows: list[dict[Any, Any]] = list(csv.DictReader(io.StringIO(text), delimiter=separator))
+    except csv.Error as error:
+        raise ValueError(f"it is no table: {error}") from error
+    notes = [] if separator == "," else [f"its columns are separated by {SEPARATORS[separator]}"]
+    too_long = sum(None in row for row in rows)
+    if too_long:
+        count, verb = count_text(too_long, "row"), agree(too_long, "has", "have")
+        notes.append(f"{count} {verb} more cells than the header, which are not used: put quotes around their text")
+    return Table(rows, notes)
+
+
+def _json_rows(text: str) -> list[dict[Any, Any]]:
     rows = []
-    for line in text.splitlines():
-        if line.strip():
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
             row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("a line holds no JSON object")
-            rows.append(row)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise ValueError(f'line {number} is no JSON object, such as {{"file_name": "0.png", "label": "cat"}}')
+        rows.append(row)
     return rows
 
 
-def _place_rows(table: list[dict[str, Any]], folder: str) -> dict[str, dict[str, Any]]:
-    """The rows by the name of their picture relative to the folder of the data, without the column of names."""
+def _parquet_rows(content: bytes) -> list[dict[Any, Any]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(pa.BufferReader(content)).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"it is no parquet file that can be read: {error_text(error)}") from error
+
+
+def _place_rows(table: list[dict[Any, Any]], folder: str) -> list[tuple[str, dict[str, Any]]]:
+    """The rows with the name of their picture relative to the folder of the data, without the column of names."""
     columns = table[0] if table else {}
     column = _first_named(columns, FILE_COLUMNS)
     if column is None:
-        raise ValueError(f"it has no column file_name (has: {list_text(columns)})")
-    placed = {}
+        raise ValueError(f"it has no column file_name (has: {list_text(columns) or 'nothing'})")
+    placed = []
     for row in table:
         name = row.get(column)
-        if isinstance(name, str) and name:
-            place = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
-            placed[place] = {str(key): value for key, value in row.items() if key not in (column, None)}
+        if isinstance(name, str) and name.strip():
+            place = posixpath.normpath(posixpath.join(folder, name.strip().replace("\\", "/")))
+            placed.append((place, {str(key): value for key, value in row.items() if key not in (column, None)}))
     return placed
 
 
