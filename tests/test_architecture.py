@@ -100,6 +100,19 @@ def test_what_every_command_imports_is_light(module: str) -> None:
     assert result.stdout.split() == []
 
 
+def test_models_that_are_only_counted_do_not_import_the_compiler() -> None:
+    count = (
+        "import sys, torch; from vaelab.core.registry import members; from vaelab.models.networks import Network\n"
+        "from vaelab.runs.spec import Spec, build_model\n"
+        "with torch.device('meta'):\n"
+        "    for network in members(Network):\n"
+        "        build_model(Spec(network=network()), (3, 32, 32))\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False", "it takes a second of every training"
+
+
 PUBLIC_PACKAGES = ("models", "objectives", "datasets", "evaluation", "analysis", "studies", "figures")
 
 
