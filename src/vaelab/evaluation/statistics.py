@@ -11,9 +11,19 @@ from torch import Tensor
 
 from vaelab.evaluation.results import Metric
 
-__all__ = ["CrossedMean", "RunningMoments", "crossed_mean", "jackknife_error", "mean_metric", "proportion_metric"]
+__all__ = [
+    "CrossedMean",
+    "MeanError",
+    "RunningMoments",
+    "crossed_mean",
+    "jackknife_error",
+    "mean_metric",
+    "proportion_metric",
+]
 
 JACKKNIFE_GROUPS = 10  # of images, each left out once
+
+SMALLEST_LOG_LEVEL = -100.0  # p-values below exp of it are not distinguished
 
 
 class Moments(NamedTuple):
@@ -105,25 +115,71 @@ def jackknife_error(statistic: Callable[[np.ndarray], float], count: int) -> flo
     return float(np.sqrt((JACKKNIFE_GROUPS - 1) * np.array(estimates).var()))
 
 
-class CrossedMean(NamedTuple):
-    """The mean of differences over seeds and images, with what it varies by.
+class MeanError(NamedTuple):
+    """How uncertain a mean over seeds and test images is.
 
     Attributes:
-        mean: The mean.
         seed_variance: The variance of the mean that comes from the seeds, among them splits and order.
-        image_variance: The variance of the mean that comes from the choice of the test images.
-        degrees_of_freedom: Those of the sum of both variances.
+        image_variance: The variance of the mean that comes from the choice of the test images; 0 if they are taken as
+            given.
+        num_seeds: The number of seeds.
+        num_images: The number of test images; 0 if they are taken as given.
     """
 
-    mean: float
     seed_variance: float
     image_variance: float
-    degrees_of_freedom: float
+    num_seeds: int
+    num_images: int
 
     @property
     def standard_error(self) -> float:
-        """The standard error of the mean over seeds and images together."""
+        """The standard error of the mean."""
         return math.sqrt(self.seed_variance + self.image_variance)
+
+    def half_width(self, level: float) -> float:
+        """The distance from the mean to a one-sided confidence bound.
+
+        With a_s and a_i the distances for the seeds and for the images alone, by t with S - 1 and I - 1 degrees of
+        freedom, it is sqrt(a_s^2 + a_i^2). At few seeds this keeps the level, which one t interval with Satterthwaite's
+        degrees of freedom does not: docs/statistics.md compares them.
+
+        Args:
+            level: The level of the bound, below 1/2.
+
+        Source: Construction of Confidence Limits about Effect Measures: A General Approach, Zou and Donner 2008.
+        """
+        from scipy import special
+
+        squares = special.stdtrit(self.num_seeds - 1, level) ** 2 * self.seed_variance
+        if self.image_variance:
+            squares += special.stdtrit(self.num_images - 1, level) ** 2 * self.image_variance
+        return math.sqrt(squares)
+
+    def tail_probability(self, distance: float) -> float:
+        """The level of the confidence bound at a distance from the mean: a one-sided p-value.
+
+        Args:
+            distance: How far the mean is beyond the bound that is tested.
+        """
+        from scipy import optimize, special
+
+        if distance < 0:
+            return 1 - self.tail_probability(-distance)
+        if not self.image_variance or distance == 0:
+            return float(special.stdtr(self.num_seeds - 1, -distance / self.standard_error))
+        if self.half_width(math.exp(SMALLEST_LOG_LEVEL)) < distance:
+            return math.exp(SMALLEST_LOG_LEVEL)
+        log_level = optimize.bisect(
+            lambda x: self.half_width(math.exp(x)) - distance, SMALLEST_LOG_LEVEL, math.log(0.5), xtol=1e-10
+        )
+        return math.exp(log_level)  # type: ignore[arg-type]
+
+
+class CrossedMean(NamedTuple):
+    """The mean of differences over seeds and images, with its error."""
+
+    mean: float
+    error: MeanError
 
 
 def crossed_mean(differences: np.ndarray) -> CrossedMean:
@@ -131,23 +187,23 @@ def crossed_mean(differences: np.ndarray) -> CrossedMean:
 
     The model is d[s, i] = mean + seed[s] + image[i] + residual[s, i], with all three random. With the mean squares
     M_s, M_i, M_r of the two-way table the variance of the mean is M_s / (S I) + (M_i - M_r) / (S I): its first part
-    holds the seeds and the residuals, its second the images. Another split in each seed is a part of the seed effect.
+    holds the seeds and the residuals, its second the images. If each seed has its own split, that is a part of the seed
+    effect.
 
     Args:
         differences: The differences, with shape (S, I), of at least two seeds and two images.
 
     Returns:
-        The mean, its variances, and Satterthwaite's degrees of freedom.
+        The mean with its error.
 
     Raises:
         ValueError: There are fewer than two seeds or images.
 
-    Source: An Approximate Distribution of Estimates of Variance Components, Satterthwaite 1946; Components of
-    Variance, Searle, Casella and McCulloch 1992, chapter 4.
+    Source: Variance Components, Searle, Casella and McCulloch 1992, chapter 4.
 
     Example:
-        >>> crossed_mean(np.array([[1.0, 2.0], [2.0, 3.0]])).mean
-        2.0
+        >>> crossed_mean(np.array([[1.0, 2.0], [2.0, 4.0]]))
+        CrossedMean(mean=2.25, error=MeanError(seed_variance=0.5625, image_variance=0.5, num_seeds=2, num_images=2))
     """
     num_seeds, num_images = differences.shape
     if min(num_seeds, num_images) < 2:
@@ -155,13 +211,7 @@ def crossed_mean(differences: np.ndarray) -> CrossedMean:
     mean = differences.mean()
     seed_means, image_means = differences.mean(1), differences.mean(0)
     residuals = differences - seed_means[:, None] - image_means + mean
-    count, df_seeds, df_images = num_seeds * num_images, num_seeds - 1, num_images - 1
-    seeds = float(seed_means.var(ddof=1)) / num_seeds
-    images = float(image_means.var(ddof=1)) / num_images
-    residual = float(np.square(residuals).sum()) / (df_seeds * df_images) / count
-    image_variance = max(images - residual, 0.0)
-    weighted = seeds**2 / df_seeds
-    if image_variance:
-        weighted += images**2 / df_images + residual**2 / (df_seeds * df_images)
-    degrees_of_freedom = (seeds + image_variance) ** 2 / weighted if weighted else float(df_seeds)
-    return CrossedMean(float(mean), seeds, image_variance, degrees_of_freedom)
+    mean_square = np.square(residuals).sum() / ((num_seeds - 1) * (num_images - 1))
+    seed_variance = float(seed_means.var(ddof=1)) / num_seeds
+    image_variance = float(image_means.var(ddof=1)) / num_images - float(mean_square) / (num_seeds * num_images)
+    return CrossedMean(float(mean), MeanError(seed_variance, max(image_variance, 0.0), num_seeds, num_images))

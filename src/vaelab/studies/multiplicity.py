@@ -16,7 +16,7 @@ from typing import NamedTuple
 from vaelab.core.console import count_text
 from vaelab.studies.expectations import Contrast
 from vaelab.studies.sequential import LookPlan
-from vaelab.studies.verdicts import SIGNIFICANCE_LEVEL, Judgement, judge
+from vaelab.studies.verdicts import SIGNIFICANCE_LEVEL, Judgement, judge, smallest_p
 
 __all__ = ["StudyErrors", "control_false_verdicts", "judge_study"]
 
@@ -97,8 +97,7 @@ def judge_study(
     p_values = []
     for contrasts, reason in zip(claims, reasons, strict=True):
         if not reason:
-            looks = judge(contrasts, plan, level=0).looks
-            p_values.append(min((look.p for look in looks), default=1.0))
+            p_values.append(smallest_p(contrasts, plan))
     errors = control_false_verdicts(p_values, share)
     judgements = []
     for contrasts, reason in zip(claims, reasons, strict=True):

@@ -144,7 +144,7 @@ def exact_nominal_levels(looks: Sequence[int], level: float, power: float = SPEN
         level: The level of all looks together.
         power: The power of the spending function.
     """
-    from scipy import stats
+    from scipy import special
 
     nominal_levels = []
     unrejected = np.ones_like(GRID)  # the probability of no earlier rejection, for each angle
@@ -156,7 +156,7 @@ def exact_nominal_levels(looks: Sequence[int], level: float, power: float = SPEN
             spent += due
             bound = _bound_that_spends(n, unrejected, due)
             t = math.sqrt(n - 1) * math.tan(bound)
-            nominal_levels.append(float(stats.t.sf(t, n - 1)))
+            nominal_levels.append(float(special.stdtr(n - 1, -t)))
         unrejected = _next_unrejected(n, unrejected, bound)
     return nominal_levels
 

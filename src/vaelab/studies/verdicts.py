@@ -1,19 +1,24 @@
 r"""Verdicts: what paired differences over seeds say about a claim.
 
-A claim has K contrasts. Turned so that negative is as expected, contrast k has the true value d_k and the margin m_k,
-the largest difference that nobody could see. Exactly one of three things is true:
+A claim has K contrasts. Turned so that negative is as expected, contrast k has the true value d_k, its mean over seeds,
+and the margin m_k, the largest difference that nobody could see. The verdict is
 
-    supported    every d_k < -m_k         the claim holds, visibly
-    refuted      some d_k > m_k           something contradicts it, visibly
-    equal        neither                  nothing contradicts it visibly, but not all of it can be seen
-
-A verdict is given where t tests reject the other two. "Every d_k < -m_k" is established by an intersection-union test:
-each contrast is tested alone, without correction. "Some d_k > m_k" is established by the smallest of K p-values, times
-K (Bonferroni, the first step of Holm). Since only one of the three is true, each may be rejected with probability 5 %:
-the error of a verdict is 5 % at most, whatever is true. All p-values hold for all looks together (`sequential`).
-
-    undecided    none of the three could be established yet
+    supported    every d_k < 0, by t tests, and every mean lies beyond the margin
+    refuted      some d_k > m_k: something contradicts the claim, visibly
+    equal        every d_k < m_k, and some d_k > -m_k: nothing contradicts it visibly, but not all of it can be seen
+    undecided    none of these could be established yet
     void         the runs are sick, which is found elsewhere
+
+What holds for every contrast is established by an intersection-union test: each is tested alone, without correction.
+What holds for some contrast is established by the smallest of K p-values, times K (Bonferroni, the first step of Holm).
+Supported and refuted are tested at 2.5 %, the two parts of equal at 5 % each. Whatever is true, a false verdict has a
+probability of 5 % at most:
+
+    some d_k > m_k          supported and equal are false: both need d_k < m_k, at 5 %
+    all d_k < -m_k          refuted and equal are false: both need some d_k > -m_k, at 5 %
+    some d_k >= 0, none > m_k    supported and refuted are false: 2.5 % each
+
+All p-values hold for all looks together (`sequential`).
 
 Source: Three-sided Hypothesis Testing: Simultaneous Testing of Superiority, Equivalence and Inferiority, Goeman, Solari
 and Stijnen 2010; Bioequivalence Trials, Intersection-Union Tests and Equivalence Confidence Sets, Berger and Hsu 1996.
@@ -27,7 +32,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vaelab.evaluation.statistics import crossed_mean
+from vaelab.evaluation.statistics import MeanError, crossed_mean
 from vaelab.studies.expectations import Contrast, Sign
 from vaelab.studies.sequential import LookPlan, adjusted_p, nominal_level
 
@@ -39,6 +44,7 @@ __all__ = [
     "Look",
     "Verdict",
     "judge",
+    "smallest_p",
 ]
 
 SIGNIFICANCE_LEVEL = 0.05  # the probability of a false verdict that a claim admits
@@ -162,43 +168,27 @@ class Estimate(NamedTuple):
     Attributes:
         mean: The mean over seeds, turned.
         deviation: The standard deviation over seeds, or that of rounding to whole numbers if it is larger.
-        image_variance: The variance of the mean that comes from the test images.
-        degrees_of_freedom: Those of the standard error.
+        error: How uncertain the mean is.
         margin: The margin.
-        num_seeds: The number of seeds.
     """
 
     mean: float
     deviation: float
-    image_variance: float
-    degrees_of_freedom: float
+    error: MeanError
     margin: float
-    num_seeds: int
 
     @property
-    def error(self) -> float:
-        """The standard error of the mean; 0 where all seeds agree, so that nothing can be said about it."""
-        if self.deviation == 0:
-            return 0.0
-        return math.sqrt(self.deviation**2 / self.num_seeds + self.image_variance)
+    def is_testable(self) -> bool:
+        """Whether the seeds differ. If they do not, nothing is known about how much others would."""
+        return self.deviation > 0
 
     def p_above(self, bound: float) -> float:
         """The one-sided p-value for "the true value is above a bound"."""
-        from scipy import stats
-
-        if self.error == 0:
-            return 1.0
-        return float(stats.t.sf((self.mean - bound) / self.error, self.degrees_of_freedom))
+        return self.error.tail_probability(self.mean - bound) if self.is_testable else 1.0
 
     def p_below(self, bound: float) -> float:
         """The one-sided p-value for "the true value is below a bound"."""
-        return self._replace(mean=-self.mean).p_above(-bound)
-
-    def half_width(self, level: float) -> float:
-        """The distance from the mean to a one-sided confidence bound at a level."""
-        from scipy import stats
-
-        return float(stats.t.isf(level, self.degrees_of_freedom)) * self.error
+        return self.error.tail_probability(bound - self.mean) if self.is_testable else 1.0
 
 
 class PValues(NamedTuple):
@@ -249,16 +239,26 @@ def judge(
     num_seeds = len(contrasts[0].values) if contrasts else 0
     plan = plan or LookPlan.fixed(max(num_seeds, 2))
     looks: list[Look] = []
-    estimates: list[Estimate] = []
     for look in plan.reached(num_seeds):
-        estimates = [_estimate(contrast, look) for contrast in contrasts]
-        p_values = _p_values(estimates, plan)
+        p_values = _p_values(contrasts, look, plan)
         looks.append(Look(look, p_values.verdict(level), p_values.smallest))
         if looks[-1].verdict != "undecided":
             break
     if not looks:
         return _untested(contrasts, plan, num_seeds, void_reason)
-    return _judgement(contrasts, estimates, looks, Rule(len(contrasts), plan, level), void_reason)
+    return _judgement(contrasts, looks, Rule(len(contrasts), plan, level), void_reason)
+
+
+def smallest_p(contrasts: Sequence[Contrast], plan: LookPlan | None = None) -> float:
+    """The smallest level at which a claim is decided at one of the looks; 1 before the first look.
+
+    Args:
+        contrasts: All contrasts of the claim, each with S values.
+        plan: After how many seeds the claim is judged; once, with all seeds, if None.
+    """
+    num_seeds = len(contrasts[0].values) if contrasts else 0
+    plan = plan or LookPlan.fixed(max(num_seeds, 2))
+    return min((_p_values(contrasts, look, plan).smallest for look in plan.reached(num_seeds)), default=1.0)
 
 
 def _untested(contrasts: Sequence[Contrast], plan: LookPlan, num_seeds: int, void_reason: str) -> Judgement:
@@ -283,12 +283,11 @@ def _estimate(contrast: Contrast, num_seeds: int) -> Estimate:
     """The mean of the first seeds with its error."""
     values = contrast.values[:num_seeds]
     deviation = max(standard_deviation(values), contrast.resolution / math.sqrt(6))  # of two rounded numbers
-    image_variance, degrees_of_freedom = 0.0, float(num_seeds - 1)
+    error = MeanError(deviation**2 / num_seeds, 0.0, num_seeds, 0)
     if contrast.images is not None:
-        crossed = crossed_mean(contrast.images[:num_seeds])
-        image_variance, degrees_of_freedom = crossed.image_variance, crossed.degrees_of_freedom
-    mean = -contrast.expected_sign * float(values.mean())
-    return Estimate(mean, deviation, image_variance, degrees_of_freedom, contrast.margin, num_seeds)
+        crossed = crossed_mean(contrast.images[:num_seeds]).error
+        error = crossed._replace(seed_variance=error.seed_variance)
+    return Estimate(-contrast.expected_sign * float(values.mean()), deviation, error, contrast.margin)
 
 
 def standard_deviation(values: np.ndarray) -> float:
@@ -297,14 +296,18 @@ def standard_deviation(values: np.ndarray) -> float:
     return deviation if deviation > ROUNDING * float(np.abs(values).max()) else 0.0
 
 
-def _p_values(estimates: Sequence[Estimate], plan: LookPlan) -> PValues:
-    """The p-values of the verdicts."""
+def _p_values(contrasts: Sequence[Contrast], num_seeds: int, plan: LookPlan) -> PValues:
+    """The p-values of the verdicts at a look."""
 
     def adjusted(p: float) -> float:
-        return adjusted_p(p, estimates[0].num_seeds, plan)
+        return adjusted_p(p, num_seeds, plan)
+
+    estimates = [_estimate(contrast, num_seeds) for contrast in contrasts]
 
     count = len(estimates)
-    supported = max(adjusted(e.p_below(-e.margin)) for e in estimates)
+    supported = max(adjusted(e.p_below(0)) for e in estimates)
+    if not all(e.mean < -e.margin for e in estimates):
+        supported = 1.0
     refuted = min(adjusted(e.p_above(e.margin)) for e in estimates)
     none_refutes = max(adjusted(e.p_below(e.margin)) for e in estimates)
     some_unseen = min(adjusted(e.p_above(-e.margin)) for e in estimates)
@@ -312,16 +315,11 @@ def _p_values(estimates: Sequence[Estimate], plan: LookPlan) -> PValues:
     return PValues(*(min(1.0, p) for p in (2 * supported, 2 * count * refuted, equal)))
 
 
-def _judgement(
-    contrasts: Sequence[Contrast],
-    estimates: Sequence[Estimate],
-    looks: Sequence[Look],
-    rule: Rule,
-    void_reason: str,
-) -> Judgement:
+def _judgement(contrasts: Sequence[Contrast], looks: Sequence[Look], rule: Rule, void_reason: str) -> Judgement:
     """The verdict of the last look with all that it rests on."""
     verdict: Verdict = "void" if void_reason else looks[-1].verdict
     num_seeds = looks[-1].num_seeds
+    estimates = [_estimate(contrast, num_seeds) for contrast in contrasts]
     results = []
     for k in _most_decisive_first(estimates, verdict):
         results.append(_contrast_result(contrasts[k], estimates[k], verdict, rule))
@@ -350,7 +348,7 @@ def _most_decisive_first(estimates: Sequence[Estimate], verdict: Verdict) -> lis
             return estimate.p_above(estimate.margin)
         if verdict == "equal":
             return estimate.p_above(-estimate.margin)
-        return -estimate.p_below(-estimate.margin)
+        return -estimate.p_below(0)
 
     return sorted(range(len(estimates)), key=rank)
 
@@ -359,8 +357,8 @@ def _contrast_result(contrast: Contrast, estimate: Estimate, verdict: Verdict, r
     """What was measured of a contrast."""
     mean = -contrast.expected_sign * estimate.mean
     interval = bounds = p = None
-    if estimate.error:
-        joint = estimate.half_width(rule.nominal_level(1 / 2 / rule.num_contrasts, estimate.num_seeds))
+    if estimate.is_testable:
+        joint = estimate.error.half_width(rule.nominal_level(1 / 2 / rule.num_contrasts, estimate.error.num_seeds))
         interval = (mean - joint, mean + joint)
         below, above = _bound_distances(estimate, verdict, rule)
         bounds = (mean - below, mean + above) if contrast.expected_sign < 0 else (mean - above, mean + below)
@@ -374,7 +372,7 @@ def _contrast_result(contrast: Contrast, estimate: Estimate, verdict: Verdict, r
         effect_size=mean / estimate.deviation if estimate.deviation else None,
         margin=estimate.margin,
         bounds=bounds,
-        num_seeds=estimate.num_seeds,
+        num_seeds=estimate.error.num_seeds,
     )
 
 
@@ -383,16 +381,16 @@ def _bound_distances(estimate: Estimate, verdict: Verdict, rule: Rule) -> tuple[
     count = rule.num_contrasts
     shares = {"refuted": (1 / 2 / count, 1 / 2 / count), "equal": (1 / count, 1.0)}
     below, above = shares.get(verdict, (1 / 2, 1 / 2))
-    below, above = (rule.nominal_level(share, estimate.num_seeds) for share in (below, above))
-    return estimate.half_width(below), estimate.half_width(above)
+    below, above = (rule.nominal_level(share, estimate.error.num_seeds) for share in (below, above))
+    return estimate.error.half_width(below), estimate.error.half_width(above)
 
 
 def _zero_width_note(contrasts: Sequence[Contrast], estimates: Sequence[Estimate]) -> str:
     """What is said of contrasts without any deviation."""
-    labels = [contrast.what for contrast, estimate in zip(contrasts, estimates, strict=True) if not estimate.error]
-    if not labels:
-        return ""
-    return f"{labels[0]} is the same for all {estimates[0].num_seeds} seeds, which says nothing about how it varies"
+    for contrast, estimate in zip(contrasts, estimates, strict=True):
+        if not estimate.is_testable:
+            return f"{contrast.what} is the same for all {estimate.error.num_seeds} seeds, so its error is unknown"
+    return ""
 
 
 def _interval_label(rule: Rule) -> str:
@@ -434,7 +432,7 @@ def seeds_to_decide(estimates: Sequence[Estimate], level: float = SIGNIFICANCE_L
     Source: the noncentral t distribution; Power of the Two One-Sided Tests Procedure in Bioequivalence, Phillips 1990.
     """
     fewest, most = 2, MOST_SEEDS_ESTIMATED
-    if any(e.deviation == 0 for e in estimates) or _power(estimates, most, level) < POWER:
+    if not all(e.is_testable for e in estimates) or _power(estimates, most, level) < POWER:
         return None
     while fewest < most:
         middle = (fewest + most) // 2
@@ -448,17 +446,19 @@ def seeds_to_decide(estimates: Sequence[Estimate], level: float = SIGNIFICANCE_L
 def _power(estimates: Sequence[Estimate], num_seeds: int, level: float) -> float:
     """The probability of the most probable verdict at a number of seeds, if what was observed is true."""
     count = len(estimates)
-    supported = min(_power_above(-e.mean - e.margin, e, num_seeds, level / 2) for e in estimates)
+    supported = min(_power_above(-e.mean, e, num_seeds, level / 2) for e in estimates)
+    visible = min(_power_above(-e.mean - e.margin, e, num_seeds, 1 / 2) for e in estimates)
     refuted = max(_power_above(e.mean - e.margin, e, num_seeds, level / 2 / count) for e in estimates)
     none_refutes = min(_power_above(e.margin - e.mean, e, num_seeds, level) for e in estimates)
     some_unseen = max(_power_above(e.mean + e.margin, e, num_seeds, level / count) for e in estimates)
-    return max(supported, refuted, none_refutes + some_unseen - 1)
+    return max(min(supported, visible), refuted, none_refutes + some_unseen - 1)
 
 
 def _power_above(distance: float, estimate: Estimate, num_seeds: int, level: float) -> float:
     """The power of a one-sided t test, where the true value is a distance beyond the bound."""
-    from scipy import stats
+    from scipy import special
 
-    error = math.sqrt(estimate.deviation**2 / num_seeds + estimate.image_variance)
-    critical = stats.t.isf(level, num_seeds - 1)
-    return float(stats.nct.sf(critical, num_seeds - 1, distance / error))
+    seed_variance = estimate.deviation**2 / num_seeds
+    error = estimate.error._replace(seed_variance=seed_variance, num_seeds=num_seeds)
+    critical = error.half_width(level) / error.standard_error
+    return 1 - float(special.nctdtr(num_seeds - 1, distance / error.standard_error, critical))
