@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from vaelab.cli.main import run_cli
+from vaelab.core.errors import UserError
 from vaelab.datasets.images import Dataset
 from vaelab.models.likelihoods import CrossEntropy
 from vaelab.models.networks import Mlp
-from vaelab.runs.run import Run
-from vaelab.runs.spec import Spec
+from vaelab.runs.run import Run, load
+from vaelab.runs.spec import Spec, check_spec
 from vaelab.training import budget, progress
 from vaelab.training.budget import StepTimes, TimeBudget
 from vaelab.training.fit import fit
@@ -151,3 +155,33 @@ def test_a_repeated_run_is_the_same_where_the_length_shapes_nothing(
     [repeated] = fit([replace(constant, minutes=None, steps=timed.history[-1]["step"])], digits, tmp_path, **settings)
     assert repeated.key != timed.key
     assert (repeated.path / "weights.safetensors").read_bytes() == (timed.path / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("length", [{"minutes": SECONDS / 60}, {"preset": "fast", "minutes": SECONDS / 60}])
+def test_the_command_that_is_printed_repeats_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], length: dict[str, object]
+) -> None:
+    """With a learning rate that falls, so that each estimate of the length counts, to the byte."""
+    FakeClock(monkeypatch)
+    settings = {"network": "mlp:hidden=8", "latent_dim": 2, "batch_size": 200, "schedule": "cosine", "out": tmp_path}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (settings | length).items()]
+
+    def carry_out(words: list[str]) -> None:
+        monkeypatch.setattr(sys, "argv", words)
+        assert run_cli(words[1:]) == 0
+
+    carry_out(["vaelab", "train", "digits", *flags, "--lr-warmup", "0.1", "--no-figures"])
+    [command] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  vaelab train")]
+    timed = load(tmp_path)
+    assert len(timed.origin["plan"]["segments"]) > 3
+    carry_out(shlex.split(command))
+    runs = list(tmp_path.glob("*/weights.safetensors"))
+    assert len(runs) == 2
+    assert runs[0].read_bytes() == runs[1].read_bytes()
+
+
+@pytest.mark.parametrize("estimates", [(), (0,), (1, 9), (0, 8), (0, 5, 7, 9, 6, 9), (0, 9, 9, 9)])
+def test_estimates_that_no_run_has_are_refused(estimates: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="estimates must be pairs"):
+        check_spec(Spec(steps=9, estimates=estimates))
+    check_spec(Spec(steps=9, estimates=(0, 7, 3, 9)))

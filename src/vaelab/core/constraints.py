@@ -21,6 +21,7 @@ __all__ = [
     "Finite",
     "Fraction",
     "LongCount",
+    "LongNatural",
     "Natural",
     "NonNegative",
     "Positive",
@@ -56,6 +57,8 @@ def _at_most(most: int) -> Constraint:
 Count = Annotated[int, _at_least(1), _at_most(MAX_COUNT)]
 
 LongCount = Annotated[int, _at_least(1), _at_most(MAX_LONG_COUNT)]
+
+LongNatural = Annotated[int, _at_least(0), _at_most(MAX_LONG_COUNT)]
 
 Natural = Annotated[int, _at_least(0), _at_most(MAX_COUNT)]
 

@@ -31,7 +31,18 @@ from vaelab.core.codec import (
     to_word,
     violations,
 )
-from vaelab.core.constraints import Count, Finite, Fraction, LongCount, Natural, Positive, Seed, Side, UnitInterval
+from vaelab.core.constraints import (
+    Count,
+    Finite,
+    Fraction,
+    LongCount,
+    LongNatural,
+    Natural,
+    Positive,
+    Seed,
+    Side,
+    UnitInterval,
+)
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.models.likelihoods import Distortion, Gaussian
 from vaelab.models.networks import Conv, Network
@@ -133,6 +144,12 @@ class Spec:
         None, legacy=None, aliases=("max_steps",), help="Steps of the training in place of epochs."
     )
     minutes: Positive | None = setting(None, aliases=("max_minutes",), help="A time budget in place of epochs.")
+    estimates: tuple[LongNatural, ...] | None = setting(
+        None,
+        legacy=None,
+        help="How the number of steps was estimated under a time budget: a step, then the number of steps that was "
+        "expected there, and so on, such as 0,900,450,1000. With --steps it repeats a training with --minutes.",
+    )
     batch_size: Count = setting(128, help="Images in a step.")
     lr: Positive = setting(1e-3, aliases=("learning_rate",), help="Learning rate of Adam.")
     schedule: Literal["constant", "linear", "cosine"] = setting(
@@ -287,6 +304,8 @@ def _with_given_length(spec: Spec, given: Sequence[str]) -> Spec:
         spec = replace(spec, steps=None)
     if ("epochs" in given or "steps" in given) and "minutes" not in given:
         spec = replace(spec, minutes=None)
+    if any(name in given for name in ("epochs", "steps", "minutes")) and "estimates" not in given:
+        spec = replace(spec, estimates=None)
     return spec
 
 
@@ -330,8 +349,22 @@ def check_spec(spec: Spec) -> None:
     if spec.value_range is not None and not _is_range(spec.value_range):
         names.append("value_range")
         sentences.append(f"value_range must be two numbers, the smaller one first, got {to_text(spec.value_range)}")
+    if spec.estimates is not None and not _are_estimates(spec.estimates, spec.steps):
+        names.append("estimates")
+        sentences.append(
+            "estimates must be pairs of a step and the number of steps expected there, the first one at step 0, the "
+            f"last one of the --steps, got {to_text(spec.estimates)}"
+        )
     if sentences:
         raise UserError("; ".join(sentences), settings=names)
+
+
+def _are_estimates(estimates: tuple[int, ...], steps: int | None) -> bool:
+    """Whether numbers are the estimates of a training with so many steps."""
+    starts, totals = estimates[::2], estimates[1::2]
+    if len(starts) != len(totals) or not totals or starts[0] != 0 or totals[-1] != steps:
+        return False
+    return list(starts) == sorted(starts) and all(s < total for s, total in zip(starts, totals, strict=True))
 
 
 def _is_range(values: tuple[float, ...]) -> bool:

@@ -39,6 +39,7 @@ class TrainingJob:
         parent: The run whose weights this one starts from.
         distributed: The processes that train the run together.
         pixels_on_device: The training pixels, for each device that they were copied to; jobs on one data set share it.
+        thin_history: Whether a history of very many epochs gets a row after some of them only.
     """
 
     run: Run
@@ -48,6 +49,7 @@ class TrainingJob:
     parent: Run | None = None
     distributed: DistributedContext = field(default_factory=DistributedContext)
     pixels_on_device: dict[str, Tensor] = field(default_factory=dict, compare=False)
+    thin_history: bool = False
 
     @property
     def key(self) -> str:
@@ -64,11 +66,18 @@ class TrainingJob:
         """The number of batches in an epoch; the last one may be smaller."""
         return math.ceil(len(self.train_images) / self.spec.batch_size)
 
+    @property
+    def num_epochs(self) -> int:
+        """The number of epochs, the last of which may be a part."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
     @cached_property
     def schedule(self) -> StepSchedule:
         """The length of the run, and how far it has come at each step."""
         if self.plan.schedule is not None:
             return self.plan.schedule
+        if self.spec.estimates is not None:
+            return StepSchedule.from_estimates(self.spec.estimates)
         steps = self.plan.steps or self.spec.steps or self.spec.epochs * self.steps_per_epoch
         return StepSchedule.of_length(steps)
 

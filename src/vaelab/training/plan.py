@@ -65,6 +65,7 @@ class Plan:
         stacked: Whether runs that agree in their programs are trained as one.
         compiled: Whether a step is one compiled program.
         schedule: How the number of steps was estimated under a time budget.
+        record_every: Epochs from one row of history to the next.
     """
 
     device: str
@@ -76,6 +77,7 @@ class Plan:
     stacked: bool = False
     compiled: bool = False
     schedule: StepSchedule | None = None
+    record_every: int = 1
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -202,10 +204,12 @@ def program_key(spec: Spec) -> Spec | None:
 
     Returns:
         The spec with neutral values in place of those that a program takes as arguments; None for a spec whose step is
-        neither stacked nor compiled: under a time budget a run has its own length, and "dreg" hooks into the gradient.
+        neither stacked nor compiled: under a time budget, and where one is repeated, a run has its own length, and
+        "dreg" hooks into the gradient.
     """
     objective = spec.objective
-    if spec.minutes is not None or (isinstance(objective, ImportanceWeighted) and objective.gradient == "dreg"):
+    has_own_length = spec.minutes is not None or spec.estimates is not None
+    if has_own_length or (isinstance(objective, ImportanceWeighted) and objective.gradient == "dreg"):
         return None
     defaults = type(objective)()
     neutral_floats = {name: getattr(defaults, name) for name in tunable_floats(objective)}

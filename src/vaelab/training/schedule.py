@@ -9,6 +9,7 @@ length is estimated again and again; each new estimate adds a segment that start
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,6 +52,25 @@ class StepSchedule:
     def from_lists(cls, segments: Sequence[Sequence[float]]) -> StepSchedule:
         """The schedule that was stored as JSON."""
         return cls(tuple(Segment(int(start), float(progress), int(total)) for start, progress, total in segments))
+
+    @classmethod
+    def from_estimates(cls, estimates: Sequence[int]) -> StepSchedule:
+        """The schedule with these pairs of a step and the number of steps that was estimated there.
+
+        Example:
+            >>> StepSchedule.from_estimates((0, 100, 50, 150)) == StepSchedule.of_length(100).revised(50, 150)
+            True
+        """
+        schedule = cls.of_length(estimates[1])
+        for start, total in zip(estimates[2::2], estimates[3::2], strict=True):
+            schedule = schedule.revised(start, total)
+        return schedule
+
+    @property
+    def estimates(self) -> tuple[int, ...]:
+        """Pairs of a step and the number of steps that was estimated there, from which the schedule follows."""
+        pairs = [(segment.start, segment.total_steps) for segment in self.segments]
+        return tuple(itertools.chain.from_iterable(pairs))
 
     @property
     def total_steps(self) -> int:
