@@ -120,6 +120,7 @@ def train(
     from vaelab.runs.spec import check_spec
     from vaelab.training.fit import plan_jobs, train_jobs
     from vaelab.training.plan import explain_plan
+    from vaelab.training.repetition import explain_repetition
     from vaelab.training.resources import check_resources
 
     _check_snapshots(snapshots)
@@ -129,7 +130,14 @@ def train(
     with distributed_context().main_first():
         dataset = load_dataset(spec.data, **spec.data_settings)
     plan = partial(
-        plan_jobs, dataset=dataset, out=Path(out), device=device, precision=precision, threads=threads, parent=parent
+        plan_jobs,
+        dataset=dataset,
+        out=Path(out),
+        device=device,
+        precision=precision,
+        threads=threads,
+        parent=parent,
+        thin_history=True,
     )
     check_resources(spec, dataset.splits["train"].shape, Path(out), choose_device(device))
     [job] = plan([spec])
@@ -141,6 +149,8 @@ def train(
     _announce_length(job)
     [run] = train_jobs([job], snapshots).runs_or_raise()
     _report_fitted_likelihood(run)
+    if run.outcome != "existing" and (repetition := explain_repetition(run)):
+        notice(repetition)
     if figures and distributed_context().is_main:
         with _compute_threads(job.plan.threads):
             _draw_missing_figures(run, dataset, pdf)
@@ -366,21 +376,34 @@ def doctor(run: RunLike, *, data: str | None = None, threads: int | None = None)
 
     run = _open_run(run)
     command = run.origin.get("command")
+    history = _history_if_intact(run)
     try:
         model = run.model
     except DivergedError:
-        return diagnose(RunContext(run.spec, run.history, command=command, has_finite_weights=False))
-    if not run.history:
-        notice(f"{run.path} has no history.jsonl any more: what only the history shows stays open")
+        return diagnose(RunContext(run.spec, history, command=command, has_finite_weights=False))
     try:
         dataset, _ = _dataset_for(run, data)
     except MissingDataError as error:
         notice(f"{error}\nWhat only the images show stays open.")
-        return diagnose(RunContext(run.spec, run.history, model, command=command))
+        return diagnose(RunContext(run.spec, history, model, command=command))
     images = dataset.splits.get("validation") or dataset.splits["train"]
     with _compute_threads(threads):
         stats = compute_latent_stats(run.model, images)
-    return diagnose(RunContext(run.spec, run.history, run.model, stats, command))
+    return diagnose(RunContext(run.spec, history, run.model, stats, command))
+
+
+def _history_if_intact(run: Run) -> list[dict[str, Any]]:
+    """The history of a run; none, with a notice, where it is gone or damaged."""
+    from vaelab.runs.run import HistoryError
+
+    try:
+        history = run.history
+    except HistoryError as error:
+        notice(f"{error}\nWhat only the history shows stays open.")
+        return []
+    if not history:
+        notice(f"{run.path} has no history.jsonl any more: what only the history shows stays open")
+    return history
 
 
 def reconstruct(

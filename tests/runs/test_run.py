@@ -19,6 +19,7 @@ from vaelab.core.errors import UserError
 from vaelab.core.files import read_json, write_json
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.runs.run import (
+    HistoryError,
     Run,
     append_history,
     check_training_record,
@@ -26,6 +27,7 @@ from vaelab.runs.run import (
     load,
     summarise_run,
     training_record,
+    update_origin,
     write_history,
 )
 
@@ -292,3 +294,33 @@ def test_folders_and_links_in_place_of_files_are_named(copied: Run) -> None:
     [run] = find_runs(copied.path.parent)
     with pytest.raises(UserError, match=r"origin\.json is damaged \(it is a folder\)"):
         summarise_run(run)
+
+
+def test_files_that_a_study_does_not_read_are_looked_at(copied: Run) -> None:
+    """By size and time where those were stored, else by their content."""
+    copied.check_unread()
+    weights, origin = copied.path / "weights.safetensors", copied.origin
+    content, status = weights.read_bytes(), weights.stat()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"weights.safetensors is damaged .its content has changed"):
+        copied.check_unread()
+    weights.write_bytes(content)  # with a new time: it is read
+    copied.check_unread()
+    update_origin(copied, {"stamps": {"weights.safetensors": [status.st_size, weights.stat().st_mtime_ns]}})
+    copied.check_unread()
+    weights.unlink()
+    with pytest.raises(UserError, match=r"weights.safetensors is damaged .it is missing"):
+        copied.check_unread()
+    assert set(origin["stamps"]) == {"weights.safetensors", "snapshots.safetensors"}
+
+
+def test_a_damaged_history_costs_only_what_needs_it(copied: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = copied.path / "history.jsonl"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(
+        HistoryError, match=r"(?s)history.jsonl is damaged .*train it again.*Only curves and the doctor"
+    ):
+        _ = copied.history
+    assert vaelab.evaluate(copied, n=20, evidence=0)["n"] == 20
+    assert {diagnosis.state for diagnosis in vaelab.doctor(copied)} <= {"alarm", "note", "well", "open"}
+    assert "What only the history shows stays open" in capsys.readouterr().err

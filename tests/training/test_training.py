@@ -31,7 +31,7 @@ from vaelab.runs.presets import get_preset
 from vaelab.runs.run import Run, lock_run
 from vaelab.runs.spec import Spec, build_model, spec_to_dict, updated
 from vaelab.training import fit as fit_module
-from vaelab.training import job, loop, plan
+from vaelab.training import job, loop, plan, recorder
 from vaelab.training.fit import fit, plan_jobs, train_jobs
 from vaelab.training.optimizer import Adam, lr_multiplier
 from vaelab.training.plan import choose_plan
@@ -233,6 +233,39 @@ def test_a_key_is_never_a_lie(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the spec's parent is abc"):
         train(replace(SMALL, parent="abc"), digits, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_thin_history_has_rows_of_the_complete_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the same weights, also where the best ones are kept and the run is interrupted between two rows."""
+    monkeypatch.setattr(recorder, "MAX_COMPLETE_EPOCHS", 10)
+    monkeypatch.setattr(recorder, "THIN_ROWS", 6)
+    digits = load_dataset("digits", validation=0.1, subset=40)
+    spec = replace(SMALL, subset=40, batch_size=40, epochs=22, keep="best", ema=0.9)
+
+    def train_thin(out: Path) -> Run:
+        jobs = plan_jobs([spec], digits, out, device="cpu", precision="float32", threads=1, thin_history=True)
+        return train_jobs(jobs).runs_or_raise()[0]
+
+    complete, thin = train(spec, digits, tmp_path / "complete"), train_thin(tmp_path / "thin")
+    assert len(complete.history) == 22
+    epochs = [row["epoch"] for row in thin.history]
+    assert epochs == [1, 4, 8, 12, 16, 20, 22]
+    assert rows(thin) == [row for row in rows(complete) if row["epoch"] in epochs]
+    assert weights(thin) == weights(complete)
+
+    take_step = EagerStep.__call__
+
+    def interrupted(step, step_rows):
+        if step.run.state.step == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return take_step(step, step_rows)
+
+    monkeypatch.setattr(EagerStep, "__call__", interrupted)
+    with pytest.raises(loop.TrainingInterrupted):
+        train_thin(tmp_path / "parts")
+    monkeypatch.setattr(EagerStep, "__call__", take_step)
+    resumed = train_thin(tmp_path / "parts")
+    assert (rows(resumed), weights(resumed)) == (rows(thin), weights(thin))
 
 
 def test_a_time_budget_becomes_steps_once(digits: Dataset, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ r"""The folder of a run: written whole, read with care, resumed exactly.
 
     spec.json              every setting of the run
     weights.safetensors    the model; the metadata hold the shape of the images
-    history.jsonl          one row an epoch
+    history.jsonl          one row an epoch; in trainings of very many epochs one after some of them
     snapshots.safetensors  how the same few images are reconstructed after some epochs
     metrics.json           the metrics of the finished run, by split
     origin.json            the data, plan, versions and machine that it comes from, and the digests of the other files
@@ -56,12 +56,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DivergedError",
+    "HistoryError",
     "Run",
     "append_history",
     "check_training_record",
     "find_runs",
+    "is_recorded",
     "load",
     "lock_run",
+    "num_history_rows",
     "store_beginning",
     "store_results",
     "summarise_run",
@@ -78,6 +81,10 @@ CHANGED = "its content has changed since it was written"
 
 class DivergedError(UserError):
     """The weights of a run hold NaN or infinite numbers."""
+
+
+class HistoryError(UserError):
+    """The history of a run is damaged."""
 
 
 @dataclass(frozen=True)
@@ -137,21 +144,33 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One row an epoch; none before the first.
+        """One row an epoch, or one after some of very many epochs; none before the first.
 
         The last line of an unfinished run may be torn by a power cut; it is then left out.
 
         Raises:
-            UserError: history.jsonl is damaged.
+            HistoryError: history.jsonl is damaged.
         """
-        if not _holds(self.path / HISTORY):
-            if self.finished and HISTORY in self._digests():
-                raise damaged_error(self.path / HISTORY, "it is missing")
+        file = self.path / HISTORY
+        if not _holds(file) and not (self.finished and HISTORY in self._digests()):
             return []
-        content = read_bytes(self.path / HISTORY)
-        rows = _parse_history(content, self.path / HISTORY, keep_torn_line=self.finished)
-        self._check_digest(HISTORY, content)
+        record_every = self._stored_plan().get("record_every", 1)
+        try:
+            if not _holds(file):
+                raise damaged_error(file, "it is missing")
+            content = read_bytes(file)
+            rows = _parse_history(content, file, keep_torn_line=self.finished, record_every=record_every)
+            self._check_digest(HISTORY, content)
+        except UserError as error:
+            needs = "\nOnly curves and the doctor need it; weights and metrics are not affected."
+            raise HistoryError(f"{error}{needs if self.finished else ''}") from None
         return rows
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch of the last row of history; 0 before the first."""
+        rows = self.history
+        return rows[-1]["epoch"] if rows else 0
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -269,6 +288,29 @@ class Run:
             if split != "train" and split not in metrics:
                 raise damaged_error(self.path / METRICS, f"it lacks {split}")
 
+    def check_unread(self) -> None:
+        """Look whether the files that are read only where they are needed are still what was written.
+
+        A file whose size and time of change are those that were stored is not read.
+
+        Raises:
+            UserError: A file is missing or has changed.
+        """
+        digests = self._digests()
+        stamps = self.origin.get("stamps", {}) if digests else {}
+        for name in (WEIGHTS, SNAPSHOTS):
+            file = self.path / name
+            if name not in digests:
+                continue
+            if not _holds(file):
+                raise damaged_error(file, "it is missing")
+            if _stamp(file) != stamps.get(name):
+                self._check_digest(name, read_bytes(file))
+
+    def _stored_plan(self) -> dict[str, Any]:
+        """The plan in origin.json; empty where there is none."""
+        return self.origin["plan"] if _holds(self.path / ORIGIN) else {}
+
     def _digests(self) -> dict[str, str]:
         """The digests of files by name; empty in runs of earlier versions."""
         if not _holds(self.path / ORIGIN):
@@ -307,6 +349,15 @@ def _holds(path: Path) -> bool:
     return True
 
 
+def _stamp(path: Path) -> list[int]:
+    """The size of a file in bytes, and when it was changed, in nanoseconds."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _is_image_shape(shape: Any) -> bool:
     """Whether a stored value is the shape of an image: channels, height and width."""
     return isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n < 10_000 for n in shape)
@@ -315,8 +366,18 @@ def _is_image_shape(shape: Any) -> bool:
 # History.
 
 
-def _parse_history(content: bytes, file: Path, keep_torn_line: bool) -> list[dict[str, Any]]:
-    """The rows of a history, whose epochs are 1, 2, 3 and so on."""
+def is_recorded(epoch: int, record_every: int) -> bool:
+    """Whether history has a row for an epoch: for the first one and each k-th. The last one of a run has one, too."""
+    return epoch == 1 or epoch % max(record_every, 1) == 0
+
+
+def num_history_rows(epochs: int, record_every: int) -> int:
+    """How many rows history has at least after so many epochs."""
+    return epochs // max(record_every, 1) + (record_every > 1 and epochs > 0)
+
+
+def _parse_history(content: bytes, file: Path, keep_torn_line: bool, record_every: int) -> list[dict[str, Any]]:
+    """The rows of a history: the first, each k-th and the last epoch."""
     *lines, last_line = content.split(b"\n")
     if last_line and keep_torn_line:
         lines.append(last_line)
@@ -328,7 +389,10 @@ def _parse_history(content: bytes, file: Path, keep_torn_line: bool) -> list[dic
             row = parse_json(line, file, HistoryRow)
         except UserError as error:
             raise UserError(str(error).replace(" is damaged (", f" is damaged (line {number}: ", 1)) from None
-        if row["epoch"] != number or (rows and row["step"] <= rows[-1]["step"]):
+        expected = num_history_rows(row["epoch"], record_every)
+        if number == len(lines) and not is_recorded(row["epoch"], record_every):  # of the last epoch of the run
+            expected += 1
+        if number != expected or (rows and row["step"] <= rows[-1]["step"]):
             raise damaged_error(file, f"line {number} holds epoch {row['epoch']}, step {row['step']}")
         rows.append(row)
     return rows
@@ -389,7 +453,8 @@ def store_results(run: Run, changes: Mapping[str, Any], metrics: Mapping[str, An
             digests[name] = content_digest(read_bytes(run.path / name))
     if HISTORY in digests:
         sync_file(run.path / HISTORY)
-    _store_origin(run, {**run.origin, **changes}, digests)
+    stamps = {name: _stamp(run.path / name) for name in (WEIGHTS, SNAPSHOTS) if name in digests}
+    _store_origin(run, {**run.origin, **changes, "stamps": stamps}, digests)
     write_text(run.path / METRICS, text)
 
 
@@ -571,7 +636,7 @@ def summarise_run(run: Run) -> dict[str, Any]:
     return {
         "path": str(run.path),
         "spec": spec,
-        "state": "finished" if run.finished else f"epoch {len(run.history)}, unfinished",
+        "state": "finished" if run.finished else f"epoch {run.last_epoch}, unfinished",
         "metrics": {name: metric["value"] for name, metric in metrics.items()},
         "notes": {name: metric["note"] for name, metric in metrics.items() if "note" in metric},
         "bytes": folder_size(run.path),

@@ -35,6 +35,7 @@ class StoredPlan(TypedDict):
     stacked: NotRequired[bool]
     compiled: NotRequired[bool]
     segments: NotRequired[list[list[float]] | None]
+    record_every: NotRequired[int]
 
 
 class RunOrigin(TypedDict):
@@ -45,6 +46,7 @@ class RunOrigin(TypedDict):
     versions: dict[str, Any]
     key: NotRequired[str]
     digests: NotRequired[dict[str, str]]
+    stamps: NotRequired[dict[str, list[int]]]
 
 
 class Named(TypedDict):

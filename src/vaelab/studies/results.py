@@ -36,6 +36,7 @@ def read_record(run: Run) -> RunRecord:
     Raises:
         UserError: A file of the run is damaged; it is named.
     """
+    run.check_unread()
     metrics = {}
     for split, record in run.metrics.items():
         values = {name: metric["value"] for name, metric in record["metrics"].items()}

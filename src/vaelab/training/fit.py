@@ -24,7 +24,7 @@ from vaelab.core.files import REPAIR_HINT
 from vaelab.core.tensors import write_tensors
 from vaelab.datasets.images import Dataset
 from vaelab.evaluation.metrics import evaluate_model
-from vaelab.runs.run import Run, lock_run, store_results, write_history
+from vaelab.runs.run import Run, lock_run, num_history_rows, store_results, write_history
 from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_to_dict
 from vaelab.training.attempts import attempt_each
 from vaelab.training.budget import first_schedule
@@ -32,7 +32,7 @@ from vaelab.training.job import TrainingJob
 from vaelab.training.loop import TrainingLoop
 from vaelab.training.plan import choose_plan, program_key
 from vaelab.training.provenance import describe_end, recorded_plan, write_origin
-from vaelab.training.recorder import SNAPSHOT_EPOCHS
+from vaelab.training.recorder import SNAPSHOT_EPOCHS, history_interval
 from vaelab.training.state import ActiveRun, initial_state, restore_state
 from vaelab.training.steps.choose import possible_plan
 
@@ -117,8 +117,12 @@ def plan_jobs(
     stacked: bool | None = None,
     compiled: bool | None = None,
     parent: Run | None = None,
+    thin_history: bool = False,
 ) -> list[TrainingJob]:
-    """Check specs and choose their plans; nothing is written. The arguments are those of `fit`.
+    """Check specs and choose their plans; nothing is written. The other arguments are those of `fit`.
+
+    Args:
+        thin_history: Whether a history of more than 100 epochs gets about 60 rows in place of one for each epoch.
 
     Returns:
         One job for each different run, in the order of the specs.
@@ -138,7 +142,8 @@ def plan_jobs(
         wants_compiled = plan.compiled if compiled is None else compiled
         plan = replace(plan, compiled=wants_compiled and not plan.stacked)
         run = Run(out / run_key(spec, dataset.fingerprint, plan.precision))
-        jobs[run.key] = TrainingJob(run, spec, dataset, plan, parent, distributed_context(), pixels_on_device)
+        context = distributed_context()
+        jobs[run.key] = TrainingJob(run, spec, dataset, plan, parent, context, pixels_on_device, thin_history)
     return list(jobs.values())
 
 
@@ -198,7 +203,7 @@ def _find_or_train(group: Sequence[TrainingJob], snapshots: Sequence[int]) -> Fi
             if _needs_training(job, locks):
                 return None
             job.run.check()
-            return replace(job.run, outcome="existing", from_epoch=len(job.run.history))
+            return replace(job.run, outcome="existing", from_epoch=job.run.last_epoch)
 
         existing = attempt_each(group, find)
         finished = {run.key: run for run in existing.results if run is not None}
@@ -246,6 +251,7 @@ def _prepare_run(job: TrainingJob) -> ActiveRun:
     """A run at the step that it has reached, with its files as they were at that step."""
     distributed = job.distributed
     plan = distributed.broadcast(recorded_plan(job) if distributed.is_main else None)
+    is_new = plan is None
     job = replace(job, plan=plan or job.plan)
     with num_threads(job.plan.threads):
         state = initial_state(job)
@@ -256,6 +262,8 @@ def _prepare_run(job: TrainingJob) -> ActiveRun:
             schedule = distributed.broadcast(first_schedule(run))
             run.job = job.with_plan(steps=schedule.total_steps, schedule=schedule)
         run.job = replace(run.job, plan=possible_plan(run))
+        if is_new and job.thin_history:
+            run.job = run.job.with_plan(record_every=history_interval(run.job.num_epochs))
     if distributed.is_main:
         _prepare_files(run)
     return run
@@ -267,7 +275,7 @@ def _prepare_files(run: ActiveRun) -> None:
     if not run.resumed:
         write_origin(job)
     rows = [row for row in job.run.history if row["step"] <= run.state.step]
-    if len(rows) < run.state.step // job.steps_per_epoch:
+    if len(rows) < num_history_rows(run.state.step // job.steps_per_epoch, job.plan.record_every):
         raise UserError(f"{job.run.path / 'history.jsonl'} has lost rows; {REPAIR_HINT}")
     write_history(job.run, rows)
 

@@ -44,7 +44,7 @@ def recorded_plan(job: TrainingJob) -> Plan | None:
     if plan.ranks != world_size:
         notice(f"the run began with {plan.ranks} processes and goes on with {world_size}: the same to rounding")
         plan = replace(plan, ranks=world_size, compiled=False)
-    if replace(plan, steps=None, schedule=None) != job.plan:
+    if replace(plan, steps=None, schedule=None, record_every=1) != job.plan:
         compiled = "compiled" if plan.compiled else "not compiled"
         notice(f"going on as the run began: {plan.device}, {plan.precision}, {plan.threads} threads, {compiled}")
     if origin["versions"] != library_versions():

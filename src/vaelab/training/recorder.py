@@ -18,15 +18,17 @@ from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
 from vaelab.evaluation.diagnostics import new_alarms
 from vaelab.evaluation.metrics import fit_global_params, validate
-from vaelab.runs.run import append_history
+from vaelab.runs.run import append_history, is_recorded
 from vaelab.training.divergence import measurement_error, weights_error
 from vaelab.training.state import ActiveRun
 
-__all__ = ["SNAPSHOT_EPOCHS", "EpochRecorder", "num_monitored_images"]
+__all__ = ["SNAPSHOT_EPOCHS", "EpochRecorder", "history_interval", "num_monitored_images"]
 
 SNAPSHOT_EPOCHS = [n * 10**k for k in range(5) for n in (1, 2, 5)]  # epochs after which a few reconstructions are kept
 
 SNAPSHOT_IMAGES = 8
+
+MAX_COMPLETE_EPOCHS, THIN_ROWS = 100, 60  # epochs up to which each has a row of history, and about how many rows beyond
 
 MIN_MONITORED_IMAGES, MAX_MONITORED_IMAGES = 1000, 2000  # training images on which history is measured
 
@@ -50,10 +52,11 @@ class EpochRecorder:
         """
         measurements = _measure(run)
         row = _history_row(run, measurements)
-        rows = self.histories.setdefault(run.key, run.job.run.history)
-        rows.append(row)
-        append_history(run.job.run, row)
-        _warn(run, rows)
+        if is_recorded(row["epoch"], run.job.plan.record_every) or run.is_done:
+            rows = self.histories.setdefault(run.key, run.job.run.history)
+            rows.append(row)
+            append_history(run.job.run, row)
+            _warn(run, rows)
         _keep_best_weights(run, row)
         if row["epoch"] in self.snapshot_epochs or run.is_done:
             _save_snapshot(run, row["epoch"])
@@ -121,6 +124,18 @@ def _save_snapshot(run: ActiveRun, epoch: int) -> None:
     snapshots["originals"] = pixels
     snapshots[f"epoch-{epoch:05d}"] = reconstructions.mul(255).round().to(torch.uint8)
     write_tensors(file, snapshots)
+
+
+def history_interval(epochs: int) -> int:
+    """The epochs from one row of a thin history to the next, in a training of so many epochs.
+
+    Every epoch is measured all the same: `keep=best` and the tests for divergence look at each.
+
+    Example:
+        >>> history_interval(100), history_interval(300)
+        (1, 5)
+    """
+    return 1 if epochs <= MAX_COMPLETE_EPOCHS else math.ceil(epochs / THIN_ROWS)
 
 
 def num_monitored_images(images: Images) -> int:
