@@ -53,17 +53,17 @@ class Margin(NamedTuple):
     amount: float = 0.0
     is_percent: bool = False
 
-    def size(self, reference: float) -> float:
-        """The margin in the unit of the measure.
+    def sizes(self, references: np.ndarray) -> np.ndarray:
+        """The margins in the unit of the measure.
 
         Args:
-            reference: The value that something is compared with.
+            references: The values that something is compared with, with shape (S,).
 
         Example:
-            >>> Margin(2, is_percent=True).size(-50)
-            1.0
+            >>> Margin(2, is_percent=True).sizes(np.array([-50.0, 100.0]))
+            array([1., 2.])
         """
-        return abs(reference) * self.amount / 100 if self.is_percent else self.amount
+        return np.abs(references) * self.amount / 100 if self.is_percent else np.full(references.shape, self.amount)
 
     @property
     def text(self) -> str:
@@ -104,8 +104,10 @@ class Contrast(NamedTuple):
         what: What it compares, such as "a − b".
         values: The difference for each seed, with shape (S,).
         expected_sign: The sign that the expectation wants, -1 or 1.
-        margin: The largest difference that nobody could see, in the unit of the values.
-        resolution: The smallest step of the measure, 1 for counts; 0 for measures without steps.
+        margin: The largest difference that nobody could see, in the unit of the values: one for all seeds, or one for
+            each with shape (S,), of which the mean counts.
+        resolution: The smallest step of the measure, 1 for counts and 0 for what has no steps: one for all seeds, or
+            one for each with shape (S,), of which the smallest counts.
         images: The difference for each seed and test image, with shape (S, I), whose mean over images is `values`;
             None where the measure is no mean over images.
     """
@@ -113,9 +115,19 @@ class Contrast(NamedTuple):
     what: str
     values: np.ndarray
     expected_sign: Sign
-    margin: float = 0.0
-    resolution: float = 0.0
+    margin: float | np.ndarray = 0.0
+    resolution: float | np.ndarray = 0.0
     images: np.ndarray | None = None
+
+    def first(self, num_seeds: int) -> Contrast:
+        """The same contrast with its first seeds alone: what is known at a look does not depend on later seeds."""
+        shape = self.values.shape
+        return self._replace(
+            values=self.values[:num_seeds],
+            margin=float(np.broadcast_to(self.margin, shape)[:num_seeds].mean()),
+            resolution=float(np.broadcast_to(self.resolution, shape)[:num_seeds].min()),
+            images=None if self.images is None else self.images[:num_seeds],
+        )
 
 
 class Measured(NamedTuple):
@@ -134,9 +146,9 @@ class Measured(NamedTuple):
     images: np.ndarray | None = None
 
     @property
-    def resolution(self) -> float:
-        """1 where all values are whole numbers, such as counts; else 0."""
-        return 1.0 if np.array_equal(self.values, np.round(self.values)) else 0.0
+    def resolution(self) -> np.ndarray:
+        """For each seed 1 where all values are whole numbers, such as counts; else 0."""
+        return np.all(self.values == np.round(self.values), axis=1).astype(float)
 
     def difference(self, k: int, j: int, percent: float, expected_sign: Sign) -> Contrast:
         """Setting k minus setting j, minus `percent` of the absolute value of setting j.
@@ -156,7 +168,7 @@ class Measured(NamedTuple):
             what=difference_label(self.names[k], self.names[j], percent, other),
             values=self.values[:, k] - (1 + shift) * other,
             expected_sign=expected_sign,
-            margin=self.margin.size(float(other.mean())),
+            margin=self.margin.sizes(other),
             resolution=self.resolution,
             images=images,
         )
@@ -169,7 +181,7 @@ class Measured(NamedTuple):
             what=f"{label} − {bound:g}",
             values=self.values[:, k] - bound,
             expected_sign=expected_sign,
-            margin=self.margin.size(bound),
+            margin=self.margin.sizes(np.full(len(self.values), bound)),
             resolution=self.resolution,
             images=None if self.images is None else self.images[:, k] - bound,
         )

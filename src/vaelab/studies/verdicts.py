@@ -154,8 +154,8 @@ class Judgement(NamedTuple):
 
     @property
     def seeds_needed_text(self) -> str:
-        """How many seeds would decide an undecided claim, in words; empty for others."""
-        if self.verdict != "undecided" or not self.contrasts:
+        """How many seeds would decide an undecided claim, in words; empty where nothing can be estimated."""
+        if self.verdict != "undecided" or any(result.interval is None for result in self.contrasts):
             return ""
         if self.seeds_needed is None:
             return f"more than {MOST_SEEDS_ESTIMATED} seeds"
@@ -263,31 +263,33 @@ def smallest_p(contrasts: Sequence[Contrast], plan: LookPlan | None = None) -> f
 
 def _untested(contrasts: Sequence[Contrast], plan: LookPlan, num_seeds: int, void_reason: str) -> Judgement:
     """What is said before the first look."""
+    note = "one seed decides nothing" if num_seeds < 2 else f"the first look is at {plan.looks[0]} seeds"
     results = []
-    for contrast in contrasts:
-        mean = float(contrast.values.mean())
-        results.append(
-            ContrastResult(
-                contrast.what, contrast.expected_sign, mean, None, None, None, contrast.margin, None, num_seeds
-            )
-        )
-    results.sort(key=lambda result: result.wanted * result.mean - result.margin)
-    note = void_reason or "a single seed decides nothing"
-    if num_seeds > 1:
-        note = void_reason or f"the first look is at {plan.looks[0]} seeds"
-    verdict: Verdict = "void" if void_reason else "undecided"
-    return Judgement(verdict, num_seeds, 1.0, tuple(results), (), plan.next_look(num_seeds), None, note)
+    for contrast in (contrast.first(num_seeds) for contrast in contrasts):
+        mean, margin = float(contrast.values.mean()), float(contrast.margin)
+        result = ContrastResult(contrast.what, contrast.expected_sign, mean, None, None, None, margin)
+        results.append(result._replace(num_seeds=num_seeds))
+    return Judgement(
+        verdict="void" if void_reason else "undecided",
+        num_seeds=num_seeds,
+        p=1.0,
+        contrasts=tuple(sorted(results, key=lambda result: result.wanted * result.mean - result.margin)),
+        next_look=plan.next_look(num_seeds),
+        note=void_reason or note,
+    )
 
 
 def _estimate(contrast: Contrast, num_seeds: int) -> Estimate:
     """The mean of the first seeds with its error."""
-    values = contrast.values[:num_seeds]
-    deviation = max(standard_deviation(values), contrast.resolution / math.sqrt(6))  # of two rounded numbers
+    contrast = contrast.first(num_seeds)
+    rounding = float(contrast.resolution) / math.sqrt(6)  # the deviation of the difference of two rounded numbers
+    deviation = max(standard_deviation(contrast.values), rounding)
     error = MeanError(deviation**2 / num_seeds, 0.0, num_seeds, 0)
     if contrast.images is not None:
-        crossed = crossed_mean(contrast.images[:num_seeds]).error
+        crossed = crossed_mean(contrast.images).error
         error = crossed._replace(seed_variance=error.seed_variance)
-    return Estimate(-contrast.expected_sign * float(values.mean()), deviation, error, contrast.margin)
+    mean = -contrast.expected_sign * float(contrast.values.mean())
+    return Estimate(mean, deviation, error, float(contrast.margin))
 
 
 def standard_deviation(values: np.ndarray) -> float:
@@ -332,7 +334,7 @@ def _judgement(contrasts: Sequence[Contrast], looks: Sequence[Look], rule: Rule,
         contrasts=tuple(results),
         looks=tuple(looks),
         next_look=rule.plan.next_look(num_seeds) if is_undecided else None,
-        seeds_needed=seeds_to_decide(estimates, rule.level) if is_undecided else None,
+        seeds_needed=seeds_to_decide(estimates, rule) if is_undecided else None,
         note=void_reason or _zero_width_note(contrasts, estimates),
         interval_label=_interval_label(rule) + scope,
         bounds_label=_bounds_label(rule, verdict) + scope,
@@ -419,39 +421,44 @@ def _scope_text(contrasts: Sequence[Contrast], rule: Rule) -> str:
 # How many seeds a verdict needs
 
 
-def seeds_to_decide(estimates: Sequence[Estimate], level: float = SIGNIFICANCE_LEVEL) -> int | None:
+def seeds_to_decide(estimates: Sequence[Estimate], rule: Rule) -> int | None:
     """The number of seeds at which a claim is decided with a probability of 80 %, if what was observed is true.
 
     Args:
         estimates: The contrasts of the claim, turned so that negative is as expected.
-        level: The probability of a false verdict.
+        rule: How they are judged. Beyond its last look the claim is judged once, by another study.
 
     Returns:
-        The smallest number of seeds of a study that is judged once; None if it is more than 1000.
+        The smallest number of seeds above those that there are; None if it is more than 1000.
 
     Source: the noncentral t distribution; Power of the Two One-Sided Tests Procedure in Bioequivalence, Phillips 1990.
     """
-    fewest, most = 2, MOST_SEEDS_ESTIMATED
-    if not all(e.is_testable for e in estimates) or _power(estimates, most, level) < POWER:
+    fewest, most = estimates[0].error.num_seeds + 1, MOST_SEEDS_ESTIMATED
+    if not all(e.is_testable for e in estimates) or _power(estimates, most, rule) < POWER:
         return None
     while fewest < most:
         middle = (fewest + most) // 2
-        if _power(estimates, middle, level) < POWER:
+        if _power(estimates, middle, rule) < POWER:
             fewest = middle + 1
         else:
             most = middle
     return most
 
 
-def _power(estimates: Sequence[Estimate], num_seeds: int, level: float) -> float:
+def _power(estimates: Sequence[Estimate], num_seeds: int, rule: Rule) -> float:
     """The probability of the most probable verdict at a number of seeds, if what was observed is true."""
-    count = len(estimates)
-    supported = min(_power_above(-e.mean, e, num_seeds, level / 2) for e in estimates)
-    visible = min(_power_above(-e.mean - e.margin, e, num_seeds, 1 / 2) for e in estimates)
-    refuted = max(_power_above(e.mean - e.margin, e, num_seeds, level / 2 / count) for e in estimates)
-    none_refutes = min(_power_above(e.margin - e.mean, e, num_seeds, level) for e in estimates)
-    some_unseen = max(_power_above(e.mean + e.margin, e, num_seeds, level / count) for e in estimates)
-    return max(min(supported, visible), refuted, none_refutes + some_unseen - 1)
+
+    def power_above(distance: float, estimate: Estimate, share: float) -> float:
+        level = rule.nominal_level(share, num_seeds) if num_seeds in rule.plan.looks else rule.level * share
+        return _power_above(distance, estimate, num_seeds, level)
+
+    count = rule.num_contrasts
+    seen = min(_power_above(-e.mean - e.margin, e, num_seeds, 1 / 2) for e in estimates)
+    supported = min(power_above(-e.mean, e, 1 / 2) for e in estimates)
+    refuted = max(power_above(e.mean - e.margin, e, 1 / 2 / count) for e in estimates)
+    none_refutes = min(power_above(e.margin - e.mean, e, 1) for e in estimates)
+    some_unseen = max(power_above(e.mean + e.margin, e, 1 / count) for e in estimates)
+    return max(min(supported, seen), refuted, none_refutes + some_unseen - 1)
 
 
 def _power_above(distance: float, estimate: Estimate, num_seeds: int, level: float) -> float:
