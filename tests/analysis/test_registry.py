@@ -54,6 +54,27 @@ def test_a_damaged_analysis_is_made_again(analysed: Run, name: str, damage: str)
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize("last", ["made-up.safetensors", "made-up.seal", "made-up.json"])
+def test_an_analysis_that_was_stopped_is_not_taken_for_a_whole_one(
+    analysed: Run, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Wherever it is stopped, so that no analysis stays without its seal."""
+    replace = Path.replace
+
+    def stopped_at(temporary: Path, target: Path) -> Path:
+        if target.name == last:
+            raise KeyboardInterrupt
+        return replace(temporary, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stopped_at)
+        with pytest.raises(KeyboardInterrupt):
+            registry.run_analysis(analysed, "made-up", cast(Baseline, None))
+    assert not registry.has_analysis(analysed, "made-up")
+    registry.run_analysis(analysed, "made-up", cast(Baseline, None))
+    assert registry.has_analysis(analysed, "made-up")
+
+
 def test_an_analysis_of_an_earlier_version_needs_no_seal(analysed: Run) -> None:
     (registry.analyses_dir(analysed) / "made-up.seal").unlink()
     assert registry.has_analysis(analysed, "made-up")

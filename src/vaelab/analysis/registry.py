@@ -37,7 +37,7 @@ from vaelab.analysis.samples import extract_features, frechet_distance, has_prio
 from vaelab.analysis.separability import LabelledPoints, linear_probe_accuracy
 from vaelab.core.console import notice
 from vaelab.core.errors import UserError
-from vaelab.core.files import read_json, write_json
+from vaelab.core.files import read_json, to_json, write_text
 from vaelab.core.seals import is_intact, seal_files
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
@@ -129,21 +129,15 @@ def read_analysis_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
 
 
 def run_analysis(run: Run, name: str, baseline: Baseline) -> None:
-    """Make an analysis and store its results. The numbers are written last, and say that it is complete."""
+    """Make an analysis and store its results. The numbers are written last, and say that it is complete and sealed."""
     result = ANALYSES[name](run, baseline)
     numbers, arrays = (analyses_dir(run) / f"{name}{suffix}" for suffix in (".json", ".safetensors"))
-    files = [numbers]
     numbers.unlink(missing_ok=True)
     if result.arrays:
         write_tensors(arrays, {name: torch.from_numpy(array) for name, array in result.arrays.items()})
-        files.append(arrays)
-    defined = {name: value if math.isfinite(value) else None for name, value in result.numbers.items()}
-    write_json(numbers, defined)
-    try:
-        seal_files(_seal_file(run, name), files)
-    except BaseException:
-        numbers.unlink(missing_ok=True)  # so that the analysis is made, and sealed, again
-        raise
+    text = to_json({name: value if math.isfinite(value) else None for name, value in result.numbers.items()})
+    seal_files(_seal_file(run, name), [arrays] if result.arrays else [], {numbers.name: text.encode()})
+    write_text(numbers, text)
 
 
 # Features

@@ -7,7 +7,7 @@ taken to be unchanged, so that large files are not read again and again; otherwi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,14 +25,18 @@ class FileSeal(TypedDict):
     modified: int
 
 
-def seal_files(seal: Path, files: Iterable[Path]) -> None:
+def seal_files(seal: Path, files: Iterable[Path], planned: Mapping[str, bytes] | None = None) -> None:
     """Store what some files hold now.
 
     Args:
         seal: The file that holds the digests, in the folder of the files.
         files: The files.
+        planned: The content of files that are written next, by name; they are small enough to be read each time.
     """
-    write_json(seal, {file.name: _file_seal(file) for file in files})
+    file_seals = {file.name: _file_seal(file) for file in files}
+    for name, content in (planned or {}).items():
+        file_seals[name] = {"digest": _content_digest(content), "bytes": len(content), "modified": 0}
+    write_json(seal, file_seals)
 
 
 def is_intact(seal: Path, *names: str) -> bool:
@@ -67,6 +71,11 @@ def _file_seal(file: Path) -> FileSeal:
     """What a file holds now."""
     status = file.stat()
     return {"digest": _digest(file), "bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def _content_digest(content: bytes) -> str:
+    """The digest of a content, which is that of a file that holds it."""
+    return hashlib.blake2b(content).hexdigest()[:32]
 
 
 def _digest(file: Path) -> str:
