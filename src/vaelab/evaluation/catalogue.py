@@ -7,6 +7,8 @@ reports. A metric that has a function of its own is described where the function
     def mean_absolute_error(reconstruction: Tensor, x: Tensor) -> Tensor:
         return (reconstruction - x).abs().flatten(1).mean(1)
 
+`ratio_metric` does the same for a ratio of two sums over images, `posterior_metric` for a number of all posteriors.
+
 Such a function may stand in any module of this package, in a new one too: the modules of the package are the list.
 Metrics that one function computes together are described here.
 
@@ -15,7 +17,7 @@ This module imports nothing heavy. The functions that need the whole catalogue i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vaelab.evaluation.ratios import RatioTerms
     from vaelab.models.densities import Normal
 
 __all__ = [
@@ -33,11 +36,14 @@ __all__ = [
     "REPRESENTATION_LABELS",
     "SEPARABILITY_METRICS",
     "MetricInfo",
+    "column_names",
     "figure_metrics",
     "metric_info",
     "metric_names",
     "posterior_metric",
     "posterior_metrics",
+    "ratio_metric",
+    "ratio_metrics",
     "reconstruction_metric",
     "reconstruction_metrics",
     "table_metrics",
@@ -68,6 +74,11 @@ class MetricInfo:
         in_figure: Whether the figures that compare settings show it.
         undefined_for: Images for which it is not defined, as words after "images", such as "without detail". Its
             function gives NaN for them. They are left out of the mean and counted in a note.
+        max_side: The shorter side, in pixels, to which larger images are reduced before it is measured, so that values
+            of different sizes can be compared; None where images are measured as they are.
+        replaced_by: The metric to use in its place. It is still measured, for studies that were written with it.
+        replaced_because: Why.
+        is_later: Whether runs of earlier versions do not have it. A table of such runs has no column for it.
     """
 
     name: str
@@ -78,6 +89,10 @@ class MetricInfo:
     in_table: bool = True
     in_figure: bool = True
     undefined_for: str = ""
+    max_side: int | None = None
+    replaced_by: str = ""
+    replaced_because: str = ""
+    is_later: bool = False
 
     @property
     def label_with_direction(self) -> str:
@@ -119,11 +134,24 @@ MEAN_DECODED_METRICS = (
     MetricInfo("negative_elbo_of_mean", "Negative ELBO of the mean", NATS, "lower", in_table=False, in_figure=False),
 )
 
-# What the codes of all images are together. `evaluation.metrics.aggregate_posterior_metrics` computes them.
+# What the codes of all images are together. `evaluation.aggregate_posterior` computes them.
 RATE_PARTS = (
-    MetricInfo("mutual_information", "Mutual information", NATS, in_table=False, in_figure=False),
-    MetricInfo("marginal_kl", "Marginal KL", NATS, in_table=False, in_figure=False),
-    MetricInfo("total_correlation", "Total correlation", NATS, in_table=False, in_figure=False),
+    MetricInfo("mutual_information", "Mutual information, at least", NATS, in_table=False, in_figure=False),
+    MetricInfo(
+        "mutual_information_upper", "Mutual information, at most", NATS, in_table=False, in_figure=False, is_later=True
+    ),
+    MetricInfo("marginal_kl_lower", "Marginal KL, at least", NATS, in_table=False, in_figure=False, is_later=True),
+    MetricInfo("marginal_kl", "Marginal KL, at most", NATS, in_table=False, in_figure=False),
+    MetricInfo(
+        "total_correlation",
+        "Total correlation of the mixture",
+        NATS,
+        in_table=False,
+        in_figure=False,
+        replaced_by="total_correlation_of_codes",
+        replaced_because="it rises with the rate",
+    ),
+    MetricInfo("total_correlation_of_codes", "Total correlation", NATS, in_table=False, in_figure=False, is_later=True),
 )
 
 BITS_PER_DIM = MetricInfo(
@@ -157,11 +185,15 @@ LISTED_METRICS = ("negative_elbo", "mse", "kl", "active_units")  # what a list o
 
 ReconstructionFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
+RatioFunction = Callable[["Tensor", "Tensor"], "RatioTerms"]
+
 PosteriorFunction = Callable[["Normal"], float]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 _reconstruction_metrics: dict[str, tuple[MetricInfo, ReconstructionFunction]] = {}
+
+_ratio_metrics: dict[str, tuple[MetricInfo, RatioFunction]] = {}
 
 _posterior_metrics: dict[str, tuple[MetricInfo, PosteriorFunction]] = {}
 
@@ -175,6 +207,20 @@ def reconstruction_metric(info: MetricInfo) -> Callable[[Decorated], Decorated]:
 
     def register(function: Decorated) -> Decorated:
         _reconstruction_metrics[info.name] = (info, function)  # type: ignore[assignment]
+        return function
+
+    return register
+
+
+def ratio_metric(info: MetricInfo) -> Callable[[Decorated], Decorated]:
+    """A decorator for metrics that are a ratio of two sums over images.
+
+    The function takes reconstructions and images in [0, 1], each (B, C, H, W), and returns `RatioTerms`: the terms of
+    numerator and denominator of each image. What is stored is the ratio of their sums with its standard error.
+    """
+
+    def register(function: Decorated) -> Decorated:
+        _ratio_metrics[info.name] = (info, function)  # type: ignore[assignment]
         return function
 
     return register
@@ -197,6 +243,12 @@ def reconstruction_metrics() -> dict[str, tuple[MetricInfo, ReconstructionFuncti
     """The metrics of reconstructions by name, each with its function."""
     _import_metrics()
     return _reconstruction_metrics
+
+
+def ratio_metrics() -> dict[str, tuple[MetricInfo, RatioFunction]]:
+    """The metrics that are ratios of sums by name, each with its function."""
+    _import_metrics()
+    return _ratio_metrics
 
 
 def posterior_metrics() -> dict[str, tuple[MetricInfo, PosteriorFunction]]:
@@ -225,14 +277,14 @@ def _described(functions: Mapping[str, tuple[MetricInfo, object]]) -> list[Metri
 
 def _stored_metrics() -> list[MetricInfo]:
     """All metrics that training stores, in the order of a table's columns."""
-    of_reconstructions = _described(reconstruction_metrics())
+    of_reconstructions = [*_described(reconstruction_metrics()), *_described(ratio_metrics())]
     of_posteriors = _described(posterior_metrics())
     return [*CURVES, *MEAN_DECODED_METRICS, *RATE_PARTS, BITS_PER_DIM, *of_reconstructions, *of_posteriors]
 
 
 def _shown_metrics() -> list[MetricInfo]:
     """The same in the order of reports: of reconstructions first, then of the bound and of the codes."""
-    of_reconstructions = _described(reconstruction_metrics())
+    of_reconstructions = [*_described(reconstruction_metrics()), *_described(ratio_metrics())]
     of_posteriors = _described(posterior_metrics())
     return [*MEAN_DECODED_METRICS, *of_reconstructions, *CURVES, BITS_PER_DIM, *RATE_PARTS, *of_posteriors]
 
@@ -245,6 +297,19 @@ def metric_names() -> tuple[str, ...]:
         ('loss', 'cross_entropy', 'squared_error', 'kl')
     """
     return tuple(info.name for info in _stored_metrics())
+
+
+def column_names(measured: Collection[str]) -> tuple[str, ...]:
+    """The names of the metrics that the table of a study has columns for.
+
+    Args:
+        measured: The metrics that some run has. The others have empty columns, unless they came later.
+
+    Example:
+        >>> "sharpness_ratio" in column_names(["mse", "sharpness"])
+        False
+    """
+    return tuple(info.name for info in _stored_metrics() if info.name in measured or not info.is_later)
 
 
 def metric_info(name: str) -> MetricInfo:

@@ -9,6 +9,7 @@ from torch import Tensor
 from vaelab.datasets.images import Images, is_binary
 from vaelab.evaluation.catalogue import reconstruction_metrics
 from vaelab.evaluation.metrics import Batch, batch_terms, bits_per_dim, elbo_terms
+from vaelab.evaluation.ratios import RatioTerms, joined_terms, linearised, ratio_terms
 from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objectives.objective import Objective
 from vaelab.objectives.terms import LossTerms
@@ -23,7 +24,8 @@ def image_values(model: VAE, objective: Objective, images: Images) -> dict[str, 
     """The metrics of each image, from the noise that the metrics of the run were measured with.
 
     Metrics that are no means over images, such as the number of active units, are left out. So is the loss of an
-    objective that looks at a batch as a whole.
+    objective that looks at a batch as a whole. The values of a ratio of sums have the ratio as their mean, and its
+    standard error.
 
     Args:
         model: The model.
@@ -35,10 +37,17 @@ def image_values(model: VAE, objective: Objective, images: Images) -> dict[str, 
     """
     has_grey_levels = not is_binary(images)
     of_batches: list[dict[str, Tensor]] = []
+    ratios: list[dict[str, RatioTerms]] = []
     for batch, terms in batch_terms(model, objective, images):
         of_batches.append(_batch_values(model, objective, batch, terms, has_grey_levels))
+        ratios.append(ratio_terms(model.reconstruct(batch.x), batch.x))
     names = [name for name in of_batches[0] if all(name in values for values in of_batches)]
-    return {name: torch.cat([values[name] for values in of_batches]).float().cpu().numpy() for name in names}
+    values = {name: torch.cat([values[name] for values in of_batches]) for name in names}
+    for name in ratios[0]:
+        terms_of_images = joined_terms([terms[name] for terms in ratios])
+        if terms_of_images.denominator.sum() > 0:
+            values[name] = linearised(terms_of_images)
+    return {name: of_images.float().cpu().numpy() for name, of_images in values.items()}
 
 
 def _batch_values(

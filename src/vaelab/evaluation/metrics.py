@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,13 +26,21 @@ from vaelab.core.console import ProgressCallback, count_text, progress
 from vaelab.core.errors import UserError
 from vaelab.core.rng import evaluation_noise, generator
 from vaelab.datasets.images import Images, is_binary
-from vaelab.evaluation.catalogue import MetricInfo, posterior_metric, posterior_metrics, reconstruction_metrics
+from vaelab.evaluation.aggregate_posterior import aggregate_posterior_metrics
+from vaelab.evaluation.catalogue import (
+    MetricInfo,
+    metric_info,
+    posterior_metric,
+    posterior_metrics,
+    ratio_metrics,
+    reconstruction_metrics,
+)
+from vaelab.evaluation.ratios import RatioTerms, joined_terms, ratio_metric_of, ratio_terms, size_note
 from vaelab.evaluation.results import Evaluation, Metric
 from vaelab.evaluation.statistics import RunningMoments
-from vaelab.models.aggregate import decompose_rate, total_correlation
 from vaelab.models.densities import Normal
 from vaelab.models.likelihoods import CrossEntropy, Distortion, Likelihood
-from vaelab.models.priors import PriorDensity
+from vaelab.models.networks import Shape
 from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objectives.objective import Objective
 from vaelab.objectives.terms import LossTerms
@@ -41,7 +49,6 @@ __all__ = [
     "ACTIVE_VARIANCE",
     "Batch",
     "active_units",
-    "aggregate_posterior_metrics",
     "batches",
     "bits_per_dim",
     "compute_metrics",
@@ -56,12 +63,6 @@ __all__ = [
 ]
 
 BATCH_VALUES = 2**22  # pixel values that are evaluated at once
-
-AGGREGATE_CODES = 500  # codes whose density under the aggregate posterior is measured
-
-TOTAL_CORRELATION_POSTERIORS = 2000  # posteriors in the mixture for the total correlation
-
-TOTAL_CORRELATION_CHUNK = 50  # codes whose densities under all posteriors are in memory at once
 
 ACTIVE_VARIANCE = 0.01  # variance of the posterior mean above which a latent dimension is active
 
@@ -241,6 +242,7 @@ def compute_metrics(
         The metrics by name, with standard errors over images.
     """
     moments, total_loss, posteriors = RunningMoments(), 0.0, []
+    ratios: dict[str, list[RatioTerms]] = defaultdict(list)
     has_grey_levels = not is_binary(images)
     for batch, terms in batch_terms(model, objective, images):
         total_loss += terms.loss.item() * len(batch.x)
@@ -251,11 +253,15 @@ def compute_metrics(
             moments.add(bits_per_dim(model, objective, terms.output, batch))
         terms_of_mean = elbo_terms(model, objective, output_of_mean, batch.x)
         moments.add({f"{name}_of_mean": term for name, term in terms_of_mean.items() if name != "kl"})
-        moments.add(reconstruction_values(model.distortion.mean(output_of_mean.params).clamp(0, 1), batch.x))
+        reconstruction = model.distortion.mean(output_of_mean.params).clamp(0, 1)
+        moments.add(reconstruction_values(reconstruction, batch.x))
+        for name, of_batch in ratio_terms(reconstruction, batch.x).items():
+            ratios[name].append(of_batch)
         posteriors.append(q)
         if advance is not None:
             advance(batch.start + len(batch.x))
     metrics = {"loss": Metric(total_loss / len(images))} | _with_undefined_noted(moments, len(images))
+    metrics |= _ratios_of_sums(ratios, images.shape)
     q = Normal(torch.cat([q.mean for q in posteriors]), torch.cat([q.logvar for q in posteriors]))
     for name, (_, function) in posterior_metrics().items():
         metrics[name] = Metric(function(q))
@@ -279,6 +285,16 @@ def _with_undefined_noted(moments: RunningMoments, count: int) -> dict[str, Metr
         if name in metrics and defined < count:
             left_out = count_text(count - defined, f"image {info.undefined_for}", f"images {info.undefined_for}")
             metrics[name] = replace(metrics[name], n=defined, note=f"{left_out} left out")
+    return metrics
+
+
+def _ratios_of_sums(ratios: Mapping[str, Sequence[RatioTerms]], shape: Shape) -> dict[str, Metric]:
+    """The ratios over all images from the terms of batches, as far as they are defined."""
+    metrics = {}
+    for name, parts in ratios.items():
+        metric = ratio_metric_of(joined_terms(parts), size_note(shape, ratio_metrics()[name][0].max_side))
+        if metric is not None:
+            metrics[name] = metric
     return metrics
 
 
@@ -311,6 +327,17 @@ def metric_notes(distortion: Distortion, metrics: Mapping[str, Metric], images: 
     return {name: GREY_CROSS_ENTROPY_NOTE for name in metrics if name.startswith("negative_elbo")}
 
 
+def replacement_notes(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """What must be said of metrics that have been replaced by better ones, by name."""
+    notes = {}
+    for name, metric in metrics.items():
+        info = metric_info(name)
+        if info.replaced_by:
+            note = f"{info.replaced_because}: better {info.replaced_by}"
+            notes[name] = f"{metric.note}; {note}" if metric.note else note
+    return notes
+
+
 def evaluate_model(run: str, model: VAE, objective: Objective, source: str, images: Images) -> Evaluation:
     """The metrics of a run's model on images, as training stores them and `evaluate` prints them.
 
@@ -329,38 +356,8 @@ def evaluate_model(run: str, model: VAE, objective: Objective, source: str, imag
     q = encode_all(model, images)
     noise = evaluation_noise(images.rows, model.latent_dim).to(q.mean)
     metrics |= aggregate_posterior_metrics(q, noise, model.prior)
-    for name, note in metric_notes(model.distortion, metrics, images).items():
+    notes = replacement_notes(metrics) | metric_notes(model.distortion, metrics, images)
+    for name, note in notes.items():
         metrics[name] = replace(metrics[name], note=note)
     kl_per_dimension = model.prior.kl_per_dimension(q, q.sample(noise)).double().mean(0).tolist()
     return Evaluation(run, source, images.split, len(images), metrics, kl_per_dimension)
-
-
-def aggregate_posterior_metrics(q: Normal, noise: Tensor, prior: PriorDensity) -> dict[str, Metric]:
-    """What the codes of all images are together: the two parts of the rate, and the total correlation.
-
-    Args:
-        q: The posteriors of all images, with parameters (N, D).
-        noise: Standard normal noise for each, (N, D).
-        prior: The prior p(z).
-
-    Returns:
-        mutual_information, marginal_kl and total_correlation, in nats. Their errors are over at most 500 codes. The
-        mixture is of all posteriors, and of at most 2,000 for the total correlation.
-    """
-    count = len(q.mean)
-    mixture = torch.linspace(0, count - 1, min(count, TOTAL_CORRELATION_POSTERIORS)).long()
-    measured = mixture[:: math.ceil(len(mixture) / AGGREGATE_CODES)]
-    measured_q = Normal(q.mean[measured], q.logvar[measured])
-    z = measured_q.sample(noise[measured])
-    moments = RunningMoments()
-    moments.add(decompose_rate(measured_q, z, q, prior)._asdict())
-    mixture_q = Normal(q.mean[mixture], q.logvar[mixture])
-    correlations = [total_correlation(mixture_q, codes) for codes in z.split(TOTAL_CORRELATION_CHUNK)]
-    moments.add({"total_correlation": torch.cat(correlations)})
-    metrics = {name: replace(metric, n=len(measured)) for name, metric in moments.metrics().items()}
-    information = metrics["mutual_information"]
-    if information.value > math.log(count) - 1:
-        limit = f"at most log {count:,} = {math.log(count):.3g} nats can be seen"
-        note = f"{limit}; what is missing here is too much in marginal_kl"
-        metrics["mutual_information"] = replace(information, note=note)
-    return metrics

@@ -40,12 +40,13 @@ class RateParts(NamedTuple):
     marginal_kl: Tensor
 
 
-def log_aggregate_posterior(q: Normal, z: Tensor) -> Tensor:
+def log_aggregate_posterior(q: Normal, z: Tensor, left_out: Tensor | None = None) -> Tensor:
     """log q(z) under the equal mixture of posteriors, computed in float64.
 
     Args:
         q: N posteriors with parameters (N, D).
         z: Codes, (M, D).
+        left_out: The posterior that is left out of the mixture for each code, (M,); none if None.
 
     Returns:
         The log density in nats, (M,).
@@ -59,11 +60,15 @@ def log_aggregate_posterior(q: Normal, z: Tensor) -> Tensor:
     precision = (-logvar).exp()
     posterior_terms = (mean.square() * precision + logvar + math.log(2 * math.pi)).sum(-1)
     chunks = []
-    for codes in z.split(CODES_PER_CHUNK):
+    for start in range(0, len(z), CODES_PER_CHUNK):
+        codes = z[start : start + CODES_PER_CHUNK]
         # |z - mean|^2 / sigma^2, expanded, so that it is two matrix products.
         square = codes.square() @ precision.T - 2 * codes @ (mean * precision).T + posterior_terms
+        if left_out is not None:
+            square[torch.arange(len(codes)), left_out[start : start + CODES_PER_CHUNK]] = math.inf
         chunks.append((-0.5 * square).logsumexp(1))
-    return torch.cat(chunks) - math.log(len(mean))
+    num_posteriors = len(mean) - (left_out is not None)
+    return torch.cat(chunks) - math.log(num_posteriors)
 
 
 def decompose_rate(code_posteriors: Normal, z: Tensor, q: Normal, prior: PriorDensity) -> RateParts:

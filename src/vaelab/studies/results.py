@@ -11,7 +11,7 @@ import numpy as np
 
 from vaelab.analysis.registry import read_analyses
 from vaelab.core.errors import UserError
-from vaelab.evaluation.catalogue import metric_names
+from vaelab.evaluation.catalogue import column_names
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
 from vaelab.studies.definition import Claim, Experiment, Setting, Study
@@ -289,6 +289,8 @@ class StudyResults:
 
     def trial_results(self) -> Iterator[TrialResult]:
         """The rows of the table: one for each trial that has a finished run."""
+        records = [record for result in self.setting_results for record in result.records.values()]
+        columns = column_names({name for record in records for name in record.metrics.get("test", {})})
         for result in self.setting_results:
             for seed, record in result.records.items():
                 test = record.metrics.get("test", {})
@@ -301,6 +303,6 @@ class StudyResults:
                     setting=result.name,
                     seed=seed,
                     run=result.runs[seed].key,
-                    metrics={name: test.get(name) for name in metric_names()},
+                    metrics={name: test.get(name) for name in columns},
                     numbers=numbers,
                 )
