@@ -16,6 +16,8 @@ from vaelab.core.files import read_json, write_json
 
 __all__ = ["is_intact", "seal_files"]
 
+NEVER = -1  # a time of change that no file has
+
 
 class FileSeal(TypedDict):
     """What a file held."""
@@ -35,7 +37,7 @@ def seal_files(seal: Path, files: Iterable[Path], planned: Mapping[str, bytes] |
     """
     file_seals = {file.name: _file_seal(file) for file in files}
     for name, content in (planned or {}).items():
-        file_seals[name] = {"digest": _content_digest(content), "bytes": len(content), "modified": 0}
+        file_seals[name] = {"digest": _content_digest(content), "bytes": len(content), "modified": NEVER}
     write_json(seal, file_seals)
 
 
