@@ -66,7 +66,10 @@ def test_words_are_read(changes: dict[str, Any], expected: Spec) -> None:
         ),
         ({"size": 4}, "size must be from 8 to 256 pixels, got 4"),
         ({"network": "cnn"}, 'unknown network "cnn"; did you mean "conv"? (have: conv, mlp, report-a)'),
-        ({"network": "mlp:widths=3"}, "network mlp has no field widths (it has: hidden, activation)"),
+        (
+            {"network": "mlp:widths=3"},
+            "network mlp has no field widths (it has: init, output_bias, hidden, activation)",
+        ),
         ({"network": "mlp:hidden=0"}, "hidden must be at least 1, got 0"),
         ({"loss": "mse"}, 'unknown loss "mse"'),
         ({"objective": "beta:3"}, '"3" is not of the form field=value'),
@@ -109,6 +112,16 @@ def test_a_key_follows_what_shapes_numbers_and_nothing_else() -> None:
     )
     others = [(replace(spec, seed=1), "f", "float32"), (spec, "g", "float32"), (spec, "f", "bfloat16")]
     assert len({run_key(*o) for o in [*others, (spec, "f", "float32")]}) == 4
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv", "report-a"])
+def test_a_stored_network_means_what_it_meant_before_a_setting_was_added(network: str) -> None:
+    stored = spec_to_dict(updated(Spec(), {"network": f"{network}:init=glorot,output_bias=mean"}))
+    assert spec_from_dict(stored).network.init == "glorot"
+    for added in ("init", "output_bias", "linear_path"):
+        stored["network"].pop(added, None)
+    earlier = spec_from_dict(stored).network
+    assert (earlier.name, earlier.init, earlier.output_bias) == (network, "torch", "init")
 
 
 def test_keys_of_stored_runs_stay_what_they_are() -> None:

@@ -36,6 +36,7 @@ VARIANTS = {objective.__name__: {"objective": objective()} for objective in memb
     "clip": {"clip": 20.0},
     "warmup": {"objective": BetaVAE(kl_weight=0.5, warmup=0.5, free_bits=0.1)},
     "convolutions": {"network": Conv((4, 8))},
+    "linear path": {"network": Conv((4, 8), linear_path=True, output_bias="mean")},
 }
 
 

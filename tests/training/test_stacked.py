@@ -57,6 +57,7 @@ def test_every_objective_stacks(objective: type, digits: Dataset, tmp_path: Path
 
 @pytest.mark.parametrize("shared", [
     {}, {"clip": 20.0}, {"ema": 0.9, "flips": True}, {"network": Conv((4, 8))}, {"batch_size": 97},
+    {"network": Conv((4, 8), linear_path=True, output_bias="mean")},
 ], ids=str)  # fmt: skip
 def test_runs_keep_their_own_numbers(shared: dict[str, object], digits: Dataset, tmp_path: Path) -> None:
     check_alike([replace(spec, **shared) for spec in DIFFERENT], digits, tmp_path)  # type: ignore[arg-type]
@@ -64,6 +65,7 @@ def test_runs_keep_their_own_numbers(shared: dict[str, object], digits: Dataset,
 
 def test_only_programs_that_agree_are_stacked() -> None:
     assert len({program_key(spec) for spec in DIFFERENT}) == 1
+    assert program_key(replace(SMALL, network=Mlp((16,), init="he", output_bias="mean"))) == program_key(SMALL)
     others = {"latent_dim": 4, "epochs": 3, "batch_size": 100, "clip": 1.0, "ema": 0.9, "objective": BetaVAE(k=2)}
     for name, value in others.items():
         assert program_key(replace(SMALL, **{name: value})) != program_key(SMALL)  # type: ignore[arg-type]

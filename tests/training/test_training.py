@@ -28,7 +28,7 @@ from vaelab.models.likelihoods import CrossEntropy
 from vaelab.models.networks import Conv, Mlp
 from vaelab.models.vae import VAE
 from vaelab.runs.presets import get_preset
-from vaelab.runs.run import Run, lock_run
+from vaelab.runs.run import Run, load, lock_run
 from vaelab.runs.spec import Spec, build_model, spec_to_dict, updated
 from vaelab.training import fit as fit_module
 from vaelab.training import job, loop, plan, recorder
@@ -185,6 +185,15 @@ def test_training_learns(trained: Run) -> None:
     best = trained.metrics["test"]["metrics"]["mse"]["value"]
     pixels = trained.images("train").uint8() / 255
     assert best < pixels.var(axis=0).mean(), "better than the mean image"
+
+
+def test_a_run_starts_at_the_mean_training_image(digits: Dataset, tmp_path: Path) -> None:
+    network = Mlp((16,), init="glorot", output_bias="mean")
+    run = train(replace(SMALL, network=network, epochs=1, lr=1e-12), digits, tmp_path)
+    mean = torch.from_numpy(digits.splits["train"].uint8()).float().mean(0) / 255
+    for model in (run.model, load(run.path).model):
+        torch.testing.assert_close(model.decoder[-2].bias.sigmoid(), mean.flatten().clamp(0.001, 0.999))
+        assert not model.encoder[-1].bias.any()
 
 
 def test_averaged_and_best_weights_are_the_ones_kept(digits: Dataset, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ SPLIT_ORDER = ("train", "validation", "test")
 # Bytes of pixels from which they may not all stay in memory: a quarter of it.
 PREFETCH_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 if hasattr(os, "sysconf") else 2**32
 
+MAX_IMAGES_OF_MEAN = 10_000  # the error of their mean is below one of the 256 levels
+
 Index = np.ndarray | Sequence[int] | slice | int
 
 
@@ -99,6 +101,17 @@ class Images:
     def unbinarised(self, index: Index | None = None) -> np.ndarray:
         """As `uint8`, before dynamic binarisation: what training draws its pixels from."""
         return self._gather(self.stored_pixels if self.source_pixels is None else self.source_pixels, index)
+
+    def mean_image(self) -> np.ndarray:
+        """The mean of the pictures in [0, 1], float32 (C, H, W), before binarisation; of 10,000 where there are more.
+
+        Example:
+            >>> pixels = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+            >>> Images(pixels, np.arange(2), None, (), "train", None).mean_image()
+            array([[[0.5]]], dtype=float32)
+        """
+        pixels = self.evenly_spaced(MAX_IMAGES_OF_MEAN).unbinarised()
+        return (pixels.mean(0, dtype=np.float64) / 255).astype(np.float32)
 
     def prefetch(self, index: np.ndarray) -> None:
         """Ask the system to read the pictures at `index` from disk, where not all may stay in memory.

@@ -22,6 +22,7 @@ with a `name` of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -88,6 +89,16 @@ def where_not_near_zero(values: Tensor) -> tuple[Tensor, Tensor]:
     """The values with those near 0 replaced by 1, and a mask of the others; near 0, a series replaces 0 / 0."""
     large = values.abs() > 1e-2
     return torch.where(large, values, 1), large
+
+
+def solve_increasing(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """The arguments at which an increasing function has some values, each between -1000 and 1000, by bisection."""
+    low, high = torch.full_like(values, -1000), torch.full_like(values, 1000)
+    for _ in range(40):
+        middle = (low + high) / 2
+        below = function(middle) < values
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,17 @@ class Distortion:
     def logits(self, params: LikelihoodParams) -> Tensor:
         """log x^ / (1 - x^), which cross entropy is computed from, (*, C, H, W)."""
         return torch.logit(self.mean(params), eps=1e-6)
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        """The decoder's output for which `mean` is the mean image: where an output bias starts.
+
+        Args:
+            mean: An image between 0 and 1, both excluded, (C, H, W).
+
+        Returns:
+            The numbers of each pixel value, (channels_per_value * C, H, W); scales and weights are at their start.
+        """
+        return torch.logit(mean)
 
     def fit(self, params: LikelihoodParams, x: Tensor) -> Tensor | None:
         """The shared numbers that suit these images best, where they are fitted and not trained."""
@@ -371,6 +393,9 @@ class ContinuousBernoulli(Likelihood, LogitOutput):
     def logits(self, params: LikelihoodParams) -> Tensor:
         return Distortion.logits(self, params)
 
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        return solve_increasing(lambda logits: self.mean(LikelihoodParams(logits, logits.new_empty(0))), mean)
+
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         half, large = where_not_near_zero(params.pixels / 2)
         size = half.abs()
@@ -399,6 +424,11 @@ class LocationScale(Likelihood):
 
     def mean(self, params: LikelihoodParams) -> Tensor:
         return self.location(params)
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        location = torch.logit(mean) if self.link == "sigmoid" else mean
+        others = torch.zeros_like(mean).repeat(self.channels_per_value - 1, 1, 1)
+        return torch.cat([location, others])
 
     def logits(self, params: LikelihoodParams) -> Tensor:
         raw = params.pixels.chunk(self.channels_per_value, dim=-3)[0]
@@ -586,6 +616,16 @@ class DiscretisedLogistic(Likelihood):
         # The mean of each component is the integral of 1 - F from 0 to 1.
         means = scales * (F.softplus(locations / scales) - F.softplus((locations - 1) / scales))
         return (weights.exp() * means).sum(0)
+
+    def output_with_mean(self, mean: Tensor) -> Tensor:
+        def output(location: Tensor) -> Tensor:
+            others = torch.zeros_like(mean).repeat(self.channels_per_value - self.components, 1, 1)
+            return torch.cat([location.repeat(self.components, 1, 1), others])
+
+        def mean_at(location: Tensor) -> Tensor:
+            return self.mean(LikelihoodParams(output(location), mean.new_empty(0)))
+
+        return output(solve_increasing(mean_at, mean))
 
     def log_prob(self, params: LikelihoodParams, x: Tensor) -> Tensor:
         weights, locations, log_scales = self.mixture(params)

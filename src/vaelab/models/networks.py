@@ -17,23 +17,46 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vaelab.core.constraints import Count, Natural
 from vaelab.core.errors import UserError
 
-__all__ = ["Conv", "Mlp", "Network", "Shape", "ValidConv", "linear_layers"]
+__all__ = [
+    "Conv",
+    "Init",
+    "Mlp",
+    "Network",
+    "Shape",
+    "ValidConv",
+    "WithLinearPath",
+    "initialise",
+    "linear_layers",
+    "set_output_bias",
+]
 
 Shape = tuple[int, int, int]  # channels, height, width
+
+Init = Literal["torch", "he", "glorot"]
+
+WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 @dataclass(frozen=True)
 class Network:
-    """The base class of all networks, each a frozen dataclass with a `name`."""
+    """The base class of all networks, each a frozen dataclass with a `name`.
+
+    Args:
+        init: How weights are drawn, see `initialise`.
+        output_bias: Where the decoder's output starts: "mean" at the mean training image, so that the first steps are
+            not spent on it; "init" at 0, or where PyTorch draws the bias.
+    """
 
     name: ClassVar[str]
+    init: Init = field(default="torch", kw_only=True, metadata={"legacy": "torch"})
+    output_bias: Literal["init", "mean"] = field(default="init", kw_only=True, metadata={"legacy": "init"})
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         """The encoder.
@@ -65,6 +88,28 @@ class Network:
         """
         raise NotImplementedError
 
+    def assemble(self, *layers: nn.Module) -> nn.Sequential:
+        """The layers as one module, with weights as `init` says: how a network ends its `encoder` and `decoder`."""
+        initialise(layers, self.init)
+        return nn.Sequential(*layers)
+
+
+class WithLinearPath(nn.Module):
+    """Layers and, beside them, one linear layer from the same input to the same output; the two are added.
+
+    Args:
+        layers: The layers.
+        linear: The linear layer, with what it needs to take the input and give the output.
+    """
+
+    def __init__(self, layers: nn.Sequential, linear: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x) + self.linear(x)
+
 
 def linear_layers(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
     """Linear layers through the widths, with activations between them but not after the last.
@@ -87,23 +132,57 @@ def linear_layers(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) 
 
 
 @torch.no_grad()
-def kaiming_init(layers: Sequence[nn.Module]) -> None:
-    """Draw weights from N(0, 2 / n) for units of n inputs, 1 / n in the last layer (no ReLU follows it); biases 0.
+def initialise(layers: Sequence[nn.Module], init: Init) -> None:
+    """Draw the weights of an encoder or a decoder anew; biases become 0, except with "torch".
 
-    Source: Delving Deep into Rectifiers, arXiv 1502.01852.
+    - "torch" leaves what PyTorch drew: uniform within 1 / sqrt(n) for units of n inputs. The signal fades from layer to
+      layer, and a model of a few thousand images often ends in posterior collapse.
+    - "he" draws from N(0, 2 / n), which keeps the size of the signal through ReLU, and from N(0, 1 / n) in the last
+      layer, which no ReLU follows.
+    - "glorot" draws uniformly within sqrt(6 / (n + m)), where m counts the outputs that an input reaches: between the
+      sizes that keep the signal and the gradient.
+
+    Args:
+        layers: The layers in order; only those with weights count.
+        init: How weights are drawn.
+
+    Sources: Delving Deep into Rectifiers, arXiv 1502.01852; Understanding the difficulty of training deep feedforward
+    neural networks, Glorot and Bengio 2010.
     """
-    weighted = [m for m in layers if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
-    if any(layer.weight.is_meta for layer in weighted):
-        return  # there are no values to draw, and to pretend to draw them imports torch's compiler, a second
+    if init == "torch":
+        return
+    weighted = [layer for layer in layers if isinstance(layer, WEIGHTED)]
     for layer in weighted:
-        if isinstance(layer, nn.ConvTranspose2d):
-            inputs = layer.weight[:, 0].numel() / math.prod(layer.stride)
+        if init == "he":
+            gain = 1 if layer is weighted[-1] else 2
+            nn.init.normal_(layer.weight, std=math.sqrt(gain / _inputs_per_unit(layer)))
         else:
-            inputs = layer.weight[0].numel()
-        gain = 1 if layer is weighted[-1] else 2
-        nn.init.normal_(layer.weight, std=math.sqrt(gain / inputs))
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+            nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def set_output_bias(decoder: nn.Module, output: Tensor) -> None:
+    """Set the bias of a decoder's last layer.
+
+    Args:
+        decoder: A decoder that ends with a layer that has a bias.
+        output: What the decoder shall give where all else is 0, (C, H, W). A convolution has one bias for all pixels of
+            a channel, and gets their mean.
+    """
+    bias = [module for module in decoder.modules() if isinstance(module, WEIGHTED)][-1].bias
+    if bias is None:
+        return
+    per_pixel = bias.numel() == output.numel()
+    bias.copy_(output.flatten() if per_pixel else output.mean((1, 2)))
+
+
+def _inputs_per_unit(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """How many inputs a unit of a layer sums over; a mean over positions for a transposed convolution."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return layer.weight[:, 0].numel() / math.prod(layer.stride)
+    return layer.weight[0].numel()
 
 
 @dataclass(frozen=True)
@@ -130,11 +209,11 @@ class Mlp(Network):
 
     def encoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         widths = [math.prod(shape), *self.hidden, 2 * latent_dim]
-        return nn.Sequential(nn.Flatten(), *linear_layers(widths, ACTIVATIONS[self.activation]))
+        return self.assemble(nn.Flatten(), *linear_layers(widths, ACTIVATIONS[self.activation]))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         widths = [latent_dim, *reversed(self.hidden), math.prod(shape)]
-        return nn.Sequential(*linear_layers(widths, ACTIVATIONS[self.activation]), nn.Unflatten(1, shape))
+        return self.assemble(*linear_layers(widths, ACTIVATIONS[self.activation]), nn.Unflatten(1, shape))
 
 
 @dataclass(frozen=True)
@@ -144,8 +223,8 @@ class Conv(Network):
     Args:
         widths: The channels after each layer. Without any, they follow from the image: 32, 64, 128, 256, 256, ...
             until the smaller side is about 4 pixels.
-        init: How weights are drawn. "he" keeps the size of the signal from layer to layer. With PyTorch's own ("torch")
-            it fades, and a model of a few thousand images often ends in posterior collapse.
+        linear_path: Whether a linear layer from pixels to codes is added to the encoder, and one from codes to pixels
+            to the decoder. The model then contains the linear ones, and with them PCA.
 
     Example:
         >>> Conv().feature_shapes((3, 32, 32))
@@ -154,7 +233,8 @@ class Conv(Network):
 
     name: ClassVar[str] = "conv"
     widths: tuple[Count, ...] = ()
-    init: Literal["he", "torch"] = field(default="he", metadata={"legacy": "torch"})
+    init: Init = field(default="he", kw_only=True, metadata={"legacy": "torch"})
+    linear_path: bool = field(default=False, metadata={"legacy": False})
 
     def feature_shapes(self, shape: Shape) -> list[Shape]:
         """The shape of the image, then the shape after each layer.
@@ -181,7 +261,11 @@ class Conv(Network):
         for before, after in pairwise(shapes):
             layers += [nn.Conv2d(before[0], after[0], 4, stride=2, padding=1), nn.ReLU()]
         layers += [nn.Flatten(), nn.Linear(math.prod(shapes[-1]), 2 * latent_dim)]
-        return self._initialised(layers)
+        convolutions = self.assemble(*layers)
+        if not self.linear_path:
+            return convolutions
+        linear = self.assemble(nn.Flatten(), nn.Linear(math.prod(shape), 2 * latent_dim))
+        return nn.Sequential(WithLinearPath(convolutions, linear))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         shapes = self.feature_shapes(shape)[::-1]
@@ -190,13 +274,11 @@ class Conv(Network):
             dropped = (after[1] - 2 * before[1], after[2] - 2 * before[2])  # the row or column that halving dropped
             upsample = nn.ConvTranspose2d(before[0], after[0], 4, stride=2, padding=1, output_padding=dropped)
             layers += [nn.ReLU(), upsample]
-        return self._initialised(layers)
-
-    def _initialised(self, layers: Sequence[nn.Module]) -> nn.Sequential:
-        """The layers as one module, with weights as `init` says."""
-        if self.init == "he":
-            kaiming_init(layers)
-        return nn.Sequential(*layers)
+        convolutions = self.assemble(*layers)
+        if not self.linear_path:
+            return convolutions
+        linear = self.assemble(nn.Linear(latent_dim, math.prod(shape)), nn.Unflatten(1, shape))
+        return nn.Sequential(WithLinearPath(convolutions, linear))
 
 
 def default_widths(side: int) -> tuple[int, ...]:
@@ -237,7 +319,7 @@ class ValidConv(Network):
         for before, after in pairwise(shapes):
             layers += [nn.Conv2d(before[0], after[0], 3), nn.ReLU()]
         widths = self._widths(math.prod(shapes[-1]), 2 * latent_dim)
-        return nn.Sequential(*layers, nn.Flatten(), *linear_layers(widths))
+        return self.assemble(*layers, nn.Flatten(), *linear_layers(widths))
 
     def decoder(self, shape: Shape, latent_dim: int) -> nn.Sequential:
         shapes = self.feature_shapes(shape)[::-1]
@@ -245,7 +327,7 @@ class ValidConv(Network):
         layers: list[nn.Module] = [*linear_layers(widths), nn.Unflatten(1, shapes[0])]
         for before, after in pairwise(shapes):
             layers += [nn.ReLU(), nn.ConvTranspose2d(before[0], after[0], 3)]
-        return nn.Sequential(*layers)
+        return self.assemble(*layers)
 
     def _widths(self, inputs: int, outputs: int) -> list[int]:
         """The widths of the fully connected layers."""

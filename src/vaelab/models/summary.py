@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vaelab.models.networks import WithLinearPath
 from vaelab.models.vae import VAE
 
 __all__ = ["Layer", "layers"]
@@ -45,8 +46,13 @@ def layers(model: VAE) -> list[Layer]:
 
 def _layers_of_part(part: str, modules: nn.Module, x: Tensor) -> list[Layer]:
     """The layers of a sequence of modules, from its input x on."""
-    rows = []
+    rows: list[Layer] = []
     for module in modules.children():
+        if isinstance(module, WithLinearPath):
+            rows += _layers_of_part(part, module.layers, x)
+            rows += [row._replace(name=f"linear path: {row.name}") for row in _layers_of_part(part, module.linear, x)]
+            x = module(x)
+            continue
         x = module(x)
         parameters = sum(p.numel() for p in module.parameters())
         rows.append(Layer(part, layer_label(module), tuple(x.shape[1:]), parameters))

@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from vaelab.models.densities import Normal
 from vaelab.models.likelihoods import Distortion, LikelihoodParams
-from vaelab.models.networks import Network, Shape
+from vaelab.models.networks import Network, Shape, set_output_bias
 from vaelab.models.priors import Prior, PriorDensity, StandardNormal
 
 __all__ = ["LOGVAR_BOUNDS", "VAE", "VAEOutput"]
 
 # With KL weight 0 the posterior may shrink to a point; e^-10 is the smallest sigma it can have.
 LOGVAR_BOUNDS = (-20.0, 10.0)
+
+# Where an output may start: a pixel that is black in all training images has no finite logit.
+MEAN_BOUNDS = (1e-3, 1 - 1e-3)
 
 
 class VAEOutput(NamedTuple):
@@ -86,6 +89,10 @@ class VAE(nn.Module):
             self.shared = nn.Parameter(shared)
         else:
             self.register_buffer("shared", shared, persistent=len(shared) > 0)
+
+    def start_at(self, mean_image: Tensor) -> None:
+        """Set the decoder's output bias so that reconstructions start near an image, with shape (C, H, W)."""
+        set_output_bias(self.decoder, self.distortion.output_with_mean(mean_image.clamp(*MEAN_BOUNDS)))
 
     def encode(self, x: Tensor) -> Normal:
         """The posterior q(z|x).

@@ -44,6 +44,7 @@ from vaelab.core.constraints import (
     UnitInterval,
 )
 from vaelab.core.errors import UserError, unknown_name_error
+from vaelab.core.registry import is_family, members
 from vaelab.models.likelihoods import Distortion, Gaussian
 from vaelab.models.networks import Conv, Network
 from vaelab.models.priors import Prior, StandardNormal
@@ -51,6 +52,8 @@ from vaelab.objectives.elbo import BetaVAE
 from vaelab.objectives.objective import Objective
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vaelab.models.vae import VAE
 
 __all__ = [
@@ -116,8 +119,8 @@ class Spec:
     size: Side | None = setting(None, help="Side in pixels to which pictures are cropped and resized.")
     network: Network = setting(
         default_factory=Conv,
-        help="conv, conv:widths=32,64,128, conv:init=torch (PyTorch's initial weights in place of He's), "
-        "mlp:hidden=400,200, mlp:activation=tanh or report-a (valid-conv).",
+        help="conv, conv:widths=32,64,128, mlp:hidden=400,200, mlp:activation=tanh or report-a (valid-conv); each with "
+        "init=torch, he or glorot (how weights are drawn) and output_bias=mean (starts at the mean training image).",
     )
     latent_dim: Count = setting(32, help="Number of latent dimensions.")
     distortion: Distortion = setting(
@@ -389,7 +392,19 @@ def spec_from_dict(table: Mapping[str, Any]) -> Spec:
             missing.append(stored_name(f))
     if missing:
         raise UserError(f"a stored spec lacks {', '.join(missing)}")
-    return updated(Spec(**legacy), table)
+    return updated(Spec(**legacy), {name: _with_legacy_fields(name, value) for name, value in table.items()})
+
+
+def _with_legacy_fields(name: str, value: Any) -> Any:
+    """The stored value of a setting; a member gets the fields that were added after it was stored."""
+    info = accepted_names().get(name)
+    if info is None or not is_family(info.hint) or not isinstance(value, Mapping):
+        return value
+    for member in members(info.hint):
+        if value.get("name") == member_name(member):
+            added = {stored_name(f): f.metadata["legacy"] for f in fields(member) if "legacy" in f.metadata}
+            return added | dict(value)
+    return value
 
 
 def spec_to_dict(spec: Spec) -> dict[str, Any]:
@@ -437,8 +452,17 @@ def to_argv(spec: Spec) -> list[str]:
     return argv
 
 
-def build_model(spec: Spec, shape: tuple[int, int, int], seed: int | None = None) -> VAE:
-    """The model of a spec for images of `shape` (C, H, W); with a seed its initial weights are those of that seed."""
+def build_model(
+    spec: Spec, shape: tuple[int, int, int], seed: int | None = None, mean_image: Tensor | None = None
+) -> VAE:
+    """The model of a spec.
+
+    Args:
+        spec: What is trained.
+        shape: The shape of an image, (C, H, W).
+        seed: The seed of the initial weights; without one they are any.
+        mean_image: The image that reconstructions start at, (C, H, W), where the network's output bias asks for it.
+    """
     import torch
 
     from vaelab.core.rng import generator
@@ -447,5 +471,7 @@ def build_model(spec: Spec, shape: tuple[int, int, int], seed: int | None = None
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the default generator
         torch.default_generator.manual_seed(generator(seed, "weights").initial_seed())
         model = VAE(spec.network, spec.distortion, shape, spec.latent_dim, spec.prior)
+        if mean_image is not None:
+            model.start_at(mean_image)
         model.critic = spec.objective.critic(spec.latent_dim)
         return model

@@ -215,6 +215,7 @@ def program_key(spec: Spec) -> Spec | None:
     neutral_floats = {name: getattr(defaults, name) for name in tunable_floats(objective)}
     return replace(
         spec,
+        network=replace(spec.network, init="torch", output_bias="init"),
         objective=replace(objective, **neutral_floats),
         lr=1.0,
         lr_warmup=0.0,

@@ -117,7 +117,9 @@ class ActiveRun:
 def initial_state(job: TrainingJob) -> TrainingState:
     """The state before the first step, with the weights of the run's seed or of its parent."""
     spec, plan = job.spec, job.plan
-    model = build_model(spec, job.train_images.shape, spec.seed)
+    starts_at_mean = spec.network.output_bias == "mean"
+    mean_image = torch.from_numpy(job.train_images.mean_image()) if starts_at_mean else None
+    model = build_model(spec, job.train_images.shape, spec.seed, mean_image)
     if job.parent is not None:
         _load_parent_weights(model, job.parent)
     model = model.to(plan.device)
