@@ -26,7 +26,8 @@ from vaelab.cli.text import data_lines
 from vaelab.core.console import printable
 from vaelab.core.errors import UserError
 from vaelab.datasets import build, decoding, files
-from vaelab.datasets.decoding import Levels, choose_ranges, read_header, read_images
+from vaelab.datasets.decoding import read_header, read_images
+from vaelab.datasets.depth import Levels, choose_ranges
 from vaelab.datasets.loading import describe_dataset, load_dataset
 from vaelab.datasets.sources import walk
 
@@ -134,13 +135,13 @@ def test_the_range_of_values_that_is_used_is_said_and_can_be_set():
 @pytest.mark.parametrize(
     ("levels", "expected"),
     [
-        (Levels((0, 255), None, 1), (0, 255)),
-        (Levels((0, 1000), None, 1), (0, 1023)),
-        (Levels((3, 4095), None, 1), (0, 4095)),
-        (Levels((3, 16000), None, 1), (0, 16383)),
-        (Levels((3, 65535), None, 1), (0, 65535)),
-        (Levels((-1024, 3000), None, 1), (-1024, 3000)),
-        (Levels((0, 100000), None, 1), (0, 100000)),
+        (Levels((0, 255)), (0, 255)),
+        (Levels((0, 1000)), (0, 1023)),
+        (Levels((3, 4095)), (0, 4095)),
+        (Levels((3, 16000)), (0, 16383)),
+        (Levels((3, 65535)), (0, 65535)),
+        (Levels((-1024, 3000)), (-1024, 3000)),
+        (Levels((0, 100000)), (0, 100000)),
     ],
 )
 def test_ranges_of_integers(levels, expected):
@@ -817,7 +818,7 @@ def test_no_memory_is_no_verdict(tmp_path, cache, monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "_load_image", exhausted)
+        patch.setattr(decoding, "_quietly", exhausted)
         with pytest.raises(UserError, match=r"not enough memory to read .*a/000\.png: nothing was stored"):
             load_dataset(root)
     assert not list(cache.iterdir())

@@ -433,9 +433,14 @@ def test_array_layouts(array, shape, tmp_path):
         ),
         (noise(9, 9), r"the shape \(9, 9\) is not that of pictures"),
         (noise(0, 9, 9), r"the shape \(0, 9, 9\)"),
-        (noise(4, 9, 9).astype(np.int64), r"must be uint8, or floats in \[0, 1\], got int64 from 0 to"),
-        (noise(4, 9, 9).astype(np.float64), r"got float64 from 0\.0 to"),
-        (np.full((4, 9, 9), np.nan), r"got float64 from nan to nan"),
+        (
+            noise(4, 9, 9).astype(np.int64) * 2,
+            r"holds integers from 0 to .*; images must be whole numbers from 0 to 255, or floats in ",
+        ),
+        (noise(4, 9, 9) * 2.5, r"holds floats from 0 to .*\ngive value_range, .* such as 0,6"),
+        (noise(4, 9, 9) * 0.5, r"holds floats from 0 to .*\ngive value_range"),
+        (np.full((4, 9, 9), np.nan), r"no training picture .* \(4 skipped, the first train 0: not finite"),
+        (np.zeros((4, 9, 9), complex), r"images must be numbers or truth values, got complex128"),
         (np.full((4, 9, 9), None), "cannot be read as an array of numbers"),
     ],
 )
@@ -460,7 +465,10 @@ def test_npz_with_labels_and_test(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": noise(3, 8, 8)}, r'has no array "images" \(has: x\)'),
+        (
+            {"z": noise(3, 8, 8)},
+            r'has no array "images" \(has: z\)\nallowed are images and labels, or a word',
+        ),
         (
             {"images": noise(3, 8, 8), "labels": np.arange(4)},
             r"labels of .* must be 3 integers or words, got int64\[4\]",

@@ -29,20 +29,13 @@ from vaelab.core.console import count_text, notice, shown
 from vaelab.core.errors import UserError
 from vaelab.core.files import DISK_FULL
 from vaelab.datasets.chunks import ChunkFunction, ChunkKey, EncodedImages, process_chunks
-from vaelab.datasets.decoding import (
-    DEFAULT_RANGES,
-    ImageHeader,
-    Levels,
-    ValueRanges,
-    choose_ranges,
-    decode_image,
-    merge_levels,
-    read_header,
-)
+from vaelab.datasets.decoding import ImageHeader, decode_image, read_header
+from vaelab.datasets.depth import ValueRanges, ValueSpan
 from vaelab.datasets.entry import EntryMeta, describe_file, read_splits, remember_checked, write_meta
 from vaelab.datasets.files import ReadError, error_text
 from vaelab.datasets.images import SPLIT_ORDER, DatasetFacts, Duplicates, Examples, Images
 from vaelab.datasets.naming import agree, list_text
+from vaelab.datasets.ranges import find_ranges
 from vaelab.datasets.skipped import SkippedFile
 from vaelab.datasets.sources.source import SPLITS, DataSource, RawDataset, RawSplit
 from vaelab.datasets.splits import make_splits
@@ -80,13 +73,15 @@ class Headers(NamedTuple):
     Args:
         raw_splits: The splits without what cannot be opened or is too small to be meant.
         counts: How many pictures have which header.
-        levels: The range of values of pictures with more than eight bits a channel.
+        spans: The names of pictures with more than eight bits a channel, and of arrays, with their values' range.
+        reduced: The names of pictures of whose bits the upper eight alone can be read.
         skipped: The pictures left out.
     """
 
     raw_splits: dict[str, RawSplit]
     counts: Counter[ImageHeader]
-    levels: Levels
+    spans: list[tuple[str, ValueSpan]]
+    reduced: list[str]
     skipped: list[SkippedFile]
 
 
@@ -100,6 +95,7 @@ class DecodedSplit(NamedTuple):
         skipped: The pictures left out.
         one_colour: The names of the pictures of one colour.
         messages: What the C library wrote, with the name of the picture.
+        brightest: The highest value of all pixels.
     """
 
     raw_split: RawSplit
@@ -108,6 +104,7 @@ class DecodedSplit(NamedTuple):
     skipped: list[SkippedFile]
     one_colour: list[str]
     messages: list[tuple[str, str]]
+    brightest: int
 
 
 def build_entry(folder: Path, source: DataSource, settings: DecodeSettings) -> None:
@@ -180,19 +177,24 @@ def _write_entry(source: DataSource, settings: DecodeSettings, partial_dir: Path
     if "train" not in headers.raw_splits:
         raise _unreadable_error(source.location, [*source.skipped, *headers.skipped])
     shape = _common_shape(headers.counts, source.location, settings)
-    ranges = choose_ranges(headers.levels, settings.value_range)
+    is_array = any(isinstance(raw_split.images, np.ndarray) for raw_split in raw.splits.values())
+    found = find_ranges(headers.spans, settings.value_range, shown(source.location) if is_array else None)
     num_images = sum(len(raw_split.images) for raw_split in headers.raw_splits.values())
     with _check_disk_space(partial_dir, num_images * (math.prod(shape) + 64)):
-        decoded = _decode_splits(headers.raw_splits, shape, ranges, partial_dir)
+        decoded = _decode_splits(headers.raw_splits, shape, found.ranges, partial_dir)
         skipped = headers.skipped + [item for part in decoded.values() for item in part.skipped]
         if not len(decoded["train"].digests):
             raise _unreadable_error(source.location, [*source.skipped, *skipped])
         meta = _entry_meta(raw, headers, decoded, shape, partial_dir)
-        notes = _value_notes(headers.levels, ranges, settings)
-        meta = replace(meta, skipped=tuple(skipped), notes=(*raw.notes, *notes, *meta.notes))
-        if headers.levels.num_images:
-            used = ranges.floating if headers.levels.integer is None else ranges.integer
-            meta = replace(meta, facts=replace(meta.facts, value_range=used))
+        notes = [
+            *raw.notes,
+            *found.notes,
+            *_reduced_notes(headers.reduced),
+            *_dark_notes(decoded, is_array),
+            *meta.notes,
+        ]
+        facts = replace(meta.facts, value_range=next(iter(found.used.values()), None), value_ranges=found.used)
+        meta = replace(meta, skipped=tuple(skipped), notes=tuple(notes), facts=facts)
         remember_checked(partial_dir, meta)
         write_meta(partial_dir / "meta.json", meta)
 
@@ -208,14 +210,15 @@ def _collect_headers(raw: RawDataset, label: str, partial_dir: Path) -> Headers:
     counts: Counter[ImageHeader] = Counter()
     undersized: dict[tuple[str, int], ImageHeader] = {}
     dropped: dict[str, dict[int, str]] = {split: {} for split in raw.splits}
-    levels = Levels()
+    spans, reduced = [], []
     for (split, _), result in results.items():
+        spans.extend((raw.splits[split].image_name(split, i), ValueSpan(*span)) for i, span in result["spans"])
+        reduced.extend(raw.splits[split].image_name(split, i) for i in result["reduced"])
         dropped[split].update(dict(result["bad"]))
         for header, count in result["headers"]:
             counts[_to_header(header)] += count
         for i, header in result["small"]:
             undersized[split, i] = _to_header(header)
-        levels = merge_levels(levels, _to_levels(result["levels"]))
     # Very small pictures are stray ones, unless all pictures are small.
     least = SIDE_LIMITS[0] if counts else max((min(header.size) for header in undersized.values()), default=0)
     for (split, i), header in undersized.items():
@@ -230,7 +233,7 @@ def _collect_headers(raw: RawDataset, label: str, partial_dir: Path) -> Headers:
             skipped.extend(left_out)
             if len(kept.images):
                 raw_splits[split] = kept
-    return Headers(raw_splits, counts, levels, skipped)
+    return Headers(raw_splits, counts, spans, reduced, skipped)
 
 
 def _read_headers(images: EncodedImages, start: int) -> dict[str, Any]:
@@ -238,11 +241,10 @@ def _read_headers(images: EncodedImages, start: int) -> dict[str, Any]:
     if isinstance(images, np.ndarray):
         return _array_headers(images, start)
     counts: Counter[ImageHeader] = Counter()
-    levels = Levels()
-    small, bad = [], []
+    small, bad, spans, reduced = [], [], [], []
     for i, image in enumerate(images, start):
         try:
-            header, its_levels = read_header(image)
+            header, span, is_reduced = read_header(image)
         except ReadError:
             raise
         except Exception as error:  # damaged files raise nearly anything in Pillow's decoders
@@ -252,8 +254,9 @@ def _read_headers(images: EncodedImages, start: int) -> dict[str, Any]:
             small.append([i, header])
         else:
             counts[header] += 1
-        levels = merge_levels(levels, its_levels)
-    return {"bad": bad, "small": small, "headers": list(counts.items()), "levels": levels}
+        spans.extend([[i, span]] if span is not None else [])
+        reduced.extend([i] if is_reduced else [])
+    return {"bad": bad, "small": small, "headers": list(counts.items()), "spans": spans, "reduced": reduced}
 
 
 def _array_headers(images: np.ndarray, start: int) -> dict[str, Any]:
@@ -261,17 +264,25 @@ def _array_headers(images: np.ndarray, start: int) -> dict[str, Any]:
     is_small = min(header.size) < SIDE_LIMITS[0]
     small = [[start + i, header] for i in range(len(images))] if is_small else []
     headers = [] if is_small else [[header, len(images)]]
-    return {"bad": [], "small": small, "headers": headers, "levels": Levels()}
+    bad, values = [], images
+    if images.dtype.kind == "f":
+        is_finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+        bad = [[start + int(i), "not finite: values that are no numbers"] for i in np.flatnonzero(~is_finite)]
+        values = images[is_finite]
+    spans = [[start, _array_span(values)]] if images.dtype not in (np.uint8, np.bool_) and len(values) else []
+    return {"bad": bad, "small": small, "headers": headers, "spans": spans, "reduced": []}
+
+
+def _array_span(values: np.ndarray) -> ValueSpan:
+    if values.dtype.kind != "f":
+        return ValueSpan("integer", float(values.min()), float(values.max()))
+    whole = bool((values == np.rint(values)).all())
+    return ValueSpan("floating", float(values.min()), float(values.max()), whole)
 
 
 def _to_header(values: Sequence[Any]) -> ImageHeader:
     size, mode, form, grey = values
     return ImageHeader(tuple(size), mode, form, grey)
-
-
-def _to_levels(values: Sequence[Any]) -> Levels:
-    integer, floating, num_images = values
-    return Levels(tuple(integer) if integer else None, tuple(floating) if floating else None, num_images)
 
 
 def _drop_images(split: str, raw_split: RawSplit, dropped: Mapping[int, str]) -> tuple[RawSplit, list[SkippedFile]]:
@@ -342,7 +353,7 @@ def _decode_chunk(
     """Decode pictures into their rows of an array on disk; gives their digests, and what was noticed."""
     pixels = np.zeros((len(images), *shape), np.uint8)
     bad, messages = [], []
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and _has_target_layout(images, shape):
+    if isinstance(images, np.ndarray) and _is_as_wanted(images, shape, ranges):
         pixels[:] = np.moveaxis(images.reshape(len(images), *shape[1:], shape[0]), 3, 1)
     else:
         for i, image in enumerate(images):
@@ -357,7 +368,9 @@ def _decode_chunk(
                 messages.append([start + i, message])
     _write_rows(file, offset + start * math.prod(shape), pixels)
     digests = "".join(hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in pixels)
-    return {"bad": bad, "digests": digests, "flat": _flat_rows(pixels, start), "messages": messages}
+    brightest = int(pixels.max(initial=0))
+    flat = _flat_rows(pixels, start)
+    return {"bad": bad, "digests": digests, "flat": flat, "messages": messages, "brightest": brightest}
 
 
 def _num_sharing() -> int:
@@ -371,9 +384,11 @@ def _num_sharing() -> int:
     return num_processors()
 
 
-def _has_target_layout(images: np.ndarray, shape: tuple[int, int, int]) -> bool:
+def _is_as_wanted(images: np.ndarray, shape: tuple[int, int, int], ranges: ValueRanges) -> bool:
     """Whether an array holds pictures just as they are wanted."""
     channels, height, width = shape
+    if images.dtype != np.uint8 or ranges.byte is not None:
+        return False
     if images.shape[1:] == (height, width, channels):
         return True
     return channels == 1 and images.shape[1:] == (height, width)
@@ -410,10 +425,11 @@ def _decoded_split(split: str, raw_split: RawSplit, results: Mapping[ChunkKey, d
     rows = np.setdiff1d(np.arange(len(raw_split.images)), list(dropped)).astype(np.int64)
     digests = np.frombuffer(bytes.fromhex("".join(result["digests"] for result in split_results)), np.uint8)
     one_colour, messages = [], []
+    brightest = max((result["brightest"] for result in split_results), default=0)
     for result in split_results:
         one_colour.extend(raw_split.image_name(split, i) for i in result["flat"] if i not in dropped)
         messages.extend((raw_split.image_name(split, i), text) for i, text in result["messages"])
-    return DecodedSplit(kept, rows, digests.reshape(-1, 16)[rows], skipped, one_colour, messages)
+    return DecodedSplit(kept, rows, digests.reshape(-1, 16)[rows], skipped, one_colour, messages, brightest)
 
 
 def _write_columns(split: str, decoded: DecodedSplit, partial_dir: Path) -> None:
@@ -597,19 +613,22 @@ def _pixel_notes(one_colour: list[str], messages: list[tuple[str, str]]) -> list
     return notes
 
 
-def _value_notes(levels: Levels, ranges: ValueRanges, settings: DecodeSettings) -> list[str]:
-    """The range of values that was used, where it is not the whole of the type."""
-    notes = []
-    kinds = (
-        ("integers", levels.integer, ranges.integer, DEFAULT_RANGES.integer),
-        ("floats", levels.floating, ranges.floating, DEFAULT_RANGES.floating),
-    )
-    for name, found, used, default in kinds:
-        if found is None or (used == default and settings.value_range is None):
-            continue
-        clipped = "; what lies beyond is black or white" if found[0] < used[0] or found[1] > used[1] else ""
-        notes.append(
-            f"pictures of more than 8 bits hold {name} from {found[0]:g} to {found[1]:g}: "
-            f"{used[0]:g} is taken as black, {used[1]:g} as white{clipped}"
-        )
-    return notes
+def _reduced_notes(reduced: list[str]) -> list[str]:
+    if not reduced:
+        return []
+    count, verb = count_text(len(reduced), "picture"), agree(len(reduced), "has", "have")
+    return [
+        f"{count} {verb} more than 8 bits a channel, of which the upper 8 alone are read, such as {shown(reduced[0])}"
+    ]
+
+
+DARK = 16  # levels of 255 below which pictures are nearly black
+
+
+def _dark_notes(decoded: Mapping[str, DecodedSplit], is_array: bool) -> list[str]:
+    """A note where pictures, all of them, are nearly black: masks with the values 0 and 1, for example."""
+    brightest = max(part.brightest for part in decoded.values())
+    if not 0 < brightest < DARK:
+        return []
+    remedy = f": give --value-range, such as 0,{brightest},, if the highest is white" if is_array else ""
+    return [f"all pictures are nearly black: no pixel is above {brightest} of 255{remedy}"]

@@ -25,7 +25,7 @@ from vaelab.datasets.sources.source import DataSource
 
 __all__ = ["SIDE_LIMITS", "CacheEntry", "DecodeSettings", "SizeError", "open_entry"]
 
-CACHE_VERSION = 2  # of the decoding: another number makes every cache entry anew
+CACHE_VERSION = 3  # of the decoding: another number makes every cache entry anew
 
 MAX_ATTEMPTS = 3  # another process may find the same entry damaged and remove it between two lines of ours
 

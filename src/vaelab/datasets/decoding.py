@@ -3,8 +3,7 @@
 Whatever the mode, a picture is turned upright (EXIF, TIFF), flattened onto white where it is transparent, scaled to
 eight bits a value, cropped to the aspect about its centre and resized. Grey stays grey unless colour is asked for.
 
-Values of more than eight bits are scaled by the range of all pictures together, since many cameras and scanners store
-ten, twelve or fourteen bits in files of sixteen.
+`depth` has what is special about values of more than eight bits.
 """
 
 from __future__ import annotations
@@ -15,16 +14,29 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from vaelab.core.console import printable, shown
 from vaelab.core.errors import UserError
+from vaelab.datasets.depth import (
+    DEFAULT_RANGES,
+    ValueRanges,
+    ValueSpan,
+    choose_ranges,
+    deep_pixels,
+    grey_with_alpha,
+    has_deep_values,
+    is_reduced,
+    merge_spans,
+    scale_values,
+    scaled_picture,
+)
 from vaelab.datasets.files import (
     ReadError,
     WatchedFile,
@@ -41,16 +53,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 __all__ = [
-    "DEFAULT_RANGES",
     "DecodedImage",
     "HeaderReading",
     "ImageHeader",
-    "Levels",
     "UnreadableImage",
-    "ValueRanges",
-    "choose_ranges",
     "decode_image",
-    "merge_levels",
     "read_header",
     "read_images",
     "readable_suffixes",
@@ -72,9 +79,10 @@ SWAPPED_SIDES = (5, 6, 7, 8)  # EXIF orientations that turn a picture by a quart
 
 ORIENTATION, TIFF_WIDTH = 0x0112, 256  # numbers of tags
 
-BIT_DEPTHS = (8, 10, 12, 14, 16)
-
 WORKING_COPIES = 4  # of a picture while it is decoded: as stored, upright, flattened, converted
+
+
+Result = TypeVar("Result")
 
 
 class ImageHeader(NamedTuple):
@@ -86,32 +94,18 @@ class ImageHeader(NamedTuple):
     grey: bool
 
 
-class Levels(NamedTuple):
-    """The lowest and highest value among pictures of more than eight bits a channel, and how many pictures there are.
+class HeaderReading(NamedTuple):
+    """What is known of a picture before it is decoded.
 
-    Integers and floats are counted apart.
+    Args:
+        header: Its header.
+        span: Its lowest and highest value where it has more than eight bits a channel, which can be read.
+        is_reduced: Whether it has more than eight bits a channel, of which the upper ones alone can be read.
     """
 
-    integer: tuple[float, float] | None = None
-    floating: tuple[float, float] | None = None
-    num_images: int = 0
-
-
-class HeaderReading(NamedTuple):
-    """A picture's header, and its range of values where it has more than eight bits a channel."""
-
     header: ImageHeader
-    levels: Levels
-
-
-class ValueRanges(NamedTuple):
-    """The values that become black and white in pictures of more than eight bits a channel."""
-
-    integer: tuple[float, float] = (0.0, 65535.0)
-    floating: tuple[float, float] = (0.0, 1.0)
-
-
-DEFAULT_RANGES = ValueRanges()
+    span: ValueSpan | None = None
+    is_reduced: bool = False
 
 
 class DecodedImage(NamedTuple):
@@ -192,22 +186,33 @@ def suppress_warnings() -> Iterator[None]:
 
 
 def read_header(picture: Any) -> HeaderReading:
-    """The header of a picture, and its values' range where these have more than eight bits.
+    """The header of a picture, and its range of values where these have more than eight bits.
 
     Args:
-        picture: A path, encoded bytes, or an array (H, W) or (H, W, C) of uint8, bool or float in [0, 1].
+        picture: A path, encoded bytes, or an array (H, W) or (H, W, C) of numbers.
 
     Raises:
         ReadError: The system failed to read it, which may pass.
         Exception: It is no picture; damaged files raise nearly anything in Pillow's decoders.
     """
     if isinstance(picture, np.ndarray):
-        with _image_of_array(picture) as image:
-            return HeaderReading(ImageHeader(image.size, image.mode, "array", _is_grey(image)), Levels())
+        with _image_of_array(picture, DEFAULT_RANGES) as image:
+            return HeaderReading(ImageHeader(image.size, image.mode, "array", _is_grey(image)))
     with _opened(picture) as image:
-        is_deep = image.mode[0] in "IF" or _has_deep_colour(image)  # first, since to ask a PNG for EXIF decodes it
-        header = ImageHeader(_upright_size(image), image.mode, image.format or "array", _is_grey(image))
-    return HeaderReading(header, _levels(picture) if is_deep else Levels())
+        is_deep = has_deep_values(image)  # first, since to ask a PNG for EXIF decodes it
+        reduced = is_reduced(image)
+        grey = _is_grey(image)
+        header = ImageHeader(_upright_size(image), image.mode, image.format or "array", grey)
+    return HeaderReading(header, _value_span(picture) if is_deep else None, reduced)
+
+
+def _value_span(picture: Any) -> ValueSpan | None:
+    """The range of values of a picture with more than eight bits a channel, which is decoded for it."""
+    encoded = _read_bytes(picture) if isinstance(picture, Path) else picture
+    with _opened(encoded, name=picture) as image:
+        _require_image_memory(image, picture, 1.0)
+        pixels, _ = _quietly(image, lambda: deep_pixels(image, bytes(encoded)))
+    return pixels.span if pixels is not None else None
 
 
 def _upright_size(image: Picture) -> tuple[int, int]:
@@ -224,76 +229,24 @@ def _is_grey(image: Picture) -> bool:
     if image.mode in ("P", "PA"):
         palette = np.array(image.getpalette("RGB")).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())
+    if image.format == "PNG" and image.mode == "RGBA":
+        return grey_with_alpha(image)
     return image.mode[0] in "1LIF" and image.mode != "LAB"
-
-
-def merge_levels(first: Levels, second: Levels) -> Levels:
-    """The levels of the pictures of both together.
-
-    Example:
-        >>> merge_levels(Levels((0, 10), None, 1), Levels((5, 4095), None, 2))
-        Levels(integer=(0, 4095), floating=None, num_images=3)
-    """
-    integer = _merge_range(first.integer, second.integer)
-    floating = _merge_range(first.floating, second.floating)
-    return Levels(integer, floating, first.num_images + second.num_images)
-
-
-def _merge_range(first: tuple[float, float] | None, second: tuple[float, float] | None) -> tuple[float, float] | None:
-    if first is None or second is None:
-        return first or second
-    return min(first[0], second[0]), max(first[1], second[1])
-
-
-def choose_ranges(levels: Levels, value_range: tuple[float, float] | None = None) -> ValueRanges:
-    """The values that become black and white.
-
-    Integers are taken to have the smallest usual number of bits (8, 10, 12, 14 or 16) that holds the highest of them.
-    Floats are taken as [0, 1] or [0, 255] where they keep to it. Other values are scaled from the lowest to the
-    highest.
-
-    Args:
-        levels: The lowest and highest values of all pictures together.
-        value_range: The range where it is given, for integers and floats alike.
-
-    Example:
-        >>> choose_ranges(Levels(integer=(3.0, 4000.0))).integer
-        (0.0, 4095.0)
-    """
-    if value_range is not None:
-        return ValueRanges(value_range, value_range)
-    integer, floating = DEFAULT_RANGES
-    if levels.integer is not None and levels.integer[1] != 0:
-        integer = _integer_range(*levels.integer)
-    if levels.floating is not None:
-        floating = _floating_range(*levels.floating)
-    return ValueRanges(integer, floating)
-
-
-def _integer_range(low: float, high: float) -> tuple[float, float]:
-    if low >= 0:
-        for bits in BIT_DEPTHS:
-            if high < 2**bits:
-                return 0.0, float(2**bits - 1)
-    return low, max(high, low + 1)
-
-
-def _floating_range(low: float, high: float) -> tuple[float, float]:
-    for white in (1.0, 255.0):
-        if low >= 0 and high <= white:
-            return 0.0, white
-    return low, high if high > low else low + 1
 
 
 # Decoding.
 
 
-def read_images(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> np.ndarray:
+def read_images(
+    paths: Sequence[str | Path], shape: tuple[int, int, int], ranges: ValueRanges | None = None
+) -> np.ndarray:
     """Read picture files of any size and mode.
 
     Args:
         paths: The files.
         shape: (C, H, W) of the pictures wanted; they are cropped to its aspect about their centre and resized.
+        ranges: The values that become black and white where there are more than eight bits a channel; None for the
+            range that all the files together suggest.
 
     Returns:
         The pixels, uint8 (n, C, H, W).
@@ -303,14 +256,21 @@ def read_images(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> np.
     """
     pixels = np.empty((len(paths), *shape), np.uint8)
     with suppress_warnings():
+        if ranges is None:
+            spans = [span for path in paths if (span := _named(path, read_header, Path(path)).span) is not None]
+            ranges = choose_ranges(merge_spans(spans))
         for row, path in zip(pixels, paths, strict=True):
-            try:
-                ranges = choose_ranges(read_header(Path(path)).levels)
-                row[:] = decode_image(Path(path), shape, ranges).pixels
-            except Exception as error:  # a damaged file raises nearly anything in Pillow's decoders
-                name, cause = shown(path), error.__cause__ or error
-                raise UserError(f"{name} cannot be read as a picture: {error_text(cause)}") from error
+            row[:] = _named(path, decode_image, Path(path), shape, ranges).pixels
     return pixels
+
+
+def _named(path: str | Path, function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of reading a file; its errors name it."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # a damaged file raises nearly anything in Pillow's decoders
+        cause = error.__cause__ or error
+        raise UserError(f"{shown(path)} cannot be read as a picture: {error_text(cause)}") from error
 
 
 def decode_image(
@@ -319,7 +279,7 @@ def decode_image(
     """Decode a picture, crop it to the aspect about its centre and resize it where its size differs.
 
     Args:
-        picture: A path, encoded bytes, or an array (H, W) or (H, W, C) of uint8, bool or float in [0, 1].
+        picture: A path, encoded bytes, or an array (H, W) or (H, W, C) of numbers.
         shape: (C, H, W) of the result.
         ranges: The values that become black and white where there are more than eight bits a channel.
         share_of_memory: The share of the free memory that this process may take.
@@ -333,18 +293,21 @@ def decode_image(
     """
     channels, height, width = shape
     if isinstance(picture, np.ndarray):
-        with _image_of_array(picture) as image:
-            return DecodedImage(_resized(_to_l_or_rgb(image, ranges), channels, height, width), "")
+        with _image_of_array(picture, ranges) as image:
+            return DecodedImage(_resized(_to_l_or_rgb(image), channels, height, width), "")
     # Read as a whole first: a C library that reads by itself would turn an error of the disk into a verdict.
     encoded = _read_bytes(picture) if isinstance(picture, Path) else picture
     with _opened(encoded, name=picture) as image:
         draft_side = 2 * max(height, width)
         image.draft(image.mode, (draft_side, draft_side))  # a large JPEG need not be decoded in full
         _require_image_memory(image, picture, share_of_memory)
-        if _has_deep_colour(image) and ranges.integer != DEFAULT_RANGES.integer:
-            return DecodedImage(_resized(_scaled_colour(image, ranges), channels, height, width), "")
-        message = _load_image(image)
-        return DecodedImage(_resized(_to_l_or_rgb(image, ranges), channels, height, width), message)
+        if has_deep_values(image):
+            pixels, message = _quietly(image, lambda: deep_pixels(image, bytes(encoded)))
+            upright = scaled_picture(pixels, ranges) if pixels is not None else _to_l_or_rgb(image)
+        else:
+            _, message = _quietly(image, image.load)
+            upright = _to_l_or_rgb(image)
+        return DecodedImage(_resized(upright, channels, height, width), message)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -383,38 +346,45 @@ def _opened(picture: Any, name: Any = None) -> Iterator[Picture]:
         raise
 
 
-def _image_of_array(array: np.ndarray) -> Picture:
-    """An array (H, W) or (H, W, C) of uint8, truth values or floats in [0, 1] as a picture."""
+def _image_of_array(array: np.ndarray, ranges: ValueRanges) -> Picture:
+    """An array (H, W) or (H, W, C) of numbers or truth values as a picture."""
     from PIL import Image
 
-    levels = array if array.dtype == np.uint8 else np.rint(array * 255.0).astype(np.uint8)
+    levels = _levels_of_array(array, ranges)
     return Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[2] == 1 else levels)
+
+
+def _levels_of_array(array: np.ndarray, ranges: ValueRanges) -> np.ndarray:
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint8:
+        return array if ranges.byte is None else scale_values(array, ranges.byte)
+    return scale_values(array, ranges.floating if array.dtype.kind == "f" else ranges.integer)
 
 
 def _require_image_memory(image: Picture, picture: Any, share: float) -> None:
     """Refuse a picture that takes more memory than is free, before it is decoded."""
     width, height = image.size
-    bytes_per_pixel = 8 if image.mode[0] in "IF" else 4
+    bytes_per_pixel = 8 if has_deep_values(image) else 4
     needed = width * height * bytes_per_pixel * WORKING_COPIES
     name = shown(picture) if isinstance(picture, Path) else "a picture of the table"
     require_memory(int(needed / share), name, f"{width} x {height} pixels")
 
 
-def _load_image(image: Picture) -> str:
-    """Decode a picture; returns what the C library wrote to standard error, which names no file."""
+def _quietly(image: Picture, decode: Callable[[], Result]) -> tuple[Result, str]:
+    """Decode a picture; gives the result, and what the C library wrote to standard error, which names no file."""
     if image.format != "TIFF":
-        image.load()
-        return ""
+        return decode(), ""
     with tempfile.TemporaryFile() as messages:
         try:
             with _native_stderr_to(messages.fileno()):
-                image.load()
+                result = decode()
         except Exception as error:
             detail = _first_line(messages)
             if detail and not is_system_failure(error):
                 raise ValueError(f"{error_text(error)}: {detail}") from error
             raise
-        return _first_line(messages)
+        return result, _first_line(messages)
 
 
 @contextmanager
@@ -441,13 +411,10 @@ def _first_line(messages: Any) -> str:
     return printable(line.replace("tempfile.tif: ", ""))
 
 
-def _to_l_or_rgb(image: Picture, ranges: ValueRanges) -> Picture:
-    """The first frame of a picture of any mode, upright, flattened onto white, as mode L or RGB."""
+def _to_l_or_rgb(image: Picture) -> Picture:
+    """The first frame of a picture of at most eight bits a channel, upright, flattened onto white, as mode L or RGB."""
     from PIL import Image, ImageOps
 
-    if image.mode[0] in "IF":
-        image = ImageOps.exif_transpose(image)
-        return _scaled_grey(image, ranges.integer if image.mode[0] == "I" else ranges.floating)
     image = ImageOps.exif_transpose(image)
     grey = _is_grey(image)
     if image.mode == "La":
@@ -470,114 +437,3 @@ def _resized(image: Picture, channels: int, height: int, width: int) -> np.ndarr
         image = image.crop(box).resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
-
-
-# More than eight bits a channel.
-
-
-def _levels(picture: Any) -> Levels:
-    """The range of values of a picture with more than eight bits a channel, which is decoded for it."""
-    encoded = _read_bytes(picture) if isinstance(picture, Path) else picture
-    with _opened(encoded, name=picture) as image:
-        _require_image_memory(image, picture, 1.0)
-        values = _visible_values(image)
-        if values is None or not values.size:
-            return Levels()
-        low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("not finite: values that are no numbers")
-        return Levels(None, (low, high), 1) if image.mode[0] == "F" else Levels((low, high), None, 1)
-
-
-def _visible_values(image: Picture) -> np.ndarray | None:
-    """The values of a picture without those declared transparent; None where its form hides them."""
-    if _has_deep_colour(image):
-        values = _deep_colour_values(image)
-        return None if values is None else values[..., :3]
-    _load_image(image)
-    values = _grey_values(image)
-    return values[~_transparent(image, values)]
-
-
-def _grey_values(image: Picture) -> np.ndarray:
-    return np.asarray(image).astype(np.float64)
-
-
-def _transparent(image: Picture, values: np.ndarray) -> np.ndarray:
-    """A mask of the values that the file declares transparent (tRNS of PNG)."""
-    key = image.info.get("transparency")
-    return values == key if isinstance(key, int) else np.zeros(values.shape, bool)
-
-
-def _scaled_grey(image: Picture, value_range: tuple[float, float]) -> Picture:
-    """A grey picture of 16 or 32 bits or floats as mode L, with what is transparent white."""
-    from PIL import Image
-
-    values = _grey_values(image)
-    levels = _scale(values, value_range)
-    levels[_transparent(image, values)] = 255
-    return Image.fromarray(levels)
-
-
-def _scale(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Values as uint8, with the range as 0 to 255; what lies beyond is black or white."""
-    low, high = value_range
-    scaled = (values - low) / ((high - low) / 255)
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
-
-
-def _has_deep_colour(image: Picture) -> bool:
-    """Whether a PNG or TIFF has 16 bits a channel, of which Pillow keeps the upper eight alone."""
-    tiles = getattr(image, "tile", None)
-    return image.mode in ("RGB", "RGBA") and bool(tiles) and ";16" in _raw_mode(tiles[0])
-
-
-def _raw_mode(tile: Any) -> str:
-    """How the values of a tile are stored, in Pillow's words."""
-    arguments = tile[3]
-    mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return mode if isinstance(mode, str) else ""
-
-
-def _deep_colour_values(image: Picture) -> np.ndarray | None:
-    """All 16 bits of a colour picture, (H, W, C) as float64; None where its form hides them.
-
-    Pillow decodes either byte of big-endian values where it is told so: it has a raw mode for both orders.
-    """
-    upper = _decoded_as(image, "B")
-    lower = _decoded_as(image, "L")
-    if upper is None or lower is None:
-        return None
-    return upper.astype(np.float64) * 256 + lower
-
-
-def _decoded_as(image: Picture, order: str) -> np.ndarray | None:
-    """One byte of each value of a big-endian PNG with 16 bits a channel: the upper ("B") or the lower ("L")."""
-    from PIL import Image
-
-    stream = getattr(image, "fp", None)
-    if image.format != "PNG" or stream is None:
-        return None
-    position = stream.tell()
-    stream.seek(0)
-    copy = Image.open(io.BytesIO(stream.read()))
-    stream.seek(position)
-    tile: Any = copy.tile[0]  # type: ignore[attr-defined]
-    copy.tile = [tile._replace(args=f"{image.mode};16{order}")]  # type: ignore[attr-defined]
-    return np.asarray(copy)
-
-
-def _scaled_colour(image: Picture, ranges: ValueRanges) -> Picture:
-    """A colour picture of 16 bits a channel as mode RGB, upright and flattened onto white."""
-    from PIL import Image
-
-    values = _deep_colour_values(image)
-    orientation = image.getexif().get(ORIENTATION, 1)
-    if values is None:
-        return _to_l_or_rgb(image, ranges)
-    levels = _scale(values, ranges.integer)
-    if image.mode == "RGBA":
-        levels[..., 3] = _scale(values[..., 3], DEFAULT_RANGES.integer)
-    scaled = Image.fromarray(levels)
-    scaled.getexif()[ORIENTATION] = orientation
-    return _to_l_or_rgb(scaled, ranges)

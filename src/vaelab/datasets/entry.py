@@ -144,6 +144,7 @@ def _facts_from_dict(body: dict[str, Any]) -> DatasetFacts:
     for name, value in body.items():
         if name in known:
             values[name] = tuple(value) if isinstance(value, list) else value
+    values["value_ranges"] = {kind: (low, high) for kind, (low, high) in body["value_ranges"].items()}
     one_colour, duplicates = body["one_colour"], body["duplicates"]
     pairs = tuple((test, train) for test, train in duplicates["examples"])
     values["one_colour"] = Examples(one_colour["count"], tuple(one_colour["examples"]))

@@ -180,6 +180,7 @@ class DatasetFacts:
         duplicates: Test pictures that stand in the training split too.
         one_colour: Pictures whose pixels all have one colour.
         value_range: The values that became black and white, where pictures have more than 8 bits a channel.
+        value_ranges: The same for "integer" and "floating" values apart, where there are such pictures.
         other_files: Number of files that are no pictures.
         other_kinds: Number of files that are no pictures by suffix.
         columns: The columns of a table that are used.
@@ -195,6 +196,7 @@ class DatasetFacts:
     duplicates: Duplicates = Duplicates()
     one_colour: Examples = Examples()
     value_range: tuple[float, float] | None = None
+    value_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     other_files: int = 0
     other_kinds: dict[str, int] = field(default_factory=dict)
     columns: tuple[str, ...] = ()

@@ -49,8 +49,8 @@ def load_dataset(
             then serves; None for just what is stored.
         subset: Keep that many pictures for training and validation, evenly over categories.
         binarise: Draw pixels to be black or white by a constant seed; "dynamic" keeps the grey ones for training.
-        value_range: The values that become black and white, where pictures have more than eight bits a channel;
-            None for the range that all of them suggest.
+        value_range: The values that become black and white, where pictures have more than eight bits a channel or are
+            an array; None for the range that all of them suggest.
         split_seed: Which of many ways of drawing the splits and the subset; 0 is the usual one.
 
     Returns:
@@ -133,6 +133,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     for name in ("columns", "attributes"):
         facts[name] = list(facts[name])
     facts["value_range"] = list(dataset.facts.value_range) if dataset.facts.value_range else None
+    facts["value_ranges"] = {kind: list(its_range) for kind, its_range in dataset.facts.value_ranges.items()}
     return {
         "source": dataset.source,
         "location": dataset.location,

@@ -8,6 +8,7 @@ from vaelab.core.console import shown
 
 __all__ = [
     "MAX_NAME_SHOWN",
+    "SPLIT_WORDS",
     "agree",
     "list_text",
     "split_of_folder",

@@ -20,15 +20,15 @@ from vaelab.datasets.files import (
     require_memory,
     require_regular,
 )
-from vaelab.datasets.naming import list_text, split_of_word
+from vaelab.datasets.naming import SPLIT_WORDS, list_text, split_of_word
 from vaelab.datasets.sources.labels import LabelColumn, LabelReading, encode_labels, read_label_column
 from vaelab.datasets.sources.source import SPLITS, DataSource, Precedence, RawDataset, RawSplit, Request, register
 
 __all__ = ["array_source", "split_arrays"]
 
-IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "x", "data", "pixels", "pictures"})
+IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels", "pictures")
 
-LABEL_WORDS = frozenset({"labels", "label", "y", "target", "targets", "class", "classes"})
+LABEL_WORDS = ("labels", "label", "y", "target", "targets", "class", "classes")
 
 PLAIN_KEYS = {"images": "images", "labels": "labels"}  # without a split: training
 
@@ -52,6 +52,7 @@ def array_source(request: Request) -> DataSource:
     """A .npy file of images, or a .npz file of images and labels by split.
 
     The arrays of a .npz are called `images` and `labels`, or after a split: train_images, x_train, val_labels, y_test.
+    Where there are no such images, a lone word such as `x` or `data` stands for those of training.
     """
     assert request.path is not None
     path = request.path
@@ -101,8 +102,8 @@ def split_arrays(arrays: Mapping[str, np.ndarray], name: str) -> RawDataset:
     """Arrays in memory as a data set.
 
     Args:
-        arrays: Images, uint8, bool or floats in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W); and labels, (N,),
-            (N, 1) or one-hot (N, K). The keys say which is which.
+        arrays: Images, numbers of any type, (N, H, W), (N, H, W, C) or (N, C, H, W); and labels, (N,), (N, 1) or
+            one-hot (N, K). The keys say which is which.
         name: What the arrays are called in messages.
 
     Raises:
@@ -130,9 +131,11 @@ def split_arrays(arrays: Mapping[str, np.ndarray], name: str) -> RawDataset:
 
 def _array_roles(keys: Sequence[str], name: str) -> dict[str, ArrayRole]:
     """What each array holds, as its name says; arrays with other names are left out."""
+    named = {key: _role_of(key) for key in keys}
+    if ArrayRole("images", "train") not in named.values():
+        named = {key: role or _lone_role(key) for key, role in named.items()}
     roles: dict[str, ArrayRole] = {}
-    for key in keys:
-        role = _role_of(key)
+    for key, role in named.items():
         if role is None:
             continue
         other = next((known for known, its_role in roles.items() if its_role == role), None)
@@ -158,6 +161,14 @@ def _role_of(key: str) -> ArrayRole | None:
     return ArrayRole("labels", splits[0]) if others[0] in LABEL_WORDS else None
 
 
+def _lone_role(key: str) -> ArrayRole | None:
+    """What an array holds whose name has no split: `x`, `data`, `Y`."""
+    word = key.lower()
+    if word in IMAGE_WORDS:
+        return ArrayRole("images", "train")
+    return ArrayRole("labels", "train") if word in LABEL_WORDS else None
+
+
 def _words(key: str) -> list[str]:
     """The words of a name such as x_train, train-images, trainImages or Xtrain."""
     spaced = "".join(
@@ -176,8 +187,11 @@ def _no_images_error(keys: list[str], splits: list[str], name: str) -> UserError
             f"{name} has images for {' and '.join(splits)}, but none for training\n"
             "call those for training images, train_images or x_train"
         )
-    have = list_text(sorted(keys), 20)
-    return UserError(f'{name} has no array "images" (has: {have})\nallowed are images, train_images or x_train')
+    return UserError(
+        f'{name} has no array "images" (has: {list_text(sorted(keys), 20)})\n'
+        f"allowed are images and labels, or a word for pictures ({', '.join(IMAGE_WORDS)}) or labels "
+        f"({', '.join(LABEL_WORDS)})\nwith a split ({', '.join(SPLIT_WORDS)}) before or after it, such as x_train"
+    )
 
 
 def _read_labels(array: np.ndarray, count: int, name: str) -> LabelReading:
@@ -202,19 +216,6 @@ def _to_channels_last(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim not in (3, 4) or (array.ndim == 4 and channels_first == channels_last) or 0 in shape:
         kind = "ambiguous" if channels_first and channels_last else "not that of pictures"
         raise UserError(f"{name}: the shape {shape} is {kind}; allowed are {FORMS}")
-    _check_values(array, name)
+    if array.dtype.kind not in "buif":
+        raise UserError(f"{name}: images must be numbers or truth values, got {shown(array.dtype)}")
     return np.moveaxis(array, 1, 3) if channels_first else array
-
-
-def _check_values(array: np.ndarray, name: str) -> None:
-    """Refuse values that are neither uint8 nor bool nor floats in [0, 1]."""
-    if array.dtype in (np.uint8, np.bool_):
-        return
-    is_float = array.dtype.kind == "f"
-    if is_float and array.min() >= 0 and array.max() <= 1:
-        return
-    held = f"{array.dtype} from {array.min()} to {array.max()}" if array.dtype.kind in "fiu" else str(array.dtype)
-    raise UserError(
-        f"{name}: images must be uint8, or floats in [0, 1], got {held}\n"
-        "divide by the highest value that a pixel can have, and store floats"
-    )
