@@ -6,8 +6,8 @@ Each reads what it needs, calls the packages below and returns its result. What 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -791,7 +791,11 @@ def report(study: StudyLike, *, data: str | None = None, workers: int | None = N
         with lock_study(folder):
             if data:
                 _relocate_study(folder, data)
-            return write_study_outputs(resume_study(folder, Executor(workers), data), folder, workers)
+            with _hint_at_moved_data(folder, data):
+                results = resume_study(folder, Executor(workers), data)
+            if data and not any(setting.runs for setting in results.setting_results):
+                raise UserError(f"the images of {data} are not those that the study in {folder} was made with")
+            return write_study_outputs(results, folder, workers)
     run = _open_run(folder)
     if not run.finished:
         raise UserError(f"{run.path} is not finished; train it to its end first")
@@ -810,6 +814,20 @@ def _relocate_study(folder: Path, data: str) -> None:
     for planned in plan_runs(study, folder.parent.parent).values():
         if planned.run.finished:
             _relocate(planned.run, data)
+
+
+@contextmanager
+def _hint_at_moved_data(folder: Path, data: str | None) -> Iterator[None]:
+    """Say with an error that --data helps, where the images of a study's runs are gone."""
+    from vaelab.runs.run import find_runs
+
+    try:
+        yield
+    except UserError as error:
+        runs = find_runs(folder.parent.parent / "runs")
+        if data or not any(_data_are_gone(run) for run in runs):
+            raise
+        raise MissingDataError(f"{error}\nif they have moved, say with --data where they are now") from None
 
 
 def _folder_of(study: StudyLike) -> Path:
