@@ -24,17 +24,16 @@ import numpy as np
 
 from vaelab.core.errors import UserError
 
-__all__ = ["LARGEST_P", "LookPlan", "adjusted_p", "nominal_level"]
+__all__ = ["LEVELS", "LookPlan", "adjusted_p", "exact_nominal_levels", "nominal_level", "nominal_level_table"]
 
 SPENDING_POWER = 1.0  # rho: chosen by simulated power, see docs/statistics.md
 
-GRID = np.linspace(-math.pi / 2, math.pi / 2, 401)  # the angles at which probabilities are kept
+GRID_SIZE = 301  # angles at which probabilities are kept
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
-LEVELS = np.geomspace(1e-7, 0.5, 36)  # at which nominal levels are computed; between them they are interpolated
-
-LARGEST_P = 1.0
+# The levels at which nominal levels are computed; between them they are interpolated.
+LEVELS = np.concatenate([np.geomspace(1e-7, 1e-3, 10, endpoint=False), np.geomspace(1e-3, 0.5, 26)])
 
 
 class LookPlan(NamedTuple):
@@ -101,9 +100,9 @@ def adjusted_p(p: float, num_seeds: int, plan: LookPlan) -> float:
     """
     if len(plan.looks) == 1:
         return p
-    table = _nominal_levels(plan.looks)[plan.looks.index(num_seeds)]
+    table = nominal_level_table(plan.looks)[plan.looks.index(num_seeds)]
     if p > table[-1]:
-        return LARGEST_P
+        return 1.0
     if p <= table[0]:
         return float(LEVELS[0] * p / table[0])  # far below any level: in proportion
     return float(np.exp(np.interp(math.log(p), np.log(table), np.log(LEVELS))))
@@ -124,16 +123,32 @@ def nominal_level(level: float, num_seeds: int, plan: LookPlan) -> float:
     """
     if len(plan.looks) == 1:
         return level
-    table = _nominal_levels(plan.looks)[plan.looks.index(num_seeds)]
+    table = nominal_level_table(plan.looks)[plan.looks.index(num_seeds)]
     if level < LEVELS[0]:
         return float(table[0] * level / LEVELS[0])
     return float(np.exp(np.interp(math.log(level), np.log(LEVELS), np.log(table))))
 
 
 @lru_cache(maxsize=64)
-def _nominal_levels(looks: tuple[int, ...]) -> np.ndarray:
+def nominal_level_table(looks: tuple[int, ...]) -> np.ndarray:
     """The nominal levels at every look (rows) for each of LEVELS (columns)."""
     return np.array([exact_nominal_levels(looks, level) for level in LEVELS]).T
+
+
+class Unrejected(NamedTuple):
+    """The probability that a true null was not rejected before, for angles of u: a = arcsin(u / sqrt(n)).
+
+    Attributes:
+        angles: The angles, increasing. Above the last one the probability is 0.
+        probabilities: The probability for each.
+    """
+
+    angles: np.ndarray
+    probabilities: np.ndarray
+
+    def at(self, angles: np.ndarray) -> np.ndarray:
+        """The probabilities for other angles."""
+        return np.interp(angles, self.angles, self.probabilities, right=0)
 
 
 def exact_nominal_levels(looks: Sequence[int], level: float, power: float = SPENDING_POWER) -> list[float]:
@@ -141,75 +156,86 @@ def exact_nominal_levels(looks: Sequence[int], level: float, power: float = SPEN
 
     Args:
         looks: The numbers of seeds at which is looked.
-        level: The level of all looks together.
+        level: The level of all looks together, at most 1/2.
         power: The power of the spending function.
     """
     from scipy import special
 
     nominal_levels = []
-    unrejected = np.ones_like(GRID)  # the probability of no earlier rejection, for each angle
+    angles = _angles_up_to(math.pi / 2)
+    unrejected = Unrejected(angles, np.ones_like(angles))
     spent = 0.0
     for n in range(looks[0], looks[-1] + 1):
-        bound = math.pi / 2
+        bound = unrejected.angles[-1]
         if n in looks:
             due = level * (n / looks[-1]) ** power - spent
             spent += due
             bound = _bound_that_spends(n, unrejected, due)
-            t = math.sqrt(n - 1) * math.tan(bound)
-            nominal_levels.append(float(special.stdtr(n - 1, -t)))
+            nominal_levels.append(float(special.stdtr(n - 1, -math.sqrt(n - 1) * math.tan(bound))))
         unrejected = _next_unrejected(n, unrejected, bound)
     return nominal_levels
 
 
+def _angles_up_to(largest: float) -> np.ndarray:
+    """Angles from -pi / 2 on, dense at both ends."""
+    shares = (1 - np.cos(np.linspace(0, math.pi, GRID_SIZE))) / 2
+    return -math.pi / 2 + (largest + math.pi / 2) * shares
+
+
 def _density_factor(n: int) -> float:
-    """The factor c of the density c cos(a)^(n - 2) of the angle of n normal values, a = arcsin(u / sqrt(n))."""
+    """The factor c of the density c cos(a)^(n - 2) of the angle of n normal values."""
     return math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2)) / math.sqrt(math.pi)
 
 
-def _bound_that_spends(n: int, unrejected: np.ndarray, due: float) -> float:
+def _bound_that_spends(n: int, unrejected: Unrejected, due: float) -> float:
     """The angle above which the probability, without earlier rejections, is what is due."""
     from scipy import optimize
 
+    largest = unrejected.angles[-1]
+
     def excess(bound: float) -> float:
-        half = (math.pi / 2 - bound) / 2
+        half = (largest - bound) / 2
         angles = bound + half * (1 + NODES)
-        densities = np.cos(angles) ** (n - 2) * np.interp(angles, GRID, unrejected)
+        densities = np.cos(angles) ** (n - 2) * unrejected.at(angles)
         return _density_factor(n) * half * float(WEIGHTS @ densities) - due
 
-    return optimize.bisect(excess, -math.pi / 2, math.pi / 2, xtol=1e-13)  # type: ignore[return-value]
+    return optimize.bisect(excess, -math.pi / 2, largest, xtol=1e-13)  # type: ignore[return-value]
 
 
-def _last_value_angles(n: int, bound: float) -> tuple[np.ndarray, np.ndarray]:
-    """Between which angles psi the last value lies for each angle of n + 1 values, without a rejection at n.
+def _last_value_angles(n: int, target: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
+    """Between which angles psi the last value lies for angles of n + 1 values, without a rejection at n.
 
     They follow from |u| <= sqrt(n) and from u below the bound, where u is that of the first n values.
     """
     delta = math.atan(math.sqrt(n))
-    low = np.maximum(np.maximum(GRID - delta, -math.pi - GRID + delta), -math.pi / 2)
-    high = np.minimum(np.minimum(GRID + delta, math.pi - GRID - delta), math.pi / 2)
+    low = np.maximum(np.maximum(target - delta, -math.pi - target + delta), -math.pi / 2)
+    high = np.minimum(np.minimum(target + delta, math.pi - target - delta), math.pi / 2)
     largest = math.sqrt(n) * math.sin(bound)
-    ratio = math.sqrt(n + 1) * np.sin(GRID) / math.hypot(1, largest)
+    ratio = math.sqrt(n + 1) * np.sin(target) / math.hypot(1, largest)
     beta = np.arcsin(np.clip(ratio, -1, 1))
     delta = math.atan(largest)
     return np.maximum(low, beta - delta), np.minimum(high, math.pi - beta - delta)
 
 
-def _next_unrejected(n: int, unrejected: np.ndarray, bound: float) -> np.ndarray:
-    """The probability of no rejection up to look n, for each angle of n + 1 values.
+def _next_unrejected(n: int, unrejected: Unrejected, bound: float) -> Unrejected:
+    """The probability of no rejection up to look n, for angles of n + 1 values.
 
     The last value is the sine of an angle psi, of which the earlier ones leave the cosine: u' = sin(psi) + u cos(psi).
+    The largest u' without a rejection is sqrt(1 + u^2) at the bound.
     """
-    target = math.sqrt(n + 1) * np.sin(GRID)
-    low, high = _last_value_angles(n, bound)
+    largest = math.hypot(1, math.sqrt(n) * math.sin(bound)) / math.sqrt(n + 1)
+    angles = _angles_up_to(math.asin(min(largest, 1.0)))
+    target = angles[1:-1]
+    low, high = _last_value_angles(n, target, bound)
     middle, half = (low + high) / 2, np.maximum(high - low, 0) / 2
     turn = math.pi / 2 * NODES
     psi = middle[:, None] + half[:, None] * np.sin(turn)  # dense at both ends, where the integrand is steep
-    u = (target[:, None] - np.sin(psi)) / np.cos(psi)
-    angle = np.arcsin(np.clip(u / math.sqrt(n), -1, 1))
-    # The density of u is that of the angle over sqrt(n) cos(angle); that of psi is in proportion to cos(psi)^(n - 1).
-    density = _density_factor(n) * np.cos(angle) ** (n - 3) / math.sqrt(n) * np.interp(angle, GRID, unrejected)
+    u = (math.sqrt(n + 1) * np.sin(target)[:, None] - np.sin(psi)) / np.cos(psi)
+    earlier = np.arcsin(np.clip(u / math.sqrt(n), -1, 1))
+    # The density of u is that of its angle over sqrt(n) cos(angle); that of psi is in proportion to cos(psi)^(n - 1).
+    density = _density_factor(n) * np.cos(earlier) ** (n - 3) / math.sqrt(n) * unrejected.at(earlier)
     integrand = _density_factor(n + 1) * np.cos(psi) ** (n - 2) * density
     joint = half * math.pi / 2 * ((integrand * np.cos(turn)) @ WEIGHTS)
-    marginal = _density_factor(n + 1) * np.cos(GRID) ** (n - 2) / math.sqrt(n + 1)
-    inner = np.clip(joint[1:-1] / marginal[1:-1], 0, 1)
-    return np.concatenate([inner[:1], inner, inner[-1:]])
+    marginal = _density_factor(n + 1) * np.cos(target) ** (n - 2) / math.sqrt(n + 1)
+    inner = np.clip(joint / marginal, 0, 1)
+    return Unrejected(angles, np.concatenate([inner[:1], inner, inner[-1:]]))
