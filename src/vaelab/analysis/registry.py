@@ -9,6 +9,7 @@ r"""Analyses: what is computed from a finished run besides its metrics, once, an
     baselines        what principal components of as many dimensions as the code come to on the same test images
     health           the statistics that the doctor's checks look at, for the verdicts of a study
     image_values     the metrics of each test image, so that a study compares runs image by image
+    initial          the terms of the loss before the first step
 
 An analysis is a function (run, baseline) -> `AnalysisResult`. `ANALYSES` has each under the name that files and study
 definitions use. Its results are <run>/examinations/<name>.json and .safetensors.
@@ -28,6 +29,7 @@ from torch import Tensor
 from vaelab.analysis.baseline import MAX_FEATURE_POINTS, Baseline, display_split
 from vaelab.analysis.classifier import has_two_categories
 from vaelab.analysis.comparison import analyse_health, analyse_image_values
+from vaelab.analysis.initial import analyse_initial
 from vaelab.analysis.interpolation import alpha_values, draw_pairs, interpolate_images
 from vaelab.analysis.principal_components import equal_dimension
 from vaelab.analysis.projections import kmeans, pca
@@ -353,6 +355,7 @@ def analyse_baselines(run: Run, baseline: Baseline) -> AnalysisResult:
 
 ANALYSES: dict[str, Callable[[Run, Baseline], AnalysisResult]] = {
     "features": analyse_features,
+    "initial": analyse_initial,
     "interpolations": analyse_interpolations,
     "samples": analyse_samples,
     "evidence": analyse_evidence,

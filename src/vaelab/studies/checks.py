@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vaelab.analysis.comparison import HEALTH_NUMBERS
+from vaelab.analysis.initial import INITIAL_NUMBERS
 from vaelab.core.console import count_text
 from vaelab.core.devices import choose_device
 from vaelab.core.errors import UserError, unknown_name_error
@@ -47,6 +48,7 @@ ANALYSIS_NUMBERS: Mapping[str, tuple[str, ...]] = {
     "baselines": ("pca_mse", "mean_mse", "equal_dimension"),
     "health": HEALTH_NUMBERS,
     "image_values": (),
+    "initial": INITIAL_NUMBERS,
 }  # the numbers that each analysis may give
 
 BYTES_PER_PARAMETER = 4

@@ -18,14 +18,15 @@ from vaelab.core.errors import UserError
 from vaelab.core.files import damaged_error
 from vaelab.core.schema import SchemaError, validate
 from vaelab.core.tensors import read_tensors, write_tensors
+from vaelab.datasets.images import Images
 from vaelab.models.vae import VAE
 from vaelab.runs.run import Run, check_training_record, training_record
 from vaelab.runs.schemas import StateMetadata
-from vaelab.runs.spec import build_model
+from vaelab.runs.spec import Spec, build_model
 from vaelab.training.job import TrainingJob
 from vaelab.training.optimizer import Adam, lr_multiplier
 
-__all__ = ["ActiveRun", "TrainingState", "initial_state", "restore_state", "save_state"]
+__all__ = ["ActiveRun", "TrainingState", "initial_model", "initial_state", "restore_state", "save_state"]
 
 STORED_NUMBERS = ("step", "seconds", "best_loss")
 
@@ -114,12 +115,22 @@ class ActiveRun:
         return self.state.step % self.job.steps_per_epoch == 0 or self.is_done
 
 
+def initial_model(spec: Spec, train_images: Images) -> VAE:
+    """The model of a run's seed before the first step, on the CPU; without the weights of a parent.
+
+    Args:
+        spec: The settings.
+        train_images: The images that it will be trained on.
+    """
+    starts_at_mean = spec.network.output_bias == "mean"
+    mean_image = torch.from_numpy(train_images.mean_image()) if starts_at_mean else None
+    return build_model(spec, train_images.shape, spec.seed, mean_image)
+
+
 def initial_state(job: TrainingJob) -> TrainingState:
     """The state before the first step, with the weights of the run's seed or of its parent."""
     spec, plan = job.spec, job.plan
-    starts_at_mean = spec.network.output_bias == "mean"
-    mean_image = torch.from_numpy(job.train_images.mean_image()) if starts_at_mean else None
-    model = build_model(spec, job.train_images.shape, spec.seed, mean_image)
+    model = initial_model(spec, job.train_images)
     if job.parent is not None:
         _load_parent_weights(model, job.parent)
     model = model.to(plan.device)
