@@ -100,7 +100,26 @@ def test_an_unfinished_run_goes_on_to_the_same_weights(made: Path) -> None:
 
 def test_a_study_is_found_whole(made: Path) -> None:
     study = made / "studies/small"
-    before = {name: (study / name).read_bytes() for name in ("table.csv", "claims.json", "study.toml")}
+    before = {name: (study / name).read_bytes() for name in ("table.csv", "study.toml")}
+    claims_before = json.loads((study / "claims.json").read_text())
     done = vaelab.study(made / "small.toml", workers=1, out=made)
     assert done.images_trained == 0
     assert {name: (study / name).read_bytes() for name in before} == before
+    claims = json.loads((study / "claims.json").read_text())
+    assert [measured(claim) for claim in claims] == [measured(claim) for claim in claims_before]
+
+
+def test_verdicts_of_an_earlier_study_follow_the_present_rules(made: Path) -> None:
+    """Two epochs left most codes empty: what was undecided about them is void now."""
+    claims = vaelab.study(made / "small.toml", workers=1, out=made).claims
+    verdicts = {(claim["id"], claim["reading"]): claim["verdict"] for claim in claims}
+    assert verdicts == {("more", "vae"): "void", ("more", "bare"): "undecided", ("diverse", "vae"): "void"}
+    bare = next(claim for claim in claims if claim["reading"] == "bare")
+    assert bare["interval_covers"] == "seeds and test images"
+    assert "no margin was set" in bare["note"]
+
+
+def measured(claim: dict[str, Any]) -> dict[str, Any]:
+    """What a claim compares and what was measured of it, without the verdict and its intervals."""
+    names = ("id", "sentence", "source", "reading", "expected", "n", "means", "decided_by", "effect", "effect_size")
+    return {name: claim[name] for name in names}

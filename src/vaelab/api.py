@@ -676,6 +676,8 @@ def study(
     data: str | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
+    decide: bool | None = None,
+    most_seeds: int | None = None,
     workers: int | None = None,
     backend: Literal["local", "ray"] = "local",
     dry_run: bool = False,
@@ -690,6 +692,8 @@ def study(
         data: Other images than the study names.
         seeds: Seeds 1 to N in place of the study's.
         epochs: Other epochs for every run.
+        decide: Add seeds to the settings of claims that are still open, until each claim is decided.
+        most_seeds: Seeds of a setting at which that ends; 12 if neither this nor the study file says.
         workers: Worker processes on a CPU, one thread each; one for each processor if not given.
         backend: local: worker processes of this machine; ray: a Ray cluster, whose machines see the same folders.
         dry_run: Only say how many runs there are, which exist, and about how long the rest takes.
@@ -722,7 +726,10 @@ def study(
     from vaelab.studies.runner import run_study
 
     executor, drawing_workers = _study_executor(backend, workers)
-    definition = parsing.with_overrides(parsing.read_study(study), data, seeds, epochs)
+    overrides = parsing.Overrides(data, seeds, epochs, decide, most_seeds)
+    definition = parsing.with_overrides(parsing.read_study(study), overrides)
+    if most_seeds is not None and not definition.decide:
+        raise UserError("most_seeds says where decide ends: give --decide too", settings=["most_seeds"])
     planned_runs = plan_checked_study(definition, Path(out), device)
     existing = sum(planned.run.finished for planned in planned_runs.values())
     missing = len(planned_runs) - existing
@@ -734,6 +741,7 @@ def study(
             "runs": len(planned_runs),
             "existing": existing,
             "missing": missing,
+            "most_runs": len({trial.spec for trial in definition.with_all_seeds().trials}),
             "workers": executor.max_workers,
             "seconds": round(seconds, 1),
         }
@@ -807,11 +815,11 @@ def report(study: StudyLike, *, data: str | None = None, workers: int | None = N
 
 def _relocate_study(folder: Path, data: str) -> None:
     """Record for each finished run of a study where its data are now."""
-    from vaelab.studies.parsing import read_study, with_overrides
+    from vaelab.studies.parsing import Overrides, read_study, with_overrides
     from vaelab.studies.plan import plan_runs
 
-    study = with_overrides(read_study(folder / "study.toml", folder.name), data, None, None)
-    for planned in plan_runs(study, folder.parent.parent).values():
+    study = with_overrides(read_study(folder / "study.toml", folder.name), Overrides(data=data))
+    for planned in plan_runs(study.with_all_seeds(), folder.parent.parent).values():
         if planned.run.finished:
             _relocate(planned.run, data)
 

@@ -19,7 +19,7 @@ import vaelab
 from vaelab.cli import main
 from vaelab.core.errors import UserError
 from vaelab.core.jobs import run_jobs
-from vaelab.studies.parsing import parse_study, read_study, shipped_studies, with_overrides
+from vaelab.studies.parsing import Overrides, parse_study, read_study, shipped_studies, with_overrides
 
 SOURCES = {"faces": {f"A{i}" for i in range(9)}, "mnist": {"B0", "B1", "B2", "B3", "B4", "B6"},
            "cifar10": {"B0", "B1", "B2", "B3", "B5", "B6"}, "digits": {"B0", "B1", "B2", "B3", "B4", "B6"}}  # fmt: skip
@@ -89,11 +89,13 @@ def test_a_study_is_a_grid_of_specs() -> None:
 
 
 def test_what_is_overridden_is_part_of_its_text() -> None:
-    study = with_overrides(parse_study(SMALL, "small"), None, 3, 1)
+    study = with_overrides(parse_study(SMALL, "small"), Overrides(seeds=3, epochs=1))
     again = parse_study(study.text, "small")
     assert again.trials == study.trials
     assert {t.spec.epochs for t in study.trials} == {1}
-    assert with_overrides(again, None, 5, None).seeds == (1, 2, 3, 4, 5)
+    more = with_overrides(again, Overrides(seeds=5))
+    assert more.seeds == (1, 2, 3, 4, 5)
+    assert {t.spec.epochs for t in more.trials} == {1}, "earlier changes stay"
 
 
 @pytest.mark.parametrize(

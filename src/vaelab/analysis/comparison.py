@@ -7,6 +7,7 @@ image_values   the metrics of each test image, so that runs are compared image b
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from vaelab.analysis.baseline import MAX_FEATURE_POINTS, Baseline, display_split
 from vaelab.analysis.results import AnalysisResult
@@ -43,7 +44,7 @@ def analyse_health(run: Run, baseline: Baseline) -> AnalysisResult:
     return AnalysisResult(numbers)
 
 
-def stored_latent_stats(numbers: dict[str, float]) -> LatentStats | None:
+def stored_latent_stats(numbers: Mapping[str, float]) -> LatentStats | None:
     """The statistics from the numbers that `analyse_health` left; None where the weights are no numbers.
 
     Args:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vaelab.evaluation.diagnostics import Diagnosis
     from vaelab.models.summary import Layer
     from vaelab.runs.run import Run
+    from vaelab.studies.judging import ClaimResult
+    from vaelab.studies.results import StudyLook
 
 __all__ = [
     "cache_lines",
@@ -174,26 +176,47 @@ def study_lines(result: Any, arguments: Arguments) -> Iterable[str]:
 
 def _plan_lines(plan: Json) -> list[str]:
     counts = f"{count_text(plan['runs'], 'run')}, {plan['existing']} exist, {plan['missing']} to train"
-    return [
+    lines = [
         f"study {plan['study']}: {counts}",
         f"about {format_duration(plan['seconds'])} with {count_text(plan['workers'], 'worker')}",
     ]
+    if plan["most_runs"] > plan["runs"]:
+        lines.append(f"then seeds for the claims that are still open, up to {count_text(plan['most_runs'], 'run')}")
+    return lines
 
 
 def _verdict_lines(result: Any) -> Iterable[str]:
     """The verdict of each claim, the runs that failed, and where the report is."""
     results = result.results
-    for claim in result.claims:
-        reading = f" [{claim['reading']}]" if claim["reading"] else ""
-        yield f"{claim['verdict']:<11} {claim['id']:<22}{reading} {claim['sentence']}"
-        if claim.get("note"):
-            yield f"{'':<12}{claim['note']}"
+    for claim in results.claim_results:
+        yield from _claim_lines(claim)
+    if results.study.decide:
+        yield from _look_lines(results.looks)
+    if results.claim_results:
+        yield results.errors.text
     for name, error in results.failed.items():
         yield f"failed: run {name}: {error}"
     if results.missing:
         yield f"partial: {results.missing} of {count_text(len(results.study.trials), 'trial')} have no finished run"
     yield f"{count_text(result.images_trained, 'image')} trained on"
     yield f"report: {result.report}"
+
+
+def _claim_lines(claim: ClaimResult) -> Iterable[str]:
+    """The verdict of a claim, and what must be said of it."""
+    reading = f" [{claim.condition}]" if claim.condition else ""
+    yield f"{claim.verdict_word:<11} {claim.claim.id:<22}{reading} {claim.claim.sentence}"
+    if claim.note:
+        yield f"{'':<12}{claim.note}"
+    if claim.seeds_needed_text:
+        yield f"{'':<12}{claim.seeds_needed_text} would decide it"
+
+
+def _look_lines(looks: Sequence[StudyLook]) -> Iterable[str]:
+    """What was trained for each look at the claims."""
+    for number, look in enumerate(looks, 1):
+        seeds = count_text(look.num_seeds, "seed")
+        yield f"look {number}, {seeds}: {count_text(len(look.runs), 'run')}, {look.minutes:.1f} minutes of training"
 
 
 def study_json(result: Any, arguments: Arguments) -> Any:
@@ -205,6 +228,8 @@ def study_json(result: Any, arguments: Arguments) -> Any:
         "images_trained": result.images_trained,
         "missing": result.results.missing,
         "failed": result.results.failed,
+        "looks": [{"seeds": look.num_seeds, "runs": len(look.runs)} for look in result.results.looks],
+        "false_verdicts": result.results.errors.text,
         "claims": result.claims,
     }
 

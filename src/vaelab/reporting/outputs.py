@@ -4,7 +4,8 @@ r"""Outputs: what a study leaves on disk, from its table to its report.
     table.csv     a row for each trial, with the metrics of the test split; table.parquet is the same
     claims.json   every claim under each condition, with its verdict
     origin.json   the command that carried it out
-    timings.csv   how long each run took, and on what: wall time is stored nowhere else
+    timings.csv   how long each run took, and on what
+    looks.csv     what each look at the claims cost: wall time is stored in these two files alone
     figures/      every figure as PNG and PDF
     report.html   one self-contained document
 
@@ -50,6 +51,8 @@ from vaelab.studies.results import StudyResults
 __all__ = ["output_names", "plan_checked_study", "write_study_outputs"]
 
 SOURCE_PATTERNS = ("**/*.py", "reporting/templates/*")  # files whose content shapes figures and report
+
+LOOK_COLUMNS = ("seeds", "runs", "minutes")
 
 TIMING_COLUMNS = ("run", "seconds", "images_per_second", "device", "precision", "threads", "machine", "finished")
 
@@ -184,6 +187,7 @@ def write_result_files(results: StudyResults, folder: Path) -> None:
         pq.write_table(pa.table(columns), temporary)
     write_json(folder / "claims.json", results.claims)
     write_text(folder / "timings.csv", _to_csv(TIMING_COLUMNS, _timing_rows(results)))
+    write_text(folder / "looks.csv", _to_csv(LOOK_COLUMNS, _look_rows(results)))
 
 
 def _timing_rows(results: StudyResults) -> Iterable[dict[str, Any]]:
@@ -192,6 +196,12 @@ def _timing_rows(results: StudyResults) -> Iterable[dict[str, Any]]:
         origin = run.origin
         facts = {"run": run.key, **origin, **origin["plan"]}
         yield {column: facts.get(column) for column in TIMING_COLUMNS}
+
+
+def _look_rows(results: StudyResults) -> Iterable[dict[str, Any]]:
+    """How many runs were trained for each look at the claims, and how long that took."""
+    for look in results.looks:
+        yield {"seeds": look.num_seeds, "runs": len(look.runs), "minutes": round(look.minutes, 2)}
 
 
 def _to_csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -17,12 +17,23 @@ from typing import Any, NamedTuple
 from vaelab.core.errors import UserError
 from vaelab.runs.presets import get_preset
 from vaelab.runs.spec import Spec, updated
-from vaelab.studies.hypotheses import Expectation
+from vaelab.studies.expectations import NO_MARGIN, Expectation, Margin
 from vaelab.studies.quantities import Quantity
+from vaelab.studies.sequential import LookPlan
 
-__all__ = ["Changes", "Claim", "Experiment", "Setting", "Study", "Trial"]
+__all__ = ["DEFAULT_MOST_SEEDS", "Cell", "Changes", "Claim", "Experiment", "Setting", "Study", "Trial"]
 
 Changes = Mapping[str, Any]
+
+DEFAULT_MOST_SEEDS = 12  # seeds of a setting, where seeds are added until claims are decided
+
+
+class Cell(NamedTuple):
+    """A setting of an experiment under a condition, by their names."""
+
+    experiment: str
+    condition: str
+    setting: str
 
 
 class Setting(NamedTuple):
@@ -67,6 +78,10 @@ class Claim:
         expectations: What is expected of it.
         fixed_factors: The values of factors to which the settings are restricted.
         conditions: The conditions under which it is judged.
+        once: Whether it depends on no condition, so that it is judged under the first one alone.
+        anchor: Whether it is a published figure with its tolerance, which is met or missed.
+        margin: The largest difference that does not matter.
+        margin_reason: Why; empty where no margin was set.
     """
 
     id: str
@@ -76,6 +91,10 @@ class Claim:
     expectations: tuple[Expectation, ...]
     fixed_factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
+    once: bool = False
+    anchor: bool = False
+    margin: Margin = NO_MARGIN
+    margin_reason: str = ""
 
     @property
     def expectation_text(self) -> str:
@@ -152,6 +171,10 @@ class Study:
         about: What it is about.
         rows: The rows of a report that it covers, with their texts.
         epochs: The epochs of every run; as in the specs if None.
+        decide: Whether seeds are added until every claim is decided.
+        most_seeds: The seeds of a setting at which that ends.
+        repeat_splits: Whether each seed has splits of its own, where the data do not store them.
+        added_seeds: The seeds that settings have got beyond `seeds` so far.
     """
 
     name: str
@@ -165,12 +188,47 @@ class Study:
     about: str = ""
     rows: Mapping[str, str] = field(default_factory=dict)
     epochs: int | None = None
+    decide: bool = False
+    most_seeds: int = DEFAULT_MOST_SEEDS
+    repeat_splits: bool = False
+    added_seeds: Mapping[Cell, tuple[int, ...]] = field(default_factory=dict)
 
     @property
-    def num_trials(self) -> int:
-        """How many trials it has."""
-        num_cells = sum(len(experiment.conditions) * len(experiment.settings) for experiment in self.experiments)
-        return num_cells * len(self.seeds)
+    def num_cells(self) -> int:
+        """How many settings it has, those of each experiment and condition counted on their own."""
+        return sum(len(experiment.conditions) * len(experiment.settings) for experiment in self.experiments)
+
+    @property
+    def max_trials(self) -> int:
+        """How many trials it has at most."""
+        return self.num_cells * len(self.all_seeds)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """Its seeds and those that may be added to them, in this order."""
+        if not self.decide:
+            return self.seeds
+        first_added = max(self.seeds) + 1
+        num_added = max(0, self.most_seeds - len(self.seeds))
+        return (*self.seeds, *range(first_added, first_added + num_added))
+
+    def with_all_seeds(self) -> Study:
+        """The study with all seeds that it may ask for, in every setting."""
+        added_seeds = {}
+        for experiment in self.experiments:
+            for condition in experiment.conditions:
+                for setting in experiment.settings:
+                    added_seeds[Cell(experiment.id, condition, setting.name)] = self.all_seeds[len(self.seeds) :]
+        return replace(self, added_seeds=added_seeds)
+
+    @property
+    def look_plan(self) -> LookPlan | None:
+        """After how many seeds claims are judged; None for once, with the seeds that there are."""
+        return LookPlan.sequential(len(self.seeds), self.most_seeds) if self.decide else None
+
+    def seeds_of(self, cell: Cell) -> tuple[int, ...]:
+        """The seeds that a setting has so far."""
+        return (*self.seeds, *self.added_seeds.get(cell, ()))
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -179,10 +237,12 @@ class Study:
         All settings of the first seed come first, then those of the next: a part of a study is a study of fewer seeds.
         """
         trials = []
-        for seed in self.seeds:
+        for seed in self.all_seeds:
             for experiment in self.experiments:
                 for condition in experiment.conditions:
                     for setting in experiment.settings:
+                        if seed not in self.seeds_of(Cell(experiment.id, condition, setting.name)):
+                            continue
                         spec = self.spec(experiment, condition, setting, seed)
                         trials.append(Trial(experiment.id, condition, setting, spec))
         return trials
@@ -206,4 +266,4 @@ class Study:
                 raise UserError(f"experiment {experiment.id}, {setting.name or 'base'}: {error}") from None
         if self.epochs is not None:
             spec = updated(spec, {"epochs": self.epochs})
-        return replace(spec, seed=seed)
+        return replace(spec, seed=seed, split_seed=seed if self.repeat_splits else spec.split_seed)

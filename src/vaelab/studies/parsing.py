@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,20 +24,21 @@ from vaelab.analysis.registry import ANALYSES
 from vaelab.core.codec import parse_value, to_word
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.runs.spec import check_spec
-from vaelab.studies.definition import Changes, Claim, Experiment, Setting, Study
-from vaelab.studies.hypotheses import Expectation
+from vaelab.studies.definition import DEFAULT_MOST_SEEDS, Changes, Claim, Experiment, Setting, Study
+from vaelab.studies.expectations import NO_MARGIN, Between, Expectation, parse_margin
 from vaelab.studies.quantities import Quantity
 from vaelab.studies.schema import (
     CLAIM_SCHEMA,
     EXPERIMENT_SCHEMA,
     NAME,
     OVERRIDE_SCHEMA,
+    SEED_LIMIT,
     STUDY_SCHEMA,
     validate_table,
     with_standard_keys,
 )
 
-__all__ = ["STUDIES_DIR", "parse_study", "read_study", "shipped_studies", "with_overrides"]
+__all__ = ["STUDIES_DIR", "Overrides", "parse_study", "read_study", "shipped_studies", "with_overrides"]
 
 STUDIES_DIR = Path(__file__).parent / "builtin"
 
@@ -136,32 +137,58 @@ def parse_study(text: str, name: str) -> Study:
         about=table.get("about", ""),
         rows=table.get("rows", {}),
         epochs=table.get("epochs"),
+        decide=table.get("decide", False),
+        most_seeds=table.get("most_seeds", DEFAULT_MOST_SEEDS),
+        repeat_splits=table.get("repeat_splits", False),
     )
+    _check_seeds(study)
     _check_rows(study)
     _check_trials(study)
     return study
 
 
-def with_overrides(study: Study, data: str | None, seeds: int | None, epochs: int | None) -> Study:
-    """The study with changes of the command line, which its own text then holds as well.
+class Overrides(NamedTuple):
+    """Changes of the command line, each None where it says nothing.
 
-    Args:
-        study: The study as its file says.
+    Attributes:
         data: Other data.
         seeds: Seeds 1 to `seeds` in place of the study's.
         epochs: Other epochs for every run.
+        decide: Whether seeds are added until every claim is decided.
+        most_seeds: The seeds of a setting at which that ends.
+    """
+
+    data: str | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+    decide: bool | None = None
+    most_seeds: int | None = None
+
+
+def with_overrides(study: Study, overrides: Overrides) -> Study:
+    """The study with changes of the command line, which its own text then holds as well.
+
+    Args:
+        study: The study as its file says, perhaps with earlier changes. These stay where nothing new is said.
+        overrides: The changes.
 
     Returns:
         The study whose text ends in a table `[overridden]` with the changes.
 
     Raises:
         UserError: A change does not fit.
+
+    Example:
+        >>> study = with_overrides(read_study("digits"), Overrides(seeds=2))
+        >>> study.seeds, study.text.splitlines()[-2:]
+        ((1, 2), ['[overridden]', 'seeds = 2'])
     """
-    overrides = {"data": data, "seeds": seeds, "epochs": epochs}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in overrides.items() if value is not None]
-    if not lines:
+    changes = {name: value for name, value in overrides._asdict().items() if value is not None}
+    if not changes:
         return study
-    original_text, _, _ = study.text.partition("\n[overridden]\n")
+    original_text, _, earlier_lines = study.text.partition("\n[overridden]\n")
+    changes = tomllib.loads(earlier_lines) | changes
+    lines = [f"{name} = {json.dumps(value)}" for name, value in changes.items()]
     text = original_text.rstrip() + "\n\n[overridden]\n" + "\n".join(lines) + "\n"
     return parse_study(text, study.name)
 
@@ -197,6 +224,18 @@ def _to_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(seeds)
 
 
+def _check_seeds(study: Study) -> None:
+    """Refuse a limit of seeds below those that the study has anyway, and seeds beyond what libraries take."""
+    if not study.decide:
+        return
+    if study.most_seeds < len(study.seeds):
+        raise UserError(
+            f"most_seeds must be at least {len(study.seeds)}, with which the study begins, got {study.most_seeds}"
+        )
+    if study.all_seeds[-1] >= SEED_LIMIT:
+        raise UserError(f"seeds are added after the largest one, up to {SEED_LIMIT - 1}: take smaller ones")
+
+
 def _check_rows(study: Study) -> None:
     """Refuse rows of a report that the study does not list, where it lists any."""
     for experiment in study.experiments:
@@ -207,8 +246,8 @@ def _check_rows(study: Study) -> None:
 
 def _check_trials(study: Study) -> None:
     """Refuse a study with too many trials, or with a spec that cannot be meant."""
-    if study.num_trials > MAX_TRIALS:
-        raise UserError(f"a study has at most {MAX_TRIALS:,} trials, this one {study.num_trials:,}")
+    if study.max_trials > MAX_TRIALS:
+        raise UserError(f"a study has at most {MAX_TRIALS:,} trials, this one {study.max_trials:,}")
     for trial in study.trials:
         try:
             check_spec(trial.spec)
@@ -280,7 +319,11 @@ def _parse_claim(table: Mapping[str, Any], experiment: Experiment) -> Claim:
             quantities=tuple(Quantity(text) for text in _to_texts(table["measure"])),
             expectations=tuple(parse_value("expect", Expectation, value) for value in _as_list(table["expect"])),
             fixed_factors=_parse_fixed_factors(table.get("where", {}), experiment, place),
-            conditions=conditions,
+            conditions=conditions[:1] if table.get("once") else conditions,
+            once=table.get("once", False),
+            anchor=table.get("anchor", False),
+            margin=parse_margin(table["margin"]) if "margin" in table else NO_MARGIN,
+            margin_reason=table.get("margin_reason", ""),
         )
         _check_known(claim.required_analyses, ANALYSES, "analysis")
         _check_comparable(claim, experiment)
@@ -306,6 +349,9 @@ def _check_comparable(claim: Claim, experiment: Experiment) -> None:
     if not settings or (len(claim.quantities) > 1 and len(settings) > 1):
         raise UserError(f"`where` must leave one setting beside several measures, it leaves {len(settings)}")
     names = claim.compared_names(settings)
+    is_between = [isinstance(expectation, Between) for expectation in claim.expectations]
+    if claim.anchor and (is_between != [True] or len(names) != 1):
+        raise UserError("an anchor is one measure of one setting, and expects it to be between two numbers")
     for expectation in claim.expectations:
         if not expectation.contrasts(np.zeros((2, len(names))), names):
             raise UserError(f"{expectation.name} has nothing to compare here; it needs two settings or a bound")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vaelab.analysis.registry import has_analysis
@@ -15,7 +16,7 @@ from vaelab.datasets.loading import load_dataset
 from vaelab.models.networks import Shape
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec, run_key
-from vaelab.studies.definition import Experiment, Study
+from vaelab.studies.definition import Cell, Experiment, Setting, Study
 from vaelab.training.plan import choose_plan, count_multiply_adds
 from vaelab.training.resources import num_parameters
 
@@ -24,6 +25,7 @@ __all__ = [
     "PlannedRun",
     "data_key",
     "group_runs",
+    "judging_analyses",
     "load_spec_dataset",
     "missing_analyses",
     "plan_runs",
@@ -82,13 +84,16 @@ def data_key(spec: Spec) -> DataKey:
     return (spec.data, *spec.data_settings.values())
 
 
-def plan_runs(study: Study, out: Path, device: str | None = None) -> dict[Spec, PlannedRun]:
+def plan_runs(
+    study: Study, out: Path, device: str | None = None, known: Mapping[Spec, PlannedRun] = MappingProxyType({})
+) -> dict[Spec, PlannedRun]:
     """The runs that a study asks for.
 
     Args:
         study: The study.
         out: The folder that has or receives runs/.
         device: The device to train on; the fastest there is if None.
+        known: Runs that are planned already.
 
     Returns:
         Each run once, by its spec, in the order in which they are asked for.
@@ -97,9 +102,12 @@ def plan_runs(study: Study, out: Path, device: str | None = None) -> dict[Spec, 
         UserError: The data cannot be read, or do not suit a spec.
     """
     specs = list(dict.fromkeys(trial.spec for trial in study.trials))
-    datasets: dict[DataKey, Dataset] = {}
+    datasets = {data_key(spec): planned.dataset for spec, planned in known.items()}
     planned_runs = {}
     for spec in specs:
+        if spec in known:
+            planned_runs[spec] = known[spec]
+            continue
         key = data_key(spec)
         if key not in datasets:
             datasets[key] = load_spec_dataset(spec)
@@ -157,6 +165,18 @@ def required_analyses(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def judging_analyses(experiment: Experiment, condition: str, setting: Setting) -> list[str]:
+    """What the verdicts need of a setting's runs besides numbers: whether they are sound, and the values of images."""
+    names = []
+    for claim in experiment.claims:
+        if condition not in claim.conditions or setting not in claim.settings(experiment):
+            continue
+        names.append("health")
+        if any(quantity.may_have_image_values for quantity in claim.quantities):
+            names.append("image_values")
+    return list(dict.fromkeys(names))
+
+
 def missing_analyses(study: Study, planned_runs: Mapping[Spec, PlannedRun]) -> dict[PlannedRun, list[str]]:
     """The analyses that a study asks for and that its finished runs do not have yet.
 
@@ -168,11 +188,17 @@ def missing_analyses(study: Study, planned_runs: Mapping[Spec, PlannedRun]) -> d
         The names of the analyses for each run that lacks any.
     """
     missing: dict[PlannedRun, list[str]] = {}
+    required: dict[Cell, list[str]] = {}
     for trial in study.trials:
         planned = planned_runs[trial.spec]
         if not planned.run.finished:
             continue
-        for name in required_analyses(study.experiment(trial.experiment)):
+        cell = Cell(trial.experiment, trial.condition, trial.setting.name)
+        if cell not in required:
+            experiment = study.experiment(trial.experiment)
+            names = required_analyses(experiment) + judging_analyses(experiment, trial.condition, trial.setting)
+            required[cell] = names
+        for name in required[cell]:
             if name not in missing.get(planned, ()) and not has_analysis(planned.run, name):
                 missing.setdefault(planned, []).append(name)
     return missing

@@ -10,6 +10,10 @@ r"""Quantities: what a claim is about, as an expression over what a run left beh
     features.correlation                 a number of an analysis
 
 They combine with + - * / and numbers. Between epochs a curve is a straight line.
+
+A metric is a mean over test images, f = mean_i f_i. Where a run keeps the values of its images, a quantity of such
+metrics has values of images, too: its value plus the effect of each image, by the chain rule. Their mean is the
+quantity, and their spread is the error that comes from the choice of test images.
 """
 
 from __future__ import annotations
@@ -19,16 +23,16 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vaelab.core.errors import UserError, unknown_name_error
 from vaelab.evaluation.catalogue import CURVE_NAMES, metric_names
 
-__all__ = ["Curve", "Quantity", "RunRecord"]
+__all__ = ["Curve", "ImageValues", "Quantity", "RunRecord"]
 
 METRIC_SPLITS = ("train", "validation", "test")
 
@@ -37,6 +41,10 @@ CURVE_SPLITS = ("train", "validation")
 MAX_TEXT_LENGTH = 500  # characters of an expression: longer ones exhaust the parser's stack
 
 MAX_NUMBER = 1e100  # the largest number in an expression
+
+SLOPE_STEP = 1e-4  # relative step of a numerical derivative
+
+SAME_MEAN = 1e-4  # relative difference up to which values of images belong to a stored metric
 
 Curve = list[tuple[float, float]]
 
@@ -47,6 +55,26 @@ OPERATORS: dict[type, Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
 }
 
+ArraysReader = Callable[[str], Mapping[str, np.ndarray]]  # from the name of an analysis to its arrays
+
+
+def no_arrays(analysis: str) -> Mapping[str, np.ndarray]:
+    """The arrays of a run that keeps none."""
+    del analysis
+    return {}
+
+
+class ImageValues(NamedTuple):
+    """A quantity for each test image.
+
+    Attributes:
+        values: The values, with shape (I,), whose mean is the quantity.
+        rows: The rows of the images in the data set, with shape (I,).
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -56,11 +84,13 @@ class RunRecord:
         metrics: The values of metrics, by split and name.
         history: The rows of history, one an epoch.
         analyses: The numbers of analyses, by analysis and name.
+        read_arrays: Reads the arrays of an analysis.
     """
 
     metrics: Mapping[str, Mapping[str, float]]
     history: Sequence[Mapping[str, Any]]
     analyses: Mapping[str, Mapping[str, float]]
+    read_arrays: ArraysReader = no_arrays
 
     @property
     def curve_split(self) -> str:
@@ -101,6 +131,28 @@ class RunRecord:
         if name not in table:
             raise unknown_name_error(f"number of {source}", name, table)
         return float(table[name])
+
+    def image_values(self, name: str, source: str) -> ImageValues | None:
+        """A metric of each test image, or a number of an analysis for each image.
+
+        Args:
+            name: The metric or number.
+            source: "test", or an analysis.
+
+        Returns:
+            The values; None where the run does not keep them, or where the number is no mean over images.
+        """
+        arrays = self.read_arrays("image_values" if source == "test" else source)
+        if name not in arrays or "rows" not in arrays:
+            return None
+        values, mean = arrays[name].astype(np.float64), self.number(name, source)
+        is_defined = ~np.isnan(values)
+        if values.shape != arrays["rows"].shape or not is_defined.any():
+            return None
+        if not math.isclose(values[is_defined].mean(), mean, rel_tol=SAME_MEAN, abs_tol=1e-12):
+            return None
+        effects = np.where(is_defined, values - values[is_defined].mean(), 0) * len(values) / is_defined.sum()
+        return ImageValues(mean + effects, arrays["rows"])
 
 
 # Functions of a curve
@@ -259,6 +311,45 @@ class Quantity:
             raise UserError(f"{self.text} is not finite")
         return value
 
+    @property
+    def may_have_image_values(self) -> bool:
+        """Whether it is made of numbers alone that may be means over test images, and of no curve."""
+        has_curves = any(isinstance(node, ast.Call) for node in ast.walk(self.tree))
+        sources = {source for source, _ in self.numbers}
+        return bool(sources) and not has_curves and not sources & {"train", "validation"}
+
+    def image_values(self, record: RunRecord) -> ImageValues | None:
+        """Its value for each test image, to first order in the metrics that it is made of.
+
+        Args:
+            record: What the run left behind.
+
+        Returns:
+            The values, whose mean is the quantity; None where the run keeps no values of images for it.
+
+        Example:
+            >>> arrays = {"mse": np.array([0.0, 1.0]), "rows": np.array([0, 1])}
+            >>> record = RunRecord({"test": {"mse": 0.5}}, [], {}, lambda analysis: arrays)
+            >>> Quantity("2 * mse").image_values(record).values.round(6)
+            array([0., 2.])
+        """
+        if not self.may_have_image_values:
+            return None
+        effects, rows = [], None
+        for source, name in dict.fromkeys(self.numbers):
+            term = record.image_values(name, source)
+            if term is None or (rows is not None and not np.array_equal(rows, term.rows)):
+                return None
+            rows = term.rows
+            effects.append(self._slope(record, name, source) * (term.values - term.values.mean()))
+        return ImageValues(self.value(record) + np.sum(effects, axis=0), rows) if rows is not None else None
+
+    def _slope(self, record: RunRecord, name: str, source: str) -> float:
+        """The derivative by one of the numbers that it is made of, from two values close to it."""
+        step = SLOPE_STEP * max(abs(record.number(name, source)), SLOPE_STEP)
+        ends = [self.value(_shifted(record, name, source, sign * step)) for sign in (1, -1)]
+        return (ends[0] - ends[1]) / (2 * step)
+
     def _evaluate(self, node: ast.expr, record: RunRecord, peers: Sequence[RunRecord]) -> float:
         match node:
             case ast.Constant(value=int() | float() as number):
@@ -275,6 +366,14 @@ class Quantity:
             case _:
                 name, source = _split_name(node)
                 return record.number(name, source or "test")
+
+
+def _shifted(record: RunRecord, name: str, source: str, shift: float) -> RunRecord:
+    """The same record with one of its numbers changed."""
+    changed = {name: record.number(name, source) + shift}
+    if source in record.analyses:
+        return replace(record, analyses={**record.analyses, source: {**record.analyses[source], **changed}})
+    return replace(record, metrics={**record.metrics, source: {**record.metrics[source], **changed}})
 
 
 def _evaluate_curve(node: ast.Call, arguments: Sequence[float], record: RunRecord, peers: Sequence[RunRecord]) -> float:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaelab.analysis.registry import read_analyses
-from vaelab.core.errors import UserError
+from vaelab.analysis.registry import read_analyses, read_analysis_arrays
 from vaelab.evaluation.catalogue import column_names
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
-from vaelab.studies.definition import Claim, Experiment, Setting, Study
-from vaelab.studies.hypotheses import ContrastResult, Verdict, decide_verdict
+from vaelab.studies.definition import Cell, Claim, Experiment, Setting, Study
+from vaelab.studies.health import SickRun, find_sickness
+from vaelab.studies.judging import ClaimResult, ClaimRuns, SeedRuns, judge_claims, prepare_claim
+from vaelab.studies.multiplicity import StudyErrors
 from vaelab.studies.quantities import RunRecord
 
-__all__ = ["ClaimResult", "SettingResult", "StudyResults", "TrialResult", "known_numbers", "read_record"]
+__all__ = ["ClaimResult", "SettingResult", "StudyLook", "StudyResults", "TrialResult", "known_numbers", "read_record"]
+
+UNLISTED_ANALYSES = ("health", "image_values")  # analyses whose numbers are no results of a study
 
 
 # One run
@@ -42,7 +45,7 @@ def read_record(run: Run) -> RunRecord:
         values = {name: metric["value"] for name, metric in record["metrics"].items()}
         metrics[split] = known_numbers(values)
     analyses = {name: known_numbers(numbers) for name, numbers in read_analyses(run).items()}
-    return RunRecord(metrics, run.history, analyses)
+    return RunRecord(metrics, run.history, analyses, partial(read_analysis_arrays, run))
 
 
 def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -63,6 +66,7 @@ class SettingResult:
         setting: The setting.
         runs: Its finished runs, by seed.
         records: What they left behind, by seed.
+        diverged: Its runs that ended because their numbers were no numbers any more.
     """
 
     experiment: Experiment
@@ -70,6 +74,7 @@ class SettingResult:
     setting: Setting
     runs: Mapping[int, Run]
     records: Mapping[int, RunRecord]
+    diverged: tuple[SickRun, ...] = ()
 
     @property
     def name(self) -> str:
@@ -92,6 +97,10 @@ class SettingResult:
             if metric in table:
                 values.append(table[metric])
         return np.array(values, dtype=np.float64)
+
+    def sickness(self, seed: int, analyses: Sequence[str]) -> SickRun | None:
+        """What makes the numbers of a run meaningless, where these analyses are judged; None where nothing does."""
+        return find_sickness(self.records[seed], self.runs[seed].spec, analyses, self.name, seed)
 
     def analysis_numbers(self, analysis: str) -> list[Mapping[str, float]]:
         """The numbers of an analysis, for each seed that went through it."""
@@ -133,60 +142,24 @@ class TrialResult:
         }
 
 
-# One claim
+# The study
 
 
-@dataclass(frozen=True)
-class ClaimResult:
-    """A claim under a condition, with its verdict.
+class StudyLook(NamedTuple):
+    """A look of a study at its claims.
 
     Attributes:
-        claim: The claim.
-        condition: The condition.
-        verdict: What the runs say about it.
-        num_seeds: How many seeds it was judged by.
-        means: The mean over seeds of all that it compares, by name.
-        contrasts: What was measured of each contrast; the first one decides.
-        note: Why it could not be judged; empty where it was.
+        num_seeds: How many seeds the settings of open claims had then.
+        runs: The runs that were asked for to take it.
     """
 
-    claim: Claim
-    condition: str
-    verdict: Verdict = "undecided"
-    num_seeds: int = 0
-    means: Mapping[str, float] = field(default_factory=dict)
-    contrasts: Sequence[ContrastResult] = ()
-    note: str = ""
+    num_seeds: int
+    runs: tuple[Run, ...]
 
     @property
-    def deciding(self) -> ContrastResult | None:
-        """The contrast that decides; None where nothing was judged."""
-        return self.contrasts[0] if self.contrasts else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The claim as claims.json holds it."""
-        identity = {
-            "id": self.claim.id,
-            "sentence": self.claim.sentence,
-            "source": self.claim.source,
-            "reading": self.condition,
-            "expected": self.claim.expectation_text,
-            "verdict": self.verdict,
-        }
-        if self.deciding is None:
-            return identity | {"effect": None, "interval": None, "n": self.num_seeds, "note": self.note}
-        return identity | {
-            "effect": self.deciding.mean,
-            "interval": self.deciding.interval,
-            "n": self.num_seeds,
-            "effect_size": self.deciding.effect_size,
-            "decided_by": self.deciding.what,
-            "means": dict(self.means),
-            "contrasts": [contrast._asdict() for contrast in self.contrasts],
-        }
-
-
-# The study
+    def minutes(self) -> float:
+        """The minutes of training that it took, of all workers together."""
+        return sum(run.origin.get("seconds", 0.0) for run in self.runs) / 60
 
 
 @dataclass(frozen=True)
@@ -216,7 +189,7 @@ class StudyResults:
     @property
     def missing(self) -> int:
         """How many trials have no finished run."""
-        return sum(len(self.study.seeds) - len(result.runs) for result in self.setting_results)
+        return len(self.study.trials) - sum(len(result.runs) for result in self.setting_results)
 
     @property
     def finished_runs(self) -> list[Run]:
@@ -227,7 +200,7 @@ class StudyResults:
     def specs(self, result: SettingResult) -> list[Spec]:
         """The specs of a setting, one for each seed: those of its runs, else as the study asks for them."""
         specs = []
-        for seed in self.study.seeds:
+        for seed in self.study.seeds_of(Cell(result.experiment.id, result.condition, result.name)):
             if seed in result.runs:
                 specs.append(result.runs[seed].spec)
             else:
@@ -240,52 +213,58 @@ class StudyResults:
         return len({spec for result in self.setting_results for spec in self.specs(result)})
 
     @cached_property
-    def claim_results(self) -> list[ClaimResult]:
-        """Every claim under each of its conditions."""
-        results = []
+    def judged_claims(self) -> tuple[list[ClaimResult], StudyErrors]:
+        """Every claim under each of its conditions, and how the verdicts are kept from being false."""
+        claims = []
         for experiment in self.study.experiments:
             for claim in experiment.claims:
                 for condition in claim.conditions:
-                    results.append(self.judge_claim(experiment, claim, condition))
-        return results
+                    claims.append(prepare_claim(claim, condition, self._claim_runs(experiment, claim, condition)))
+        return judge_claims(claims, self.study.look_plan)
+
+    @property
+    def claim_results(self) -> list[ClaimResult]:
+        """Every claim under each of its conditions."""
+        return self.judged_claims[0]
+
+    @property
+    def errors(self) -> StudyErrors:
+        """How the verdicts are kept from being false."""
+        return self.judged_claims[1]
 
     @property
     def claims(self) -> list[dict[str, Any]]:
-        """What claims.json holds."""
-        return [result.to_dict() for result in self.claim_results]
+        """What claims.json holds: each claim, with how false verdicts are controlled in the whole study."""
+        control = {"false_verdicts": self.errors._asdict()}
+        return [result.to_dict() | control for result in self.claim_results]
 
-    def judge_claim(self, experiment: Experiment, claim: Claim, condition: str) -> ClaimResult:
-        """The verdict on a claim under a condition; undecided, with a note, where numbers are missing."""
-        try:
-            names, values = self.claim_values(experiment, claim, condition)
-            contrasts = []
-            for expectation in claim.expectations:
-                contrasts += expectation.contrasts(values, names)
-        except UserError as error:
-            return ClaimResult(claim, condition, note=str(error))
-        verdict, contrast_results = decide_verdict(contrasts)
-        means = {name: float(mean) for name, mean in zip(names, values.mean(0), strict=True)}
-        return ClaimResult(claim, condition, verdict, len(values), means, contrast_results)
-
-    def claim_values(self, experiment: Experiment, claim: Claim, condition: str) -> tuple[list[str], np.ndarray]:
-        """What a claim compares.
-
-        Returns:
-            The names of what is compared, and the values with shape (S, K), for the seeds that have all of them.
-
-        Raises:
-            UserError: No seed has all runs, or a run does not have the quantity.
-        """
+    def _claim_runs(self, experiment: Experiment, claim: Claim, condition: str) -> ClaimRuns:
+        """The runs that a claim rests on, for the seeds that have all of them."""
         settings = claim.settings(experiment)
         compared = [result for result in self.of_experiment(experiment, condition) if result.setting in settings]
-        complete_seeds = [seed for seed in self.study.seeds if all(seed in result.records for result in compared)]
-        if not complete_seeds:
-            raise UserError("no seed has all the runs that it compares")
-        rows = []
-        for seed in complete_seeds:
-            records = [result.records[seed] for result in compared]
-            rows.append([quantity.value(record, records) for record in records for quantity in claim.quantities])
-        return claim.compared_names(settings), np.array(rows)
+        of_seeds = []
+        for seed in self.study.all_seeds:
+            if all(seed in result.records for result in compared):
+                records = [result.records[seed] for result in compared]
+                sick = [run for result in compared if (run := result.sickness(seed, claim.required_analyses))]
+                of_seeds.append(SeedRuns(seed, records, sick))
+        diverged = [run for result in compared for run in result.diverged]
+        return ClaimRuns(claim.compared_names(settings), of_seeds, diverged, self.study.repeat_splits)
+
+    @property
+    def looks(self) -> list[StudyLook]:
+        """What was trained for each look of the study at its claims, the first one included."""
+        looks = [StudyLook(len(self.study.seeds), self._runs_of(self.study.seeds))]
+        for number in range(len(self.study.seeds), len(self.study.all_seeds)):
+            runs = self._runs_of(self.study.all_seeds[number : number + 1])
+            if runs:
+                looks.append(StudyLook(number + 1, runs))
+        return looks
+
+    def _runs_of(self, seeds: Sequence[int]) -> tuple[Run, ...]:
+        """The finished runs of some seeds, each once."""
+        runs = [result.runs[seed] for seed in seeds for result in self.setting_results if seed in result.runs]
+        return tuple(dict.fromkeys(runs))
 
     def trial_results(self) -> Iterator[TrialResult]:
         """The rows of the table: one for each trial that has a finished run."""
@@ -296,6 +275,8 @@ class StudyResults:
                 test = record.metrics.get("test", {})
                 numbers = {}
                 for analysis, table in sorted(record.analyses.items()):
+                    if analysis in UNLISTED_ANALYSES:
+                        continue
                     numbers |= {f"{analysis}.{name}": value for name, value in table.items()}
                 yield TrialResult(
                     experiment=result.experiment.id,

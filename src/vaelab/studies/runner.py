@@ -25,9 +25,11 @@ from vaelab.core.jobs import Executor, JobResult, results_or_raise
 from vaelab.runs.run import Run, lock_run
 from vaelab.runs.spec import Spec
 from vaelab.runs.summary import run_title
-from vaelab.studies.definition import Experiment, Setting, Study
+from vaelab.studies.definition import Cell, Experiment, Setting, Study
+from vaelab.studies.health import SickRun, diverged_run
 from vaelab.studies.lock import is_trained_elsewhere, wait_until_free
-from vaelab.studies.parsing import read_study, with_overrides
+from vaelab.studies.looks import num_open_claims, with_next_look
+from vaelab.studies.parsing import Overrides, read_study, with_overrides
 from vaelab.studies.plan import (
     DataKey,
     PlannedRun,
@@ -46,6 +48,8 @@ from vaelab.training.steps.program_cache import NO_COMPILER, find_compiler
 __all__ = ["collect_results", "resume_study", "run_study", "single_run_study"]
 
 PROGRESS_SECONDS = 0.5  # seconds between two updates of the progress of all runs
+
+BASELINE_ANALYSES = {"features", "interpolations", "samples"}  # analyses that compare with a classifier
 
 SINGLE_RUN_FIGURES = ("curves", "reconstructions", "samples", "interpolations", "features", "model")
 
@@ -107,7 +111,7 @@ def run_study(
     executor: Executor,
     device: str | None = None,
 ) -> StudyResults:
-    """Train and analyse what is missing of a study.
+    """Train and analyse what is missing of a study, and add seeds where it is to decide its claims.
 
     Args:
         study: The study.
@@ -121,12 +125,29 @@ def run_study(
     """
     if choose_device(device) != "cpu":
         executor = executor._replace(max_workers=1)  # runs share one device, one after another
-    outcome = train_missing_runs(planned_runs, out, executor, device)
-    analysis_failures = run_missing_analyses(study, planned_runs, out, executor)
-    failures = outcome.failures | analysis_failures
-    write_failure_logs(planned_runs, failures)
-    remove_left_states(planned_runs)
-    return collect_results(study, planned_runs, failures, outcome.images_trained)
+    failures: Failures = {}
+    images_trained = 0
+    while True:
+        sound = {spec: planned for spec, planned in planned_runs.items() if planned.run.key not in failures}
+        outcome = train_missing_runs(sound, out, executor, device)
+        failures |= outcome.failures
+        failures |= run_missing_analyses(study, planned_runs, out, executor)
+        images_trained += outcome.images_trained
+        write_failure_logs(planned_runs, failures)
+        remove_left_states(planned_runs)
+        results = collect_results(study, planned_runs, failures, images_trained)
+        extended = with_next_look(results)
+        if extended is None:
+            return results
+        study, planned_runs = extended, plan_runs(extended, out, device, planned_runs)
+        _announce_look(results, planned_runs, failures)
+
+
+def _announce_look(results: StudyResults, planned_runs: Mapping[Spec, PlannedRun], failures: Failures) -> None:
+    """Say how many claims are open, and what is trained to decide them."""
+    missing = sum(not p.run.finished and p.run.key not in failures for p in planned_runs.values())
+    open_claims = count_text(num_open_claims(results), "claim")
+    notice(f"{open_claims} still open: one seed more for their settings, {count_text(missing, 'run')} to train")
 
 
 def train_missing_runs(
@@ -193,6 +214,8 @@ def _required_baselines(missing: Mapping[PlannedRun, Sequence[str]]) -> list[tup
     specs: dict[tuple[DataKey, int], Spec] = {}
     needs_projections: dict[tuple[DataKey, int], bool] = {}
     for planned, names in missing.items():
+        if not BASELINE_ANALYSES & set(names):
+            continue
         key = data_key(planned.spec), planned.spec.seed
         specs[key] = planned.spec
         needs_projections[key] = needs_projections.get(key, False) or "features" in names
@@ -245,19 +268,26 @@ def collect_results(
             except UserError as error:
                 errors.setdefault(planned.run.key, str(error))
                 notice(f"left out of the study: {error}")
-    runs_by_setting: dict[tuple[str, str, str], dict[int, Run]] = {}
+    runs_by_cell: dict[Cell, dict[int, Run]] = {}
+    diverged_by_cell: dict[Cell, list[SickRun]] = {}
     for trial in study.trials:
-        runs = runs_by_setting.setdefault((trial.experiment, trial.condition, trial.setting.name), {})
+        cell = Cell(trial.experiment, trial.condition, trial.setting.name)
+        runs = runs_by_cell.setdefault(cell, {})
         run = planned_runs[trial.spec].run
         if run.path in records:
             runs[trial.spec.seed] = run
+        elif diverged := diverged_run(run, trial.setting.name, trial.spec.seed):
+            diverged_by_cell.setdefault(cell, []).append(diverged)
     setting_results = []
     for experiment in study.experiments:
         for condition in experiment.conditions:
             for setting in experiment.settings:
-                runs = runs_by_setting[experiment.id, condition, setting.name]
+                cell = Cell(experiment.id, condition, setting.name)
+                runs = runs_by_cell[cell]
                 seed_records = {seed: records[run.path] for seed, run in runs.items()}
-                setting_results.append(SettingResult(experiment, condition, setting, runs, seed_records))
+                diverged_runs = tuple(diverged_by_cell.get(cell, ()))
+                result = SettingResult(experiment, condition, setting, runs, seed_records, diverged_runs)
+                setting_results.append(result)
     return StudyResults(study, tuple(setting_results), errors, images_trained)
 
 
@@ -272,12 +302,21 @@ def resume_study(folder: Path, executor: Executor, data: str | None = None) -> S
     Raises:
         UserError: study.toml is missing or wrong.
     """
-    study = with_overrides(read_study(folder / "study.toml", folder.name), data, None, None)
+    study = with_overrides(read_study(folder / "study.toml", folder.name), Overrides(data=data))
     study = replace(study, name=folder.name)
     out = folder.parent.parent
     planned_runs = plan_runs(study, out)
-    failures = run_missing_analyses(study, planned_runs, out, executor)
-    return collect_results(study, planned_runs, failures)
+    failures: Failures = {}
+    while True:
+        failures |= run_missing_analyses(study, planned_runs, out, executor)
+        results = collect_results(study, planned_runs, failures)
+        extended = with_next_look(results)
+        if extended is None:
+            return results
+        planned_runs = plan_runs(extended, out, known=planned_runs)
+        if not all(planned.run.finished for planned in planned_runs.values()):
+            return results  # the last look that was taken
+        study = extended
 
 
 def single_run_study(run: Run) -> StudyResults:

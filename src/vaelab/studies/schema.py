@@ -47,6 +47,14 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\w[\w .+-]{0,80}", value) is not None
 
 
+def _is_yes_or_no(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_margin(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 1
 
@@ -103,6 +111,12 @@ SEEDS = Validator(
     _is_seeds,
 )
 
+YES_OR_NO = Validator("true or false", _is_yes_or_no)
+
+MOST_SEEDS = Validator(f"how many, from 1 to {MAX_SEEDS}", lambda value: _is_count(value) and value <= MAX_SEEDS)
+
+MARGIN = Validator('a number of at least 0, such as 0.5, or a share such as "1 %"', _is_margin)
+
 TABLE = Validator("a table, such as { latent_dim = 16 }", _is_table)
 
 NAMED_TABLES = Validator("a table of named tables", _is_table_of(_is_table))
@@ -123,6 +137,9 @@ STUDY_SCHEMA = {
     "about": TEXT,
     "data": TEXT,
     "seeds": SEEDS,
+    "decide": YES_OR_NO,
+    "most_seeds": MOST_SEEDS,
+    "repeat_splits": YES_OR_NO,
     "epochs": COUNT,
     "base": TABLE,
     "readings": NAMED_TABLES,
@@ -131,7 +148,7 @@ STUDY_SCHEMA = {
     "overridden": TABLE,
 }
 
-OVERRIDE_SCHEMA = {name: STUDY_SCHEMA[name] for name in ("data", "seeds", "epochs")}
+OVERRIDE_SCHEMA = {name: STUDY_SCHEMA[name] for name in ("data", "seeds", "epochs", "decide", "most_seeds")}
 
 EXPERIMENT_SCHEMA = {
     "id": NAME,
@@ -154,6 +171,10 @@ CLAIM_SCHEMA = {
     "expect": ANYTHING,
     "where": TABLE,
     "readings": TEXTS,
+    "once": YES_OR_NO,
+    "anchor": YES_OR_NO,
+    "margin": MARGIN,
+    "margin_reason": TEXT,
 }
 
 

@@ -15,7 +15,9 @@ from vaelab.core.errors import UserError
 from vaelab.objectives.terms import LossTerms
 from vaelab.training.state import ActiveRun
 
-__all__ = ["measurement_error", "terms_error", "weights_error"]
+__all__ = ["STOPPED", "measurement_error", "terms_error", "weights_error"]
+
+STOPPED = "training stopped"  # how the errors of this module begin
 
 MAX_NATS = 1e9  # of any term, per pixel value and latent dimension
 
@@ -83,6 +85,6 @@ def _divergence_error(run: ActiveRun, name: str, what: str) -> UserError:
     step = run.state.step
     epoch = math.ceil(step / run.job.steps_per_epoch)
     return UserError(
-        f"training stopped in epoch {epoch}, step {step}: the {name} became {what}.\n"
+        f"{STOPPED} in epoch {epoch}, step {step}: the {name} became {what}.\n"
         "Try a lower learning rate (a third of --lr), --clip 100 or --lr-warmup 0.1; with bfloat16 --precision float32."
     )
