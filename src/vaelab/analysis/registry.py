@@ -261,16 +261,22 @@ def analyse_full_evidence(run: Run, baseline: Baseline) -> AnalysisResult:
 
 
 def _importance_sample(run: Run, baseline: Baseline, max_images: int, samples: int) -> AnalysisResult:
-    """The evidence of test images; nothing where the loss stands for no likelihood."""
+    """The evidence of test images; nothing where the loss stands for no likelihood.
+
+    With fewer than ten effective samples in the median there are no errors: the estimate is too low by more than those.
+    """
     evidence = run_log_evidence(run, display_split(baseline.dataset).evenly_spaced(max_images), samples)
     if evidence is None:
         return AnalysisResult()
+    has_errors = evidence.has_enough_samples
+    over_images = evidence.value.std().item() / math.sqrt(len(evidence.value))
     return AnalysisResult(
         {
             "negative_log_evidence": -evidence.value.mean().item(),
+            "negative_log_evidence_corrected": -evidence.corrected.mean().item(),
             "effective_samples": evidence.effective_sample_size.mean().item(),
-            "error_of_sampling": evidence.standard_error_of_mean,
-            "error_over_images": evidence.value.std().item() / math.sqrt(len(evidence.value)),
+            "error_of_sampling": evidence.standard_error_of_mean if has_errors else math.nan,
+            "error_over_images": over_images if has_errors else math.nan,
         }
     )
 

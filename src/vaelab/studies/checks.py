@@ -32,7 +32,10 @@ FEATURE_NUMBERS = [
     for representation, info in itertools.product(REPRESENTATION_LABELS, SEPARABILITY_METRICS)
 ]
 
-EVIDENCE_NUMBERS = ("negative_log_evidence", "effective_samples", "error_of_sampling", "error_over_images")
+EVIDENCE_NUMBERS = (
+    *("negative_log_evidence", "negative_log_evidence_corrected"),
+    *("effective_samples", "error_of_sampling", "error_over_images"),
+)
 
 ANALYSIS_NUMBERS: Mapping[str, tuple[str, ...]] = {
     "features": (*FEATURE_NUMBERS, "classifier_accuracy", "correlation", "correlation_classifier"),
