@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from vaelab.studies.definition import Claim, Experiment, Study
-from vaelab.studies.hypotheses import Between
+from vaelab.studies.expectations import Between
 from vaelab.studies.parsing import parse_study
 
 HERE = Path(__file__).parent

@@ -45,8 +45,8 @@ from vaelab.reporting.tables import (
 from vaelab.reporting.verdicts import ClaimContext, claim_context
 from vaelab.runs.spec import run_key
 from vaelab.studies.definition import Claim, Experiment, Study
-from vaelab.studies.hypotheses import SIGNIFICANCE_LEVEL, VERDICTS
 from vaelab.studies.results import SettingResult, StudyResults
+from vaelab.studies.verdicts import SIGNIFICANCE_LEVEL, VERDICTS
 
 __all__ = ["write_report"]
 

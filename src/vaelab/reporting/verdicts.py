@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vaelab.reporting.formatting import MISSING, format_number, order_of_magnitude
-from vaelab.studies.hypotheses import ContrastResult
 from vaelab.studies.results import ClaimResult
+from vaelab.studies.verdicts import ContrastResult
 
 __all__ = ["ClaimContext", "ContrastContext", "claim_context"]
 

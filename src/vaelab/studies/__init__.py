@@ -1,4 +1,4 @@
-"""Studies: grids of runs, hypotheses and verdicts."""
+"""Studies: grids of runs, claims and verdicts."""
 
 import lazy_loader
 

@@ -2,10 +2,11 @@ from .definition import Claim as Claim
 from .definition import Experiment as Experiment
 from .definition import Setting as Setting
 from .definition import Study as Study
-from .hypotheses import Expectation as Expectation
-from .hypotheses import decide_verdict as decide_verdict
+from .expectations import Expectation as Expectation
 from .parsing import parse_study as parse_study
 from .parsing import read_study as read_study
 from .parsing import shipped_studies as shipped_studies
 from .results import StudyResults as StudyResults
 from .runner import run_study as run_study
+from .verdicts import Judgement as Judgement
+from .verdicts import judge as judge
