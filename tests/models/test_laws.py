@@ -277,6 +277,13 @@ def test_weights_are_drawn_as_the_network_says(network: Network) -> None:
     assert not any(torch.equal(he, own) for he, own in zip(weights("he"), weights("torch"), strict=True))
 
 
+def test_centred_inputs_are_the_pixels_from_minus_two_to_two(pixels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = VAE(Mlp((10,), inputs="centred"), SquaredError(), (1, 8, 8), 3)
+    x = pixels.float()
+    torch.testing.assert_close(model.encode(x).mean, model.encoder((x - 0.5) / 0.25).chunk(2, 1)[0])
+
+
 @pytest.mark.parametrize("distortion", DISTORTIONS, ids=str)
 def test_an_output_is_known_for_every_mean_image(distortion: Distortion) -> None:
     mean = torch.linspace(0.001, 0.999, 60, dtype=torch.float64).view(3, 5, 4)

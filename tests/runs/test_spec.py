@@ -68,7 +68,7 @@ def test_words_are_read(changes: dict[str, Any], expected: Spec) -> None:
         ({"network": "cnn"}, 'unknown network "cnn"; did you mean "conv"? (have: conv, mlp, report-a)'),
         (
             {"network": "mlp:widths=3"},
-            "network mlp has no field widths (it has: init, output_bias, hidden, activation)",
+            "network mlp has no field widths (it has: init, output_bias, inputs, hidden",
         ),
         ({"network": "mlp:hidden=0"}, "hidden must be at least 1, got 0"),
         ({"loss": "mse"}, 'unknown loss "mse"'),
@@ -118,10 +118,10 @@ def test_a_key_follows_what_shapes_numbers_and_nothing_else() -> None:
 def test_a_stored_network_means_what_it_meant_before_a_setting_was_added(network: str) -> None:
     stored = spec_to_dict(updated(Spec(), {"network": f"{network}:init=glorot,output_bias=mean"}))
     assert spec_from_dict(stored).network.init == "glorot"
-    for added in ("init", "output_bias", "linear_path"):
+    for added in ("init", "output_bias", "inputs", "linear_path"):
         stored["network"].pop(added, None)
     earlier = spec_from_dict(stored).network
-    assert (earlier.name, earlier.init, earlier.output_bias) == (network, "torch", "init")
+    assert (earlier.name, earlier.init, earlier.output_bias, earlier.inputs) == (network, "torch", "init", "unit")
 
 
 def test_keys_of_stored_runs_stay_what_they_are() -> None:

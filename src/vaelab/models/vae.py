@@ -80,6 +80,7 @@ class VAE(nn.Module):
         self.distortion = distortion
         self.shape = shape
         self.latent_dim = latent_dim
+        self.centres_inputs = network.inputs == "centred"
         output_shape = (distortion.channels_per_value * shape[0], *shape[1:])
         self.encoder = network.encoder(shape, latent_dim)
         self.decoder = network.decoder(output_shape, latent_dim)
@@ -103,6 +104,8 @@ class VAE(nn.Module):
         Returns:
             The posteriors, with parameters (B, D) in float32.
         """
+        if self.centres_inputs:
+            x = 4 * x - 2
         mean, logvar = self.encoder(x.to(self.precision)).float().chunk(2, dim=-1)
         return Normal(mean, logvar.clamp(*LOGVAR_BOUNDS))
 
