@@ -435,7 +435,7 @@ def reconstruct(
 
     out = _output_path(out, *IMAGE_FORMATS)
     run = _open_run(run)
-    pixels = read_images(list(images), run.model.shape)
+    pixels = read_images(list(images), run.model.shape, lambda: run.value_ranges)
     with _compute_threads(threads), torch.no_grad():
         reconstructions = run.model.reconstruct(torch.from_numpy(pixels).float() / 255)
     require_finite(reconstructions)
@@ -500,7 +500,9 @@ def interpolate(
     alphas = paths.alpha_values(steps)
     files_only = all(end is not None and Path(end).is_file() for end in (from_, to))
     images = None if files_only else select_split(_dataset_for(run, data)[0], split)
-    start, end = paths.load_path_ends((from_, to), run.model.shape, images, pairs, seed)
+    start, end = paths.load_path_ends(
+        (from_, to), run.model.shape, images, pairs, seed, value_ranges=lambda: run.value_ranges
+    )
     noise = torch.randn(len(start), 2, run.model.latent_dim, generator=generator(seed, "codes")) if sampled else None
     with _compute_threads(threads):
         result = paths.interpolate_images(run.model, start, end, alphas, path=path, noise=noise)
@@ -595,12 +597,13 @@ def embed(run: RunLike, data: str, *, threads: int | None = None, out: Path = Pa
     return Path(out)
 
 
-def data(data: str, *, size: int | None = None) -> dict[str, Any]:
+def data(data: str, *, size: int | None = None, value_range: str | Sequence[float] | None = None) -> dict[str, Any]:
     """Tell what is in DATA: counts, sizes, modes, splits, skipped files, duplicates across splits.
 
     Args:
         data: As for train.
         size: Side in pixels to which pictures are cropped and resized.
+        value_range: The values that become black and white in pictures of more than 8 bits and in arrays, as 0,4095.
 
     Returns:
         The facts as the command line prints them with --json: "shape", "splits", "sizes", "modes", "skipped", ...
@@ -612,13 +615,15 @@ def data(data: str, *, size: int | None = None) -> dict[str, Any]:
         >>> vaelab.data("digits")["shape"]
         [1, 8, 8]
     """
+    from vaelab.core.codec import parse_value
     from vaelab.datasets.cache import SizeError
     from vaelab.datasets.loading import describe_dataset, load_dataset
 
+    limits = parse_value("value_range", tuple[float, ...], value_range) if value_range is not None else None
     try:
-        return describe_dataset(load_dataset(data, size=size))
+        return describe_dataset(load_dataset(data, size=size, value_range=limits))
     except SizeError:
-        facts = describe_dataset(load_dataset(data, size=SURVEY_SIZE))
+        facts = describe_dataset(load_dataset(data, size=SURVEY_SIZE, value_range=limits))
         remedy = f"the sizes differ or are out of bounds: train with --size, such as --size {SURVEY_SIZE}"
         facts["notes"].insert(0, remedy)
         return facts
@@ -1001,7 +1006,7 @@ def _load_for_run(data: str, run: Run) -> Dataset:
     from vaelab.datasets.loading import load_dataset
 
     channels, *sides = run.model.shape
-    settings = {"binarise": run.spec.binarise, "value_range": run.spec.value_range}
+    settings = {"binarise": run.spec.binarise, "value_range": run.spec.value_range, "run_ranges": run.value_ranges}
     return load_dataset(data, size=(sides[0], sides[1]), channels=channels, **settings)
 
 

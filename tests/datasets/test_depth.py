@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vaelab
 from vaelab.core.errors import UserError
 from vaelab.datasets.decoding import read_images, readable_suffixes
-from vaelab.datasets.depth import ValueRanges, declared_bits
+from vaelab.datasets.depth import declared_bits
 from vaelab.datasets.loading import load_dataset
 
 SIDE = 9
@@ -208,7 +210,9 @@ def test_arrays_with_a_given_range(dtype, tmp_path):
 
 def test_arrays_of_other_values_are_refused_with_the_remedy(tmp_path):
     np.save(tmp_path / "x.npy", np.linspace(-1, 1, 5 * SIDE * SIDE).reshape(5, SIDE, SIDE))
-    with pytest.raises(UserError, match=r"floats from -1 to 1; .*\ngive value_range, .* such as -1,1") as error:
+    with pytest.raises(
+        UserError, match=r"floats from -1 to 1; .*\ngive the values .* such as value_range=-1,1"
+    ) as error:
         load_dataset(tmp_path / "x.npy")
     assert error.value.settings == ("value_range",)
     pixels = load_dataset(tmp_path / "x.npy", value_range=(-1, 1)).splits["train"].stored_pixels
@@ -238,5 +242,48 @@ def test_pictures_for_a_run_have_one_range(tmp_path):
     paths = [tmp_path / "dark.png", tmp_path / "bright.png"]
     together = read_images(paths, (1, SIDE, SIDE))
     assert (together[:, 0] == np.stack([expected(dark, 4095), expected(bright, 4095)])).all()
-    given = read_images(paths[:1], (1, SIDE, SIDE), ValueRanges(integer=(0.0, 65535.0)))
+    given = read_images(paths[:1], (1, SIDE, SIDE), lambda: {"integer": (0.0, 65535.0)})
     assert (given[0, 0] == expected(dark, 65535)).all()
+
+
+def test_a_picture_given_to_a_run_is_scaled_as_its_data_were(tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for i in range(10):
+        Image.fromarray(values(1, 4095, seed=i)[..., 0]).save(folder / f"{i}.png")
+    dark = values(1, 900)[..., 0]  # alone, it would be taken to have 10 bits
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    Image.fromarray(expected(dark, 4095).astype(np.uint8)).save(tmp_path / "plain.png")
+    settings = {"network": "mlp:hidden=4", "latent_dim": 2, "epochs": 1, "figures": False}
+    run = vaelab.train(folder, **settings, out=tmp_path / "runs")
+    assert run.value_ranges == {"integer": (0, 4095)}
+    dark_file, plain_file = str(tmp_path / "dark.png"), str(tmp_path / "plain.png")
+    assert (vaelab.reconstruct(run, [dark_file]) == vaelab.reconstruct(run, [plain_file])).all()
+    paths = [vaelab.interpolate(run, from_=name, to=plain_file) for name in (dark_file, plain_file)]
+    assert (paths[0] == paths[1]).all()
+    other = load_dataset(tmp_path / "dark.png", run_ranges=run.value_ranges)
+    assert (other.splits["train"].uint8()[0, 0] == expected(dark, 4095)).all()
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+KINDS = {
+    "grey": lambda i: noise(SIDE, SIDE, seed=i),
+    "colour": lambda i: noise(SIDE, SIDE, 3, seed=i),
+    "black and white": lambda i: 255 * (noise(SIDE, SIDE, seed=i) // 128),
+}
+
+
+@pytest.mark.parametrize(("train", "test"), list(itertools.permutations(KINDS, 2)), ids=str)
+def test_a_test_split_of_another_kind_is_refused_before_training(train, test, tmp_path):
+    for split, kind in (("train", train), ("test", test)):
+        (tmp_path / "d" / split).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(KINDS[kind](i)).save(tmp_path / f"d/{split}/{i}.png")
+    sentence = f"the test split is {test}, the train split is {train}"
+    assert any(sentence in note for note in load_dataset(tmp_path / "d").notes)
+    with pytest.raises(UserError, match=f"{sentence}\nconvert the pictures of that split"):
+        vaelab.train(tmp_path / "d", network="mlp:hidden=4", epochs=1, figures=False, out=tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*/*"))

@@ -10,7 +10,7 @@ Source of slerp: Sampling Generative Networks, arXiv 1609.04468.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,7 +195,13 @@ def draw_pairs(
 
 
 def load_path_ends(
-    ends: tuple[str | None, str | None], shape: tuple[int, int, int], images: Images | None, pairs: int, seed: int
+    ends: tuple[str | None, str | None],
+    shape: tuple[int, int, int],
+    images: Images | None,
+    pairs: int,
+    seed: int,
+    *,
+    value_ranges: Callable[[], Mapping[str, tuple[float, float]]] = dict,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images where paths start and end.
 
@@ -205,6 +211,7 @@ def load_path_ends(
         images: What to draw images of categories from; not needed for two files.
         pairs: How many pairs to draw. Two files are one pair.
         seed: Of the draw.
+        value_ranges: Gives the run's own, `Run.value_ranges`, for picture files of more than eight bits a channel.
 
     Returns:
         The images at alpha = 0 and those at alpha = 1, uint8 (P, C, H, W) each.
@@ -218,7 +225,7 @@ def load_path_ends(
     categories: list[str | None] = []
     for end in ends:
         is_file = end is not None and Path(end).is_file()
-        pictures.append(read_images([end], shape) if is_file and end else None)
+        pictures.append(read_images([end], shape, value_ranges) if is_file and end else None)
         categories.append(None if is_file else end)
     start, end = pictures
     if start is not None and end is not None:

@@ -33,7 +33,7 @@ from vaelab.datasets.decoding import ImageHeader, decode_image, read_header
 from vaelab.datasets.depth import ValueRanges, ValueSpan
 from vaelab.datasets.entry import EntryMeta, describe_file, read_splits, remember_checked, write_meta
 from vaelab.datasets.files import ReadError, error_text
-from vaelab.datasets.images import SPLIT_ORDER, DatasetFacts, Duplicates, Examples, Images
+from vaelab.datasets.images import SPLIT_ORDER, DatasetFacts, Duplicates, Examples, Images, kind_differences
 from vaelab.datasets.naming import agree, list_text
 from vaelab.datasets.ranges import find_ranges
 from vaelab.datasets.skipped import SkippedFile
@@ -56,11 +56,13 @@ class DecodeSettings(NamedTuple):
         sides: Height and width to which pictures are cropped and resized; None for theirs, which must agree.
         channels: 1 or 3; None for what the pictures have.
         value_range: The values that become black and white where there are more than eight bits a channel.
+        run_ranges: Those of the data of a run, of "integer" and "floating" values, where no range is given.
     """
 
     sides: tuple[int, int] | None = None
     channels: int | None = None
     value_range: tuple[float, float] | None = None
+    run_ranges: tuple[tuple[str, tuple[float, float]], ...] = ()
 
 
 class SizeError(UserError):
@@ -178,7 +180,8 @@ def _write_entry(source: DataSource, settings: DecodeSettings, partial_dir: Path
         raise _unreadable_error(source.location, [*source.skipped, *headers.skipped])
     shape = _common_shape(headers.counts, source.location, settings)
     is_array = any(isinstance(raw_split.images, np.ndarray) for raw_split in raw.splits.values())
-    found = find_ranges(headers.spans, settings.value_range, shown(source.location) if is_array else None)
+    array_name = shown(source.location) if is_array else None
+    found = find_ranges(headers.spans, settings.value_range, array_name, dict(settings.run_ranges))
     num_images = sum(len(raw_split.images) for raw_split in headers.raw_splits.values())
     with _check_disk_space(partial_dir, num_images * (math.prod(shape) + 64)):
         decoded = _decode_splits(headers.raw_splits, shape, found.ranges, partial_dir)
@@ -574,6 +577,7 @@ def _dataset_notes(splits: dict[str, Images], origins: dict[str, str], num_dupli
         count = count_text(len(test), "picture")
         verb = agree(len(test), "stands", "stand")
         notes.append(f"no test split in the source: {count} ({origins['test']}) {verb} for one")
+    notes.extend(f"{difference}: no model is trained on them together" for difference in kind_differences(splits))
     notes.extend(_category_notes(splits))
     if num_duplicates and test is not None:
         count, verb = count_text(len(test), "test picture"), agree(num_duplicates, "stands", "stand")

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -238,15 +238,18 @@ def _is_grey(image: Picture) -> bool:
 
 
 def read_images(
-    paths: Sequence[str | Path], shape: tuple[int, int, int], ranges: ValueRanges | None = None
+    paths: Sequence[str | Path],
+    shape: tuple[int, int, int],
+    run_ranges: Callable[[], Mapping[str, tuple[float, float]]] = dict,
 ) -> np.ndarray:
     """Read picture files of any size and mode.
 
     Args:
         paths: The files.
         shape: (C, H, W) of the pictures wanted; they are cropped to its aspect about their centre and resized.
-        ranges: The values that become black and white where there are more than eight bits a channel; None for the
-            range that all the files together suggest.
+        run_ranges: Gives the values that become black and white of "integer" and "floating" values, those of the data
+            of a run; it is asked where a file has more than eight bits a channel. What it does not say, all files
+            together suggest.
 
     Returns:
         The pixels, uint8 (n, C, H, W).
@@ -256,9 +259,8 @@ def read_images(
     """
     pixels = np.empty((len(paths), *shape), np.uint8)
     with suppress_warnings():
-        if ranges is None:
-            spans = [span for path in paths if (span := _named(path, read_header, Path(path)).span) is not None]
-            ranges = choose_ranges(merge_spans(spans))
+        spans = [span for path in paths if (span := _named(path, read_header, Path(path)).span) is not None]
+        ranges = choose_ranges(merge_spans(spans))._replace(**(run_ranges() if spans else {}))
         for row, path in zip(pixels, paths, strict=True):
             row[:] = _named(path, decode_image, Path(path), shape, ranges).pixels
     return pixels

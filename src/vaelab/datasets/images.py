@@ -16,7 +16,17 @@ import numpy as np
 from vaelab.core.errors import UserError
 from vaelab.datasets.skipped import SkippedFile, SkippedGroup, group_skipped
 
-__all__ = ["SPLIT_ORDER", "Dataset", "DatasetFacts", "Duplicates", "Examples", "Images", "is_binary", "select_split"]
+__all__ = [
+    "SPLIT_ORDER",
+    "Dataset",
+    "DatasetFacts",
+    "Duplicates",
+    "Examples",
+    "Images",
+    "is_binary",
+    "kind_differences",
+    "select_split",
+]
 
 SPLIT_ORDER = ("train", "validation", "test")
 
@@ -257,6 +267,36 @@ class Dataset:
 def is_binary(images: Images) -> bool:
     """Whether the pixels of the first thousand images are all black or white."""
     return bool(np.isin(images.evenly_spaced(1000).uint8(), (0, 255)).all())
+
+
+def _image_kind(images: Images) -> str:
+    """What the pixels of the first thousand images show: black and white, grey or colour."""
+    if is_binary(images):
+        return "black and white"
+    pixels = images.evenly_spaced(1000).uint8()
+    return "grey" if (pixels == pixels[:, :1]).all() else "colour"
+
+
+def kind_differences(splits: Mapping[str, Images]) -> list[str]:
+    """Sentences on stored splits whose pictures are of another kind than those of the training split.
+
+    Splits that are held out of the training split are of its kind.
+
+    Example:
+        >>> grey, colour = np.full((2, 3, 8, 8), 7, np.uint8), np.arange(384, dtype=np.uint8).reshape(2, 3, 8, 8)
+        >>> train, test = (Images(pixels, np.arange(2), None, (), "", None) for pixels in (grey, colour))
+        >>> kind_differences({"train": train, "test": test})
+        ['the test split is colour, the train split is grey']
+    """
+    train = splits["train"]
+    differences = []
+    for split, images in splits.items():
+        if images.stored_pixels is train.stored_pixels:
+            continue
+        kind, train_kind = _image_kind(images), _image_kind(train)
+        if kind != train_kind:
+            differences.append(f"the {split} split is {kind}, the train split is {train_kind}")
+    return differences
 
 
 def select_split(dataset: Dataset, split: str) -> Images:

@@ -8,6 +8,7 @@ load     map the entry, make the splits that the source lacks (`splits`)        
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def load_dataset(
     subset: int | None = None,
     binarise: str | None = None,
     value_range: tuple[float, ...] | None = None,
+    run_ranges: Mapping[str, tuple[float, float]] | None = None,
     split_seed: int = 0,
 ) -> Dataset:
     """Load the images that `data` names, decoded once and mapped from the cache afterwards.
@@ -51,6 +53,8 @@ def load_dataset(
         binarise: Draw pixels to be black or white by a constant seed; "dynamic" keeps the grey ones for training.
         value_range: The values that become black and white, where pictures have more than eight bits a channel or are
             an array; None for the range that all of them suggest.
+        run_ranges: The ranges of the pictures that a run was trained on, `DatasetFacts.value_ranges`, where these
+            pictures are for it and no range is given.
         split_seed: Which of many ways of drawing the splits and the subset; 0 is the usual one.
 
     Returns:
@@ -67,7 +71,9 @@ def load_dataset(
     _check_settings(size, channels, validation)
     sides = (size, size) if isinstance(size, int) else size
     source = find_source(data if isinstance(data, Path) else str(data))
-    entry = open_entry(source, DecodeSettings(sides, channels, _check_range(value_range)))
+    entry = open_entry(
+        source, DecodeSettings(sides, channels, _check_range(value_range), tuple((run_ranges or {}).items()))
+    )
     splits, origins = make_splits(entry.splits, validation, split_seed)
     if subset is not None:
         splits = subsample_splits(splits, subset, split_seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vaelab.core.console import count_text, shown
@@ -34,7 +34,10 @@ class FoundRanges(NamedTuple):
 
 
 def find_ranges(
-    spans: Sequence[NamedSpan], value_range: tuple[float, float] | None, array_name: str | None
+    spans: Sequence[NamedSpan],
+    value_range: tuple[float, float] | None,
+    array_name: str | None,
+    run_ranges: Mapping[str, tuple[float, float]],
 ) -> FoundRanges:
     """Choose the ranges of values.
 
@@ -43,12 +46,13 @@ def find_ranges(
             value.
         value_range: The range where it is given.
         array_name: What the arrays are called in messages; None for picture files.
+        run_ranges: The ranges of the pictures of a run, by the kind of their values, where no range is given.
 
     Raises:
         UserError: An array holds values whose white is not known.
 
     Example:
-        >>> find_ranges([("x.png", ValueSpan("integer", 3, 4000))], None, None).used
+        >>> find_ranges([("x.png", ValueSpan("integer", 3, 4000))], None, None, {}).used
         {'integer': (0.0, 4095.0)}
     """
     levels = merge_spans([span for _, span in spans])
@@ -59,6 +63,8 @@ def find_ranges(
             used = {"integer": ranges.byte, **used}
         return FoundRanges(ranges, used, _clipping_notes("arrays", levels, ranges) if value_range else [])
     ranges = choose_ranges(levels, value_range)
+    if value_range is None:
+        ranges = ranges._replace(**run_ranges)
     used = {kind: getattr(ranges, kind) for kind in Levels._fields if getattr(levels, kind) is not None}
     notes = _clipping_notes("pictures of more than 8 bits", levels, ranges)
     if value_range is None:
@@ -91,7 +97,7 @@ def _array_error(noun: str, span: tuple[float, float], name: str) -> UserError:
     low, high = (f"{value:.6g}" for value in span)
     return UserError(
         f"{name} holds {noun} from {low} to {high}; images must be whole numbers from 0 to 255, or floats in [0, 1]\n"
-        f"give value_range, the values that become black and white, such as {low},{high}, or scale the array",
+        f"give the values that become black and white, such as value_range={low},{high}, or scale the array",
         settings=["value_range"],
     )
 

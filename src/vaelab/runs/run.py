@@ -270,6 +270,23 @@ class Run:
             )
         return dataset
 
+    @property
+    def value_ranges(self) -> dict[str, tuple[float, float]]:
+        """The values that became black and white in the run's data, of "integer" and "floating" ones.
+
+        Empty where the data have no more than eight bits a channel, or where that is not known any more.
+        """
+        if self.spec.value_range is not None:
+            low, high = self.spec.value_range
+            return {"integer": (low, high), "floating": (low, high)}
+        stored = self.origin["data"].get("value_ranges")
+        if stored is not None:
+            return {kind: (pair[0], pair[1]) for kind, pair in stored.items() if len(pair) == 2}
+        try:
+            return self.dataset.facts.value_ranges
+        except UserError:
+            return {}
+
     def images(self, split: str = "test") -> Images:
         """The images of a split of the run's data: train, validation or test."""
         from vaelab.datasets.images import select_split

@@ -21,6 +21,7 @@ class DataOrigin(TypedDict):
     shape: list[int]
     categories: list[str]
     images: dict[str, int]
+    value_ranges: NotRequired[dict[str, list[float]]]
 
 
 class StoredPlan(TypedDict):

@@ -22,7 +22,7 @@ from vaelab.core.distributed import distributed_context
 from vaelab.core.errors import UserError
 from vaelab.core.files import REPAIR_HINT
 from vaelab.core.tensors import write_tensors
-from vaelab.datasets.images import Dataset
+from vaelab.datasets.images import Dataset, kind_differences
 from vaelab.evaluation.metrics import evaluate_model
 from vaelab.runs.run import Run, lock_run, num_history_rows, store_results, write_history
 from vaelab.runs.spec import Spec, check_spec, run_key, spec_from_dict, spec_to_dict
@@ -106,6 +106,9 @@ def fit(
     return train_jobs(jobs, snapshots).runs_or_raise()
 
 
+KIND_REMEDY = "convert the pictures of that split to the kind of the others, or leave the split out"
+
+
 def plan_jobs(
     specs: Sequence[Spec],
     dataset: Dataset,
@@ -128,10 +131,11 @@ def plan_jobs(
         One job for each different run, in the order of the specs.
 
     Raises:
-        UserError: A setting cannot be used.
+        UserError: A setting cannot be used, or a split is of another kind than the training split.
         ValueError: The data were loaded with other settings, or the specs name another parent.
     """
     jobs: dict[str, TrainingJob] = {}
+    differences = kind_differences(dataset.splits)
     pixels_on_device: dict[str, torch.Tensor] = {}
     for given_spec in specs:
         spec = spec_from_dict(spec_to_dict(given_spec))  # 1 and 1.0 mean the same, also in a stack
@@ -142,6 +146,8 @@ def plan_jobs(
         wants_compiled = plan.compiled if compiled is None else compiled
         plan = replace(plan, compiled=wants_compiled and not plan.stacked)
         run = Run(out / run_key(spec, dataset.fingerprint, plan.precision))
+        if differences and not run.finished:
+            raise UserError(f"{dataset.source}: {differences[0]}\n{KIND_REMEDY}")
         context = distributed_context()
         jobs[run.key] = TrainingJob(run, spec, dataset, plan, parent, context, pixels_on_device, thin_history)
     return list(jobs.values())

@@ -62,6 +62,7 @@ def write_origin(job: TrainingJob) -> None:
         "shape": list(job.train_images.shape),
         "categories": list(job.train_images.categories),
         "images": {split: len(images) for split, images in dataset.splits.items()},
+        "value_ranges": {kind: list(its_range) for kind, its_range in dataset.facts.value_ranges.items()},
     }
     origin = {
         "key": job.key,
