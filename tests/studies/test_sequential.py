@@ -56,7 +56,7 @@ def test_the_second_look_agrees_with_integration_over_the_sphere() -> None:
     rejected_at_2 = (x + y) / np.abs(x - y) > stats.t.isf(first, 1)
     mean = (x + y + z) / 3
     rejected_at_3 = mean / np.sqrt((1 / 3 - mean**2) / 2) > stats.t.isf(second, 2)
-    assert (rejected_at_3 & ~rejected_at_2).mean() == pytest.approx(level / 3, rel=2e-3)
+    assert (rejected_at_3 & ~rejected_at_2).mean() == pytest.approx(level / 3, rel=5e-3)
 
 
 def test_one_look_spends_everything() -> None:
