@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 KINDS = ("EIO", "EACCES", "EMFILE", "ENOSPC", "FULL", "SHORT", "KILL")
 ALLOWED = (0, 2, 3, 130)
 TIMEOUT = 60  # seconds
+NOBODY = 65534
 
 PROBE = re.compile(r"tmp/[a-z0-9_]{8}$")  # of Python's tempfile, which looks whether the folder can be written
 VOLATILE = {"origin.json", "timings.csv", "checked.json"}  # where wall time and places stand
@@ -101,10 +102,11 @@ class Server:
         if not self.process.stdout.readline():
             raise RuntimeError((folder / "server.log").read_text())
 
-    def __call__(self, argv, root, fault=None, timeout=TIMEOUT, in_workers=False):
+    def __call__(self, argv, root, fault=None, *, timeout=TIMEOUT, in_workers=False, user=None):
         """Carry out a command line in the folder `root`, with the `fault` (n, kind) below it or beside it.
 
-        The fault befalls the process itself, or each of the worker processes that it starts.
+        The fault befalls the process itself, or each of the worker processes that it starts. The process has the
+        rights of `user`, a number.
         """
         out, err, log = (self.folder / name for name in ("case.out", "case.err", "case.log"))
         log.unlink(missing_ok=True)
@@ -112,7 +114,8 @@ class Server:
                "HOME": str(self.folder), "COLUMNS": "200"}  # fmt: skip
         armed = [str(root.parent), *fault, str(log)] if fault else None
         case = {"argv": [*map(str, argv)], "cwd": str(root), "env": env, "out": str(out), "err": str(err),
-                "timeout": timeout, "fault": armed, "in_workers": in_workers}  # fmt: skip
+                "timeout": timeout, "fault": armed, "in_workers": in_workers,
+                "user": user}  # fmt: skip
         print(json.dumps(case), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
@@ -216,6 +219,41 @@ class Scenario:
                 if (each is None or count <= each) and n % every == every // 2:
                     yield n, kind
 
+    @property
+    def places(self):
+        """Every file and folder that the command may meet, and the modes that forbid something there."""
+        for path in [self.root, *sorted(self.root.rglob("*")), *sorted((self.root.parent / "photos").rglob("*"))]:
+            for mode in (0o000, 0o500) if path.is_dir() else (0o000, 0o400):
+                yield path, mode
+
+    def forbidden(self, path, mode):
+        """What is wrong after a file or folder was forbidden to the user: findings, each a (sort, detail)."""
+        said, left = self.clean
+        self.fresh()
+        self.give_away()
+        allowed = path.stat().st_mode & 0o777
+        path.chmod(mode)
+        try:
+            first = self.server(self.argv, self.root, user=self.user)
+            wrong = list(faults(first))
+        finally:
+            path.chmod(allowed)
+        if first.status == 0 and first.err == said.err:
+            apart = different(snapshot(self.root), left) + ["standard output"] * (first.out != said.out)
+            wrong += [("silent", plain(name)) for name in apart]
+        return wrong + self.repeated(said, left, self.user), first
+
+    @property
+    def user(self):
+        """Nobody, where this process is root, who may do everything."""
+        return NOBODY if os.geteuid() == 0 else None
+
+    def give_away(self):
+        """Let the user own all that a command reads and writes."""
+        if self.user is not None:
+            for path in [self.root, *self.root.rglob("*"), *(self.root.parent / "photos").rglob("*")]:
+                os.chown(path, self.user, self.user, follow_symlinks=False)
+
     def case(self, n, kind):
         """What is wrong after the n-th operation failed: findings, each a (sort, detail); and what was hit."""
         said, left = self.clean
@@ -226,8 +264,12 @@ class Scenario:
         if first.status == 0 and first.err == said.err:
             apart = different(snapshot(self.root), left) + ["standard output"] * (first.out != said.out)
             wrong += [("silent", plain(name)) for name in apart]
-        again = self.run()
-        wrong += [(f"again: {sort}", detail) for sort, detail in faults(again)]
+        return wrong + self.repeated(said, left), hit
+
+    def repeated(self, said, left, user=None):
+        """What is wrong where the same command is given again, without a fault."""
+        again = self.server(self.argv, self.root, user=user)
+        wrong = [(f"again: {sort}", detail) for sort, detail in faults(again)]
         if again.status != 0:
             wrong.append(("again: refused", f"{again.status}: {again.err[-600:]}"))
         else:
@@ -237,7 +279,7 @@ class Scenario:
             wrong += [("differs", plain(name)) for name in different(now, left)]
             if outcome_words(again.out) != outcome_words(said.out):
                 wrong.append(("again: says otherwise", again.out[:400]))
-        return wrong, hit
+        return wrong
 
 
 def outcome_words(text):
@@ -366,6 +408,11 @@ def scenarios(work, server, names=None):
         "digits": ("empty", ["data", "digits", "--json"]),
         "evaluate": ("trained", of_run("evaluate", "--evidence", "10", "--n", "50", "--json")),
         "doctor": ("trained", of_run("doctor", "--json")),
+        "reconstruct": ("trained", of_run("reconstruct", "--n", "4", "--out", "out/pairs.png")),
+        "interpolate": ("trained", of_run("interpolate", "--out", "out/path.png")),
+        "model": ("trained", of_run("model")),
+        "sizes": ("studied", ["cache"]),
+        "clear": ("studied", ["cache", "--clear"]),
         "sample": ("trained", of_run("sample", "--n", "4", "--out", "out/samples.png")),
         "embed": ("decoded", of_run("embed", "../photos", "--out", "out/codes.parquet")),
         "list": ("studied", ["list", "out", "--json"]),

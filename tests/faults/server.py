@@ -3,7 +3,7 @@
 It is started once under LD_PRELOAD with the injector, imports what is heavy and computes nothing. Then each line of its
 standard input is a case, as JSON; each line of its answer what came of it:
 
-    {"argv", "cwd", "env", "out", "err", "timeout", "in_workers", "fault": [folder, n, kind, log] or null}
+    {"argv", "cwd", "env", "out", "err", "timeout", "in_workers", "user", "fault": [folder, n, kind, log] or null}
     {"status"}
 
 The status is that of the process; 137 if it was killed; null if it hung and had to be.
@@ -108,6 +108,10 @@ def carry_out(function, case):
     os.environ.update(case["env"])
     tempfile.tempdir = None
     os.chdir(case["cwd"])
+    if case.get("user"):  # who, unlike root, may not read what is forbidden
+        os.setgroups([])
+        os.setgid(case["user"])
+        os.setuid(case["user"])
     sys.argv = ["vaelab", *case["argv"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if case["fault"]:

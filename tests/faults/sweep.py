@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import damage
-from harness import KINDS, Server, scenarios
+from harness import KINDS, Server, plain, scenarios
 
 
 def main():
@@ -21,12 +21,16 @@ def main():
     parser.add_argument("--kinds", nargs="*", default=KINDS)
     parser.add_argument("--each", type=int, help="only the first so many operations of one name, path and kind")
     parser.add_argument("--every", type=int, default=1, help="only every so many operations")
+    parser.add_argument("--forbid", action="store_true", help="take the user's rights to each file and folder instead")
     given = parser.parse_args()
     work = given.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     server = Server(work)
-    injected(work, server, given)
-    if not given.scenarios or "damage" in given.scenarios:
+    if not given.forbid:
+        injected(work, server, given)
+    if given.forbid:
+        forbidden(work, server, given)
+    elif not given.scenarios or "damage" in given.scenarios:
         damaged(work, server, given.every, given.places)
     server.close()
     summary(work)
@@ -55,6 +59,26 @@ def injected(work, server, given):
             print(f"{scenario.name}: {tried} cases in {time.monotonic() - begun:.0f} s", flush=True)
 
 
+def forbidden(work, server, given):
+    """Every file and folder of every scenario, without the rights to read or to write it."""
+    file, rows = journal(work, "forbidden.jsonl")
+    done = {(row["scenario"], row["place"], row["mode"]) for row in rows}
+    with file.open("a") as out:
+        for scenario in scenarios(work, server, given.scenarios or None).values():
+            _ = scenario.clean
+            scenario.fresh()
+            for path, mode in list(scenario.places)[:: given.every]:
+                row = {
+                    "scenario": scenario.name,
+                    "place": plain(str(path.relative_to(scenario.root.parent))),
+                    "mode": f"{mode:o}",
+                }
+                if tuple(row.values()) not in done:
+                    wrong, first = scenario.forbidden(path, mode)
+                    row |= {"status": first.status, "said": first.err[-300:], "wrong": wrong}
+                    print(json.dumps(row), file=out, flush=True)
+
+
 def damaged(work, server, every, places):
     file, rows = journal(work, "damaged.jsonl")
     done = {(row["place"], row["file"], row["damage"], row["verb"]) for row in rows}
@@ -75,6 +99,8 @@ def summary(work):
         sorts = Counter(sort for row in mine for sort in {sort for sort, _ in row["wrong"]})
         told = ", ".join(f"{n} {sort}" for sort, n in sorts.most_common())
         print(f"{name:<12}{len(mine):>8}{sum(bool(row['wrong']) for row in mine):>8}  {told}")
+    _, rows = journal(work, "forbidden.jsonl")
+    print(f"\n{len(rows)} forbidden, {sum(bool(row['wrong']) for row in rows)} wrong")
     _, rows = journal(work, "damaged.jsonl")
     print(f"\n{'damaged':<44}" + "".join(f"{sort:>11}" for sort in damage.SORTS))
     for name in dict.fromkeys((row["place"], row["file"]) for row in rows):
