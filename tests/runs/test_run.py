@@ -318,7 +318,7 @@ def test_a_damaged_history_costs_only_what_needs_it(copied: Run, capsys: pytest.
     file = copied.path / "history.jsonl"
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(
-        HistoryError, match=r"(?s)history.jsonl is damaged .*train it again.*Only curves and the doctor"
+        HistoryError, match=r"(?s)history.jsonl is damaged .*train it again.*only curves and the doctor"
     ):
         _ = copied.history
     assert vaelab.evaluate(copied, n=20, evidence=0)["n"] == 20

@@ -195,7 +195,7 @@ def _verdict_lines(result: Any) -> Iterable[str]:
     if results.claim_results:
         yield results.errors.text
     for name, error in results.failed.items():
-        yield f"failed: run {name}: {error}"
+        yield f"failed: {error}" if name in error else f"failed: run {name}: {error}"
     if results.missing:
         yield f"partial: {results.missing} of {count_text(len(results.study.trials), 'trial')} have no finished run"
     yield f"{count_text(result.images_trained, 'image')} trained on"

@@ -162,7 +162,7 @@ class Run:
             rows = _parse_history(content, file, keep_torn_line=self.finished, record_every=record_every)
             self._check_digest(HISTORY, content)
         except UserError as error:
-            needs = "\nOnly curves and the doctor need it; weights and metrics are not affected."
+            needs = "; only curves and the doctor need it, weights and metrics are not affected"
             raise HistoryError(f"{error}{needs if self.finished else ''}") from None
         return rows
 

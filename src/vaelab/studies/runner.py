@@ -267,7 +267,6 @@ def collect_results(
                 records[planned.run.path] = read_record(planned.run)
             except UserError as error:
                 errors.setdefault(planned.run.key, str(error))
-                notice(f"left out of the study: {error}")
     runs_by_cell: dict[Cell, dict[int, Run]] = {}
     diverged_by_cell: dict[Cell, list[SickRun]] = {}
     for trial in study.trials:
@@ -312,11 +311,14 @@ def resume_study(folder: Path, executor: Executor, data: str | None = None) -> S
         results = collect_results(study, planned_runs, failures)
         extended = with_next_look(results)
         if extended is None:
-            return results
+            break
         planned_runs = plan_runs(extended, out, known=planned_runs)
         if not all(planned.run.finished for planned in planned_runs.values()):
-            return results  # the last look that was taken
+            break  # the last look that was taken
         study = extended
+    for key, error in results.failed.items():
+        notice(f"an analysis failed: {error}" if key in failures else f"left out of the study: {error}")
+    return results
 
 
 def single_run_study(run: Run) -> StudyResults:
