@@ -262,10 +262,10 @@ def coverage_table(num: int) -> Table:
     }.items():
         for means in ([0.0, 0.0], [-1.0, 0.5, 2.0, -4.0], [0.0] * 4 + [-3.0] * 4):
             name = f"{plan_name} | {len(means)}, from {min(means):g} to {max(means):g} sd"
-            yield name, lambda m=means, p=plan: _coverage_row(num, m, p)
+            yield name, lambda m=means, p=plan: coverage_row(num, m, p)
 
 
-def _coverage_row(num: int, means: list[float], plan: LookPlan) -> list[str]:
+def coverage_row(num: int, means: list[float], plan: LookPlan) -> list[str]:
     differences = simulate("coverage", num, 12, means)
     outcome = judge_all(differences, 0.5, plan)
     joint, weakest, holm = np.empty(num, bool), np.empty(num, bool), np.empty(num, bool)
@@ -300,10 +300,10 @@ def studies_table(num: int) -> Table:
     for num_true in (0, 9, 18, 30):
         for correlation in (0.0, 0.5):
             name = f"{36 - num_true} of 36 | {correlation:g}"
-            yield name, lambda t=num_true, c=correlation: _studies_row(num // 20, t, c)
+            yield name, lambda t=num_true, c=correlation: studies_row(num // 20, t, c)
 
 
-def _studies_row(num: int, num_true: int, correlation: float) -> list[str]:
+def studies_row(num: int, num_true: int, correlation: float) -> list[str]:
     """Claims of one contrast with margin 0; the true ones have an effect of 3 sd."""
     means = [-3.0] * num_true + [0.0] * (36 - num_true)
     differences = simulate("studies", num, 12, means, correlation)
@@ -356,10 +356,10 @@ def _images_row(num: int, num_seeds: int, ratio: float) -> list[str]:
 def counts_table(num: int) -> Table:
     """A measure of whole numbers: a setting against itself."""
     for deviation in (0.3, 0.5, 0.7, 1.0, 3.0):
-        yield f"{deviation:g}", lambda d=deviation: _counts_row(num, d)
+        yield f"{deviation:g}", lambda d=deviation: counts_row(num, d)
 
 
-def _counts_row(num: int, deviation: float) -> list[str]:
+def counts_row(num: int, deviation: float) -> list[str]:
     rng = np.random.default_rng(int(100 * deviation))
     values = np.round(deviation * rng.standard_normal((num, 3, 2)) + rng.random((num, 1, 1)))
     differences = values[..., 0] - values[..., 1]
