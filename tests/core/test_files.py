@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,15 @@ import torch
 
 from vaelab.core import files
 from vaelab.core.errors import UserError
-from vaelab.core.files import append_line, atomic_write, read_bytes, read_json, remove_stale_temp_files, write_json
+from vaelab.core.files import (
+    append_line,
+    atomic_write,
+    files_in,
+    read_bytes,
+    read_json,
+    remove_stale_temp_files,
+    write_json,
+)
 from vaelab.core.tensors import read_tensors, write_tensors
 
 KILLED_WHILE_WRITING = """
@@ -154,3 +163,20 @@ def test_tensors_with_a_digest_notice_every_flipped_bit(tmp_path: Path) -> None:
             continue
         assert torch.equal(changed["a"], tensors["a"]), index  # a space of the header, or a name of the digest
         assert {name: changed_metadata.get(name) for name in metadata} == metadata, index
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b.json", "a.json", ".hidden", "c.txt"):
+        (tmp_path / name).touch()
+    assert [file.name for file in files_in(tmp_path, "*.json")] == ["a.json", "b.json"]
+    assert [file.name for file in files_in(tmp_path, ".*")] == [".hidden"]
+    assert files_in(tmp_path / "missing", "*") == []
+
+    def refuse(folder: str) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(PermissionError):
+        files_in(tmp_path, "*.json")

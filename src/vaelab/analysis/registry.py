@@ -39,7 +39,7 @@ from vaelab.analysis.samples import extract_features, frechet_distance, has_prio
 from vaelab.analysis.separability import LabelledPoints, linear_probe_accuracy
 from vaelab.core.console import notice
 from vaelab.core.errors import UserError
-from vaelab.core.files import read_json, to_json, write_text
+from vaelab.core.files import files_in, read_json, to_json, write_text
 from vaelab.core.seals import is_intact, seal_files
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
@@ -85,7 +85,7 @@ def read_analyses(run: Run) -> dict[str, dict[str, float | None]]:
         UserError: A file is damaged.
     """
     analyses = {}
-    for file in sorted(analyses_dir(run).glob("*.json")):
+    for file in files_in(analyses_dir(run), "*.json"):
         _check_seal(run, file.stem)
         analyses[file.stem] = read_json(file, schema=dict[str, float | None])
     return analyses

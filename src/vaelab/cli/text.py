@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaelab.core.console import count_text, format_duration, shown
+from vaelab.core.files import files_in
 from vaelab.datasets.naming import MAX_NAME_SHOWN, list_text
 from vaelab.evaluation.catalogue import LISTED_METRICS, NUMBER_FORMAT
 from vaelab.runs.summary import skipped_lines
@@ -58,7 +59,7 @@ def train_lines(run: Run, _: Arguments) -> Iterable[str]:
     yield f"run {run.path}: {outcomes.get(run.outcome or '', run.outcome)}"
     yield from _metrics_lines(list(run.metrics.values()))
     figures = run.path / "figures"
-    files = sorted(file.name for file in figures.glob("*.p*"))
+    files = [file.name for file in files_in(figures, "*.p*")]
     if files:
         yield f"figures in {figures}: {', '.join(files)}"
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from vaelab.core.errors import UserError
 from vaelab.core.files import cache_folder
+from vaelab.core.folders import folder_size
 
 __all__ = ["CacheItem", "cache_items", "cache_limit", "clear_cache", "mark_used", "shrink_cache"]
 
@@ -72,7 +73,7 @@ def cache_items() -> list[CacheItem]:
     for kind, folder, pattern in (("images", root, ENTRY_NAME), ("program", root / "programs", PROGRAM_NAME)):
         for path in _folders(folder, pattern):
             with suppress(FileNotFoundError):  # removed by another process meanwhile
-                items.append(CacheItem(kind, path, _used_bytes(path), path.stat().st_mtime))
+                items.append(CacheItem(kind, path, folder_size(path), path.stat().st_mtime))
     return sorted(items, key=lambda item: item.last_used)
 
 
@@ -83,16 +84,6 @@ def _folders(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if pattern.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             yield path
-
-
-def _used_bytes(folder: Path) -> int:
-    """The size of the files in a folder."""
-    total = 0
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(directory, name)).st_size  # noqa: PTH118
-    return total
 
 
 def mark_used(path: Path) -> None:

@@ -10,6 +10,7 @@ that writes in the folder removes it.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import hashlib
 import json
 import math
@@ -34,6 +35,7 @@ __all__ = [
     "cache_folder",
     "content_digest",
     "damaged_error",
+    "files_in",
     "make_folder",
     "parse_json",
     "read_bytes",
@@ -303,6 +305,20 @@ def read_bytes(path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise UserError(f"{path} is damaged (it is a link to itself); {REPAIR_HINT}") from None
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder whose names match, such as "*.json", sorted; none where there is no such folder.
+
+    Unlike `Path.glob` it does not take a folder that cannot be read for an empty one.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+    except FileNotFoundError:
+        return []
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vaelab.core.console import printable
+from vaelab.core.console import notice, printable
 from vaelab.core.errors import UserError
 
-__all__ = ["check_folder", "existing_parent"]
+__all__ = ["check_folder", "existing_parent", "folder_size"]
 
 
 def check_folder(folder: Path, *names: str) -> None:
@@ -69,3 +69,19 @@ def existing_parent(path: Path) -> Path:
     except (OSError, ValueError):
         return path.parent
     return path
+
+
+def folder_size(folder: Path) -> int:
+    """The size of all files below a folder in bytes. A notice says where a file or folder cannot be read."""
+    size = 0
+    errors: list[OSError] = []
+    for inner, _, names in os.walk(folder, onerror=errors.append):
+        for name in names:
+            try:
+                size += Path(inner, name).lstat().st_size
+            except OSError as error:
+                errors.append(error)
+    for error in errors:
+        if not isinstance(error, FileNotFoundError):  # a training renames its files meanwhile
+            notice(f"cannot read {error.filename}: {error.strerror}; the disk use of {folder} is without it")
+    return size

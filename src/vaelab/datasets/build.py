@@ -27,7 +27,7 @@ import numpy as np
 
 from vaelab.core.console import count_text, notice, shown
 from vaelab.core.errors import UserError
-from vaelab.core.files import DISK_FULL
+from vaelab.core.files import DISK_FULL, files_in
 from vaelab.datasets.chunks import ChunkFunction, ChunkKey, EncodedImages, process_chunks
 from vaelab.datasets.decoding import ImageHeader, decode_image, read_header
 from vaelab.datasets.depth import ValueRanges, ValueSpan
@@ -150,7 +150,7 @@ def _build_in(partial_dir: Path, source: DataSource, settings: DecodeSettings) -
     (partial_dir / "marks").mkdir(parents=True, exist_ok=True)
     if not (partial_dir / "meta.json").exists():  # an interruption may have come after it
         _write_entry(source, settings, partial_dir)
-    for leftover in partial_dir.glob(".*"):  # of a process that was killed while it wrote
+    for leftover in files_in(partial_dir, ".*"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
     shutil.rmtree(partial_dir / "marks")
 
@@ -486,7 +486,9 @@ def _atomic(file: Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def _check_disk_space(folder: Path, needed_bytes: int) -> Iterator[None]:
     """Say so if what is written inside does not fit, beforehand where that can be known."""
-    needed_bytes -= sum(file.stat().st_blocks * 512 for file in folder.glob("*.npy"))  # there since an interruption
+    needed_bytes -= sum(
+        file.stat().st_blocks * 512 for file in files_in(folder, "*.npy")
+    )  # there since an interruption
     message = f"the decoded pictures need {needed_bytes:,} bytes in the cache folder {folder.parent}"
     available = shutil.disk_usage(folder).free
     if needed_bytes > available:
@@ -515,7 +517,7 @@ def _entry_meta(
 ) -> EntryMeta:
     """The content of meta.json: fingerprint, duplicates, notes and facts."""
     full = [split for split in decoded if len(decoded[split].digests)]
-    files = {file.name: describe_file(file) for file in sorted(partial_dir.glob("*.npy"))}
+    files = {file.name: describe_file(file) for file in files_in(partial_dir, "*.npy")}
     attributes = tuple(decoded["train"].raw_split.attributes)
     facts = replace(_count_headers(headers.counts), columns=raw.columns, attributes=attributes)
     meta = EntryMeta("", tuple(full), shape, raw.categories, files, (), (), facts)

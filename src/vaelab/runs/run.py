@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +43,7 @@ from vaelab.core.files import (
     write_json,
     write_text,
 )
+from vaelab.core.folders import folder_size
 from vaelab.core.tensors import parse_tensors, read_tensors, tensor_digest
 from vaelab.runs.schemas import HistoryRow, ListedSpec, Origin, StoredMetrics
 
@@ -545,8 +545,9 @@ def lock_run(run: Run) -> Iterator[None]:
         yield
     finally:
         lock.release()
-    if run.finished:
-        shutil.rmtree(state, ignore_errors=True)
+    with suppress(OSError):  # the run is whole: the next start removes the state
+        if run.finished:
+            shutil.rmtree(state, ignore_errors=True)
 
 
 # Finding.
@@ -618,22 +619,6 @@ def _is_folder(path: Path) -> bool:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             notice(f"left out: {path} cannot be read ({error.strerror or error})")
         return False
-
-
-def folder_size(folder: Path) -> int:
-    """The size of all files below a folder in bytes. A notice says where a file or folder cannot be read."""
-    size = 0
-    errors: list[OSError] = []
-    for inner, _, names in os.walk(folder, onerror=errors.append):
-        for name in names:
-            try:
-                size += Path(inner, name).lstat().st_size
-            except OSError as error:
-                errors.append(error)
-    for error in errors:
-        if not isinstance(error, FileNotFoundError):  # a training renames its files meanwhile
-            notice(f"cannot read {error.filename}: {error.strerror}; the disk use of {folder} is without it")
-    return size
 
 
 def summarise_run(run: Run) -> dict[str, Any]:
