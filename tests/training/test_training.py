@@ -192,8 +192,8 @@ def test_a_run_starts_at_the_mean_training_image(digits: Dataset, tmp_path: Path
     run = train(replace(SMALL, network=network, epochs=1, lr=1e-12), digits, tmp_path)
     mean = torch.from_numpy(digits.splits["train"].uint8()).float().mean(0) / 255
     for model in (run.model, load(run.path).model):
-        torch.testing.assert_close(model.decoder[-2].bias.sigmoid(), mean.flatten().clamp(0.001, 0.999))
-        assert model.encoder[-1].bias.abs().max() < 1e-9
+        torch.testing.assert_close(model.get_parameter("decoder.2.bias").sigmoid(), mean.flatten().clamp(0.001, 0.999))
+        assert model.get_parameter("encoder.3.bias").abs().max() < 1e-9
 
 
 def test_averaged_and_best_weights_are_the_ones_kept(digits: Dataset, tmp_path: Path) -> None:
