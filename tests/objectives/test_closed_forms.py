@@ -181,7 +181,7 @@ def test_the_critic_is_a_classifier_whose_logit_is_the_total_correlation(pixels:
     assert set(terms.extra_terms) == {"total_correlation", "critic"}
 
 
-@pytest.mark.parametrize(("images", "dimensions"), [(5, 3), (5, 4), (7, 2), (3, 6)])
+@pytest.mark.parametrize(("images", "dimensions"), [(5, 3), (5, 4), (7, 2), (3, 6), (2, 3)])
 def test_permuting_gives_each_dimension_to_other_images(images: int, dimensions: int) -> None:
     z = torch.arange(images * dimensions).view(images, dimensions)
     permuted = permute_dims(z)
