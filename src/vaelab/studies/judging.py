@@ -317,7 +317,8 @@ def _judge_alone(claim: PreparedClaim) -> Judgement:
 def _claim_result(claim: PreparedClaim, judgement: Judgement) -> ClaimResult:
     """The result of a claim, with the notes that must be made."""
     used = judgement.num_seeds
-    lacks_margin = claim.needs_margin and not claim.claim.margin_reason and judgement.verdict != "void"
+    is_judged = bool(claim.contrasts) and judgement.verdict != "void"
+    lacks_margin = claim.needs_margin and not claim.claim.margin_reason and is_judged
     notes = [judgement.note, NO_MARGIN_NOTE if lacks_margin else ""]
     means = {}
     if claim.values is not None:

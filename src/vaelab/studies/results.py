@@ -100,6 +100,8 @@ class SettingResult:
 
     def sickness(self, seed: int, analyses: Sequence[str]) -> SickRun | None:
         """What makes the numbers of a run meaningless, where these analyses are judged; None where nothing does."""
+        if "health" not in self.records[seed].analyses:
+            return None
         return find_sickness(self.records[seed], self.runs[seed].spec, analyses, self.name, seed)
 
     def analysis_numbers(self, analysis: str) -> list[Mapping[str, float]]:
