@@ -282,7 +282,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a run on a split of its data, or of other data: every metric with its standard error over images.
 
-    The log evidence is measured with 100 samples on 500 images, unless EVIDENCE says with how many on all. Where the
+    The log evidence is measured with 500 samples on 200 images, unless EVIDENCE says with how many on all. Where the
     run's data are gone and nothing else is asked for, the metrics are those that were stored when it was trained.
 
     Args:

@@ -17,7 +17,7 @@ from vaelab.analysis.baseline import Baseline, open_baseline
 from vaelab.analysis.registry import ANALYSES, has_analysis, read_analyses, read_analysis_arrays, run_analysis
 from vaelab.analysis.results import AnalysisResult
 from vaelab.analysis.samples import load_inception
-from vaelab.analysis.separability import LabelledPoints, separability
+from vaelab.analysis.separability import LabelledPoints, cluster_agreement, separability
 from vaelab.core.errors import UserError
 from vaelab.runs.run import Run
 
@@ -33,7 +33,7 @@ def baseline(run: Run, tmp_path: Path) -> Baseline:
 
 
 def test_the_names_on_disk_are_a_contract() -> None:
-    of_models = ["features", "interpolations", "samples", "evidence", "full_evidence", "leaks"]
+    of_models = ["features", "initial", "interpolations", "samples", "evidence", "full_evidence", "leaks"]
     assert list(ANALYSES) == [*of_models, "baselines", "health", "image_values"]
 
 
@@ -49,6 +49,39 @@ def test_separability_counts_labelled_points_alone() -> None:
     assert separability(more, clusters, more) == known
     assert separability(LabelledPoints(points, np.zeros(60, int)), labels) == {}
     assert "probe" not in separability(LabelledPoints(points, labels), labels)
+
+
+def test_more_clusters_raise_the_normalised_information_but_not_the_adjusted_one() -> None:
+    """Clusters that know nothing of the labels: three of them, and sixty."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(240) % 4
+    few, many = (cluster_agreement(rng.integers(count, size=240), labels) for count in (3, 60))
+    assert many["nmi"] > few["nmi"] + 0.15
+    for agreement in (few, many):
+        assert abs(agreement["ami"]) < 0.03
+        assert abs(agreement["ari"]) < 0.03
+    assert cluster_agreement(3 - labels, labels) == pytest.approx({"ari": 1, "nmi": 1, "ami": 1})
+
+
+def test_samples_are_compared_at_equal_numbers_and_at_the_size_of_other_images(run: Run, baseline: Baseline) -> None:
+    numbers = ANALYSES["samples"](run, baseline).numbers
+    assert numbers["distance_corrected"] < numbers["distance"]
+    assert numbers["sharpness_ratio"] == pytest.approx(numbers["sharpness"] ** 2, rel=0.2), "of small images"
+
+
+def test_leaks_are_those_of_the_originals_too(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that gives every image back leaks what the originals leak; one that gives grey leaks nothing."""
+    baseline = open_baseline(trained.dataset, 0, tmp_path)
+    monkeypatch.setattr(type(trained.model), "reconstruct", lambda model, x: x)
+    same = ANALYSES["leaks"](trained, baseline).numbers
+    monkeypatch.setattr(type(trained.model), "reconstruct", lambda model, x: torch.full_like(x, 0.5))
+    grey = ANALYSES["leaks"](trained, baseline).numbers
+    for part in ("background", "hair", "skin"):
+        assert same[part] == same[f"{part}_original"] == grey[f"{part}_original"]
+        assert grey[part] <= same["chance"]
+    assert same["skin"] > same["chance"] + 0.1
+    test_labels = trained.images("test").label()
+    assert same["chance"] == np.bincount(test_labels).max() / len(test_labels)
 
 
 def test_evaluate_and_the_analysis_agree(run: Run, baseline: Baseline) -> None:

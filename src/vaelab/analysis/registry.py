@@ -35,7 +35,13 @@ from vaelab.analysis.principal_components import equal_dimension
 from vaelab.analysis.projections import kmeans, pca
 from vaelab.analysis.representation import flat_pixels, mean_cca, separability_numbers
 from vaelab.analysis.results import AnalysisResult
-from vaelab.analysis.samples import extract_features, frechet_distance, has_prior_term, sample_prior
+from vaelab.analysis.samples import (
+    corrected_frechet_distance,
+    extract_features,
+    frechet_distance,
+    has_prior_term,
+    sample_prior,
+)
 from vaelab.analysis.separability import LabelledPoints, linear_probe_accuracy
 from vaelab.core.console import notice
 from vaelab.core.errors import UserError
@@ -44,8 +50,9 @@ from vaelab.core.seals import is_intact, seal_files
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
 from vaelab.evaluation.evidence import run_log_evidence
-from vaelab.evaluation.image_quality import laplacian_energy
+from vaelab.evaluation.image_quality import SHARPNESS_SIDE, laplacian_energy, laplacian_variance
 from vaelab.evaluation.metrics import batches, encode_all
+from vaelab.evaluation.ratios import reduced
 from vaelab.runs.run import Run
 
 __all__ = ["ANALYSES", "has_analysis", "read_analyses", "read_analysis_arrays", "run_analysis"]
@@ -238,13 +245,20 @@ def analyse_samples(run: Run, baseline: Baseline) -> AnalysisResult:
     numbers = {
         "diversity": float(generated.std(0).mean() / real.std(0).mean()),
         "sharpness": float((laplacian_energy(generated).mean() / laplacian_energy(real).mean()).sqrt()),
+        "sharpness_ratio": float(_mean_sharpness(generated) / _mean_sharpness(real)),
     }
     if baseline.classifier is not None:
         network = baseline.classifier.features
         generated_features = extract_features(network, generated, NUM_PRIOR_SAMPLES)
         real_features = extract_features(network, real, NUM_PRIOR_SAMPLES)
         numbers["distance"] = frechet_distance(generated_features, real_features)
+        numbers["distance_corrected"] = corrected_frechet_distance(generated_features, real_features)
     return AnalysisResult(numbers, {"images": _to_uint8(generated[:SAVED_SAMPLES])})
+
+
+def _mean_sharpness(x: Tensor) -> Tensor:
+    """The mean variance of the Laplacian of images (N, C, H, W), at the size at which `sharpness_ratio` is judged."""
+    return laplacian_variance(reduced(x, SHARPNESS_SIDE)).mean()
 
 
 # Evidence
@@ -263,20 +277,18 @@ def analyse_full_evidence(run: Run, baseline: Baseline) -> AnalysisResult:
 def _importance_sample(run: Run, baseline: Baseline, max_images: int, samples: int) -> AnalysisResult:
     """The evidence of test images; nothing where the loss stands for no likelihood.
 
-    With fewer than ten effective samples in the median there are no errors: the estimate is too low by more than those.
+    With fewer than ten effective samples in the median there is no error of sampling: the bias is larger.
     """
     evidence = run_log_evidence(run, display_split(baseline.dataset).evenly_spaced(max_images), samples)
     if evidence is None:
         return AnalysisResult()
-    has_errors = evidence.has_enough_samples
-    over_images = evidence.value.std().item() / math.sqrt(len(evidence.value))
     return AnalysisResult(
         {
             "negative_log_evidence": -evidence.value.mean().item(),
             "negative_log_evidence_corrected": -evidence.corrected.mean().item(),
             "effective_samples": evidence.effective_sample_size.mean().item(),
-            "error_of_sampling": evidence.standard_error_of_mean if has_errors else math.nan,
-            "error_over_images": over_images if has_errors else math.nan,
+            "error_of_sampling": evidence.standard_error_of_mean if evidence.has_enough_samples else math.nan,
+            "error_over_images": evidence.value.std().item() / math.sqrt(len(evidence.value)),
         }
     )
 

@@ -34,8 +34,8 @@ def separability_metrics(run: Run, images: Images, probe_images: Images | None) 
         probe_images: Training images, which the linear probe is fitted to. Without them there is no probe.
 
     Returns:
-        codes_ari, codes_nmi, codes_neighbour, codes_probe, and the same of raw and pca, each with its standard error
-        over images; empty for fewer than two categories.
+        codes_ari, codes_nmi, codes_ami, codes_neighbour, codes_probe, and the same of raw and pca, each with its
+        standard error over images; empty for fewer than two categories.
     """
     images = images.select(images.label() >= 0)
     if np.unique(images.label()).size < 2:
@@ -66,7 +66,7 @@ def _with_errors(test: LabelledPoints, probe: LabelledPoints | None = None, *, n
     clusters = kmeans(test.points, num_clusters)
     numbers = separability(test, clusters, probe)
     metrics = {}
-    for name in ("ari", "nmi"):
+    for name in ("ari", "nmi", "ami"):
 
         def agreement(kept: np.ndarray, name: str = name) -> float:
             return cluster_agreement(clusters[kept], test.labels[kept])[name]

@@ -2,7 +2,9 @@ r"""Separability: how well categories are separated in a representation, and how
 
 For points (N, D) with labels (N,), as numbers that can be compared between representations of any dimension:
 
-    ari, nmi      agreement of k-means clusters with the labels, 1 is perfect, 0 is chance
+    ari, ami      agreement of k-means clusters with the labels, 1 is perfect, 0 is chance
+    nmi           the same without the correction for chance: above 0 for random clusters, and the more so, the more
+                  clusters there are
     neighbour     the share of points whose nearest other point has their label
     probe         the accuracy of a linear classifier that was fitted to other points
     ratio         root mean square distance between categories over that within them: 1 is no separation
@@ -58,7 +60,7 @@ def separability(test: LabelledPoints, clusters: np.ndarray, probe: LabelledPoin
         probe: Other points, which the linear probe is fitted to. Without them there is no `probe`.
 
     Returns:
-        ari, nmi, neighbour, probe and ratio; empty for fewer than two categories.
+        ari, nmi, ami, neighbour, probe and ratio; empty for fewer than two categories.
 
     Example:
         >>> points = LabelledPoints(np.array([[0.0], [1.0], [8.0], [9.0]]), np.array([0, 0, 1, 1]))
@@ -98,12 +100,21 @@ def canonical_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def cluster_agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The adjusted Rand index and the normalised mutual information of clusters (N,) and labels (N,)."""
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    """The adjusted Rand index, the normalised and the adjusted mutual information of clusters (N,) and labels (N,).
+
+    Source of the adjustment for chance: Information Theoretic Measures for Clusterings Comparison, Vinh et al. 2010.
+
+    Example:
+        >>> agreement = cluster_agreement(np.array([0, 1, 2, 3]), np.array([0, 0, 1, 1]))
+        >>> round(agreement["nmi"], 3), abs(round(agreement["ami"], 3))  # a cluster for each point tells nothing
+        (0.667, 0.0)
+    """
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
     return {
         "ari": float(adjusted_rand_score(labels, clusters)),
         "nmi": float(normalized_mutual_info_score(labels, clusters)),
+        "ami": float(adjusted_mutual_info_score(labels, clusters)),
     }
 
 

@@ -163,6 +163,7 @@ BITS_PER_DIM = MetricInfo(
 SEPARABILITY_METRICS = (
     MetricInfo("ari", "ARI", "k-means", "higher", ".3f"),
     MetricInfo("nmi", "NMI", "k-means", "higher", ".3f"),
+    MetricInfo("ami", "AMI", "k-means, chance is 0", "higher", ".3f"),
     MetricInfo("neighbour", "1-NN", "accuracy", "higher", ".3f"),
     MetricInfo("probe", "Linear probe", "accuracy", "higher", ".3f"),
     MetricInfo("ratio", "Distance ratio", "between / within", "higher", ".2f"),

@@ -40,7 +40,7 @@ EVIDENCE_NUMBERS = (
 ANALYSIS_NUMBERS: Mapping[str, tuple[str, ...]] = {
     "features": (*FEATURE_NUMBERS, "classifier_accuracy", "correlation", "correlation_classifier"),
     "interpolations": (*(f"probability_{percent}" for percent in range(0, 101, 5)), "rising"),
-    "samples": ("diversity", "sharpness", "distance"),
+    "samples": ("diversity", "sharpness", "sharpness_ratio", "distance", "distance_corrected"),
     "evidence": EVIDENCE_NUMBERS,
     "full_evidence": EVIDENCE_NUMBERS,
     "leaks": (
