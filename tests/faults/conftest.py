@@ -8,7 +8,12 @@ from harness import Server, compiler
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
-    return tmp_path_factory.mktemp("faults")
+    folder = tmp_path_factory.mktemp("faults")
+    base = tmp_path_factory.getbasetemp()
+    for part in (folder, base, base.parent):
+        if part != base.parent or part.name.startswith("pytest-of-"):
+            part.chmod(0o755)  # a case may run with the rights of another user
+    return folder
 
 
 @pytest.fixture(scope="session")

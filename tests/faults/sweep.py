@@ -92,20 +92,25 @@ def damaged(work, server, every, places):
 
 
 def summary(work):
+    """Print, as tables of Markdown, what came of all cases so far."""
     _, rows = journal(work, "injected.jsonl")
-    print(f"\n{'scenario':<12}{'cases':>8}{'wrong':>8}")
+    print("| command | " + " | ".join(KINDS) + " |\n|---|" + "---|" * len(KINDS))
     for name in dict.fromkeys(row["scenario"] for row in rows):
-        mine = [row for row in rows if row["scenario"] == name]
-        sorts = Counter(sort for row in mine for sort in {sort for sort, _ in row["wrong"]})
-        told = ", ".join(f"{n} {sort}" for sort, n in sorts.most_common())
-        print(f"{name:<12}{len(mine):>8}{sum(bool(row['wrong']) for row in mine):>8}  {told}")
+        cells = [wrong_of([row for row in rows if (row["scenario"], row["kind"]) == (name, kind)]) for kind in KINDS]
+        print(f"| {name} | " + " | ".join(cells) + " |")
     _, rows = journal(work, "forbidden.jsonl")
-    print(f"\n{len(rows)} forbidden, {sum(bool(row['wrong']) for row in rows)} wrong")
+    for name in dict.fromkeys(row["scenario"] for row in rows):
+        print(f"forbidden, {name}: {wrong_of([row for row in rows if row['scenario'] == name])}")
     _, rows = journal(work, "damaged.jsonl")
-    print(f"\n{'damaged':<44}" + "".join(f"{sort:>11}" for sort in damage.SORTS))
-    for name in dict.fromkeys((row["place"], row["file"]) for row in rows):
-        counts = Counter(row["came"] for row in rows if (row["place"], row["file"]) == name)
-        print(f"{' '.join(name):<44}" + "".join(f"{counts[sort] or '':>11}" for sort in damage.SORTS))
+    print("| stored files of | " + " | ".join(damage.SORTS) + " |\n|---|" + "---|" * len(damage.SORTS))
+    for name in dict.fromkeys(row["place"] for row in rows):
+        counts = Counter(row["came"] for row in rows if row["place"] == name)
+        print(f"| {name} | " + " | ".join(str(counts[sort]) for sort in damage.SORTS) + " |")
+
+
+def wrong_of(rows):
+    """How many cases went wrong, and how many there are."""
+    return f"{sum(bool(row['wrong']) for row in rows)} of {len(rows)}" if rows else ""
 
 
 if __name__ == "__main__":
