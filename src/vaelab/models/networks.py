@@ -155,6 +155,8 @@ def initialise(layers: Sequence[nn.Module], init: Init) -> None:
     if init == "torch":
         return
     weighted = [layer for layer in layers if isinstance(layer, WEIGHTED)]
+    if any(layer.weight.is_meta for layer in weighted):
+        return  # there are no values to draw, and to pretend to draw them imports torch's compiler, a second
     for layer in weighted:
         if init == "he":
             gain = 1 if layer is weighted[-1] else 2
