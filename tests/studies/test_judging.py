@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,17 @@ def test_a_published_figure_is_met_or_missed_by_a_single_seed_too(
     assert result.to_dict()["said"] == word
     assert ("beyond the tolerance" in result.note) == (word != "met")
     assert not result.judgement.is_open, "no seeds are added for it"
+
+
+def test_the_evidence_of_earlier_versions_has_its_error_over_images() -> None:
+    """They kept no values of single images."""
+    numbers = {"negative_log_evidence": 94.6, "error_over_images": 0.26}
+    of_claim = ClaimRuns(["a"], [SeedRuns(1, [RunRecord({}, [], {"full_evidence": numbers})], [])])
+    quantities = (Quantity("full_evidence.negative_log_evidence"),)
+    anchor = replace(claim(Between(83.8, 89.8), anchor=True), quantities=quantities)
+    [result], _ = judge_claims([prepare_claim(anchor, "", of_claim)], None)
+    assert result.verdict_word == "missed"
+    assert result.note == "4.8 beyond the tolerance, 18 standard errors over test images"
 
 
 def test_published_figures_do_not_count_among_the_verdicts_that_may_be_false() -> None:

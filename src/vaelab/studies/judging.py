@@ -365,7 +365,7 @@ def _judge_anchor(claim: PreparedClaim, values: np.ndarray) -> Judgement:
     """Whether a published figure is met, by its tolerance and the errors over seeds and test images."""
     [bounds] = claim.claim.expectations
     assert isinstance(bounds, Between)  # a study file with another one is refused
-    errors = _errors_over_images(claim.images)
+    errors = _errors_over_images(claim)
     anchor = judge_anchor(values[:, 0].tolist(), errors, bounds.low, bounds.high)
     verdicts: dict[AnchorVerdict, Verdict] = {"met": "supported", "missed": "refuted", "undecided": "undecided"}
     results = [_anchor_contrast(contrast, anchor.error) for contrast in claim.contrasts]
@@ -383,11 +383,20 @@ def _judge_anchor(claim: PreparedClaim, values: np.ndarray) -> Judgement:
     )
 
 
-def _errors_over_images(images: np.ndarray | None) -> list[float]:
-    """The standard error over test images of each seed; none where the runs do not keep their values."""
-    if images is None or images.shape[2] < 2:
+def _errors_over_images(claim: PreparedClaim) -> list[float]:
+    """The standard error over test images of each seed, as far as the runs tell it."""
+    if claim.images is not None and claim.images.shape[2] > 1:
+        return [float(of_seed[0].std(ddof=1)) / math.sqrt(len(of_seed[0])) for of_seed in claim.images]
+    numbers = claim.claim.quantities[0].numbers
+    if len(numbers) != 1:
         return []
-    return [float(of_seed[0].std(ddof=1)) / math.sqrt(images.shape[2]) for of_seed in images]
+    [(source, _)] = numbers
+    errors = []
+    for of_seed in claim.runs.of_seeds:
+        error = of_seed.records[0].analyses.get(source, {}).get("error_over_images")
+        if error is not None:
+            errors.append(error)
+    return errors
 
 
 def _anchor_contrast(contrast: Contrast, error: float) -> ContrastResult:
