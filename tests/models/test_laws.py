@@ -29,6 +29,7 @@ from vaelab.models.likelihoods import (
 )
 from vaelab.models.networks import Conv, Init, Mlp, Network, ValidConv
 from vaelab.models.priors import Prior, PriorDensity, StandardNormal
+from vaelab.models.summary import layers
 from vaelab.models.vae import VAE
 
 NETWORKS = [
@@ -307,9 +308,16 @@ def test_reconstructions_start_at_the_mean_image(network: Network, distortion: D
         torch.testing.assert_close(model.decode_mean(torch.zeros(1, 7))[0], mean, atol=2e-3, rtol=0)
 
 
-def test_the_network_of_report_a_has_its_shapes() -> None:
-    from vaelab.models.summary import layers
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+def test_the_table_of_layers_has_every_parameter_and_ends_with_the_outputs(network: Network) -> None:
+    model = VAE(network, SquaredError(), (3, 16, 12), 7)
+    for name, part, shape in [("encoder", model.encoder, (14,)), ("decoder", model.decoder, (3, 16, 12))]:
+        rows = [row for row in layers(model) if row.part == name]
+        assert sum(row.parameters for row in rows) == sum(p.numel() for p in part.parameters())
+        assert rows[-1].shape == shape
 
+
+def test_the_network_of_report_a_has_its_shapes() -> None:
     rows = layers(VAE(ValidConv(), SquaredError(), (3, 32, 32), 64))
     shapes = [row.shape for row in rows if row.name != "ReLU"]
     assert shapes == [(16, 30, 30), (32, 28, 28), (25088,), (512,), (128,),

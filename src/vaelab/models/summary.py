@@ -47,16 +47,23 @@ def layers(model: VAE) -> list[Layer]:
 def _layers_of_part(part: str, modules: nn.Module, x: Tensor) -> list[Layer]:
     """The layers of a sequence of modules, from its input x on."""
     rows: list[Layer] = []
-    for module in modules.children():
-        if isinstance(module, WithLinearPath):
-            rows += _layers_of_part(part, module.layers, x)
-            rows += [row._replace(name=f"linear path: {row.name}") for row in _layers_of_part(part, module.linear, x)]
-            x = module(x)
-            continue
+    for child in modules.children():
+        has_linear_path = isinstance(child, WithLinearPath)
+        if has_linear_path:
+            rows += _layers_of_part(part, child.layers, x)
+        module = child.linear if has_linear_path else child
         x = module(x)
         parameters = sum(p.numel() for p in module.parameters())
         rows.append(Layer(part, layer_label(module), tuple(x.shape[1:]), parameters))
     return rows
+
+
+LABELS: dict[type[nn.Module], str] = {
+    nn.Linear: "fully connected",
+    nn.Unflatten: "reshape",
+    nn.ReLU: "ReLU",
+    nn.Sequential: "plus linear path",
+}
 
 
 def layer_label(module: nn.Module) -> str:
@@ -66,14 +73,8 @@ def layer_label(module: nn.Module) -> str:
             return f"convolution {kernel_text(module)}"
         case nn.ConvTranspose2d():
             return f"transposed convolution {kernel_text(module)}"
-        case nn.Linear():
-            return "fully connected"
-        case nn.Unflatten():
-            return "reshape"
-        case nn.ReLU():
-            return "ReLU"
         case _:
-            return type(module).__name__.lower()
+            return LABELS.get(type(module), type(module).__name__.lower())
 
 
 def kernel_text(module: nn.Conv2d | nn.ConvTranspose2d) -> str:
