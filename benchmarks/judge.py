@@ -1,6 +1,6 @@
 """How often the judge errs, and how many seeds it takes: the tables of docs/statistics.md, from simulated studies.
 
-    python benchmarks/judge.py --write docs/statistics.md         # two minutes on one core
+    python benchmarks/judge.py --write docs/statistics.md         # about a minute on one idle core
     python benchmarks/judge.py --only power --simulations 4000
 
 Every row is kept in a file as soon as it is there, and is not computed again; `--keep` names the file. The simulated
@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,42 +133,51 @@ def percent(share: float) -> str:
 # The tables: each is a title, the heads of its columns and its rows, which are computed one by one
 
 
+class Truth(NamedTuple):
+    """What is true of a claim: where its differences lie, in margins, and which verdicts are false then."""
+
+    name: str
+    place: float
+    false_codes: tuple[int, ...]
+
+
+TRUTHS = (
+    Truth("a setting against itself", 0.0, (SUPPORTED, REFUTED)),
+    Truth("at the margin, against the claim", 1.0, (SUPPORTED, REFUTED)),
+    Truth("just above the margin, against the claim", 1.001, (SUPPORTED, EQUAL)),
+    Truth("just beyond the margin, as expected", -1.001, (REFUTED, EQUAL)),
+)
+
+
 def errors_table(num: int) -> Table:
-    """False verdicts, whatever is true."""
-    plans = {"3 seeds": LookPlan.fixed(3), "3 to 12 seeds": SEQUENTIAL, "2 to 12 seeds": LookPlan.sequential(2, 12)}
-    cases = [
-        ("a setting against itself", 0.0, (SUPPORTED, REFUTED)),
-        ("just above the margin", 1.001, (SUPPORTED, EQUAL)),
-    ]
-    cases += [
-        ("at the margin, on the wrong side", 1.0, (SUPPORTED, REFUTED)),
-        ("beyond the margin", -1.001, (REFUTED, EQUAL)),
-    ]
-    for plan_name, plan in plans.items():
+    """False verdicts, whatever is true: margins are in standard deviations of the differences."""
+    for plan_name, plan in {"3 seeds": LookPlan.fixed(3), "3 to 12 seeds": SEQUENTIAL}.items():
         for count in (1, 4):
-            for margin in (0.0, 1.0, 3.0):
-                for case, place, false_codes in cases:
-                    if margin or not place:
-                        means = [place * margin] * count
-                        name = f"{plan_name} | {count} | {margin:g} sd | {case}"
-                        yield name, lambda m=means, b=margin, p=plan, f=false_codes: _errors_row(num, m, b, p, f)
+            for margin in (0.0, 2.0):
+                for truth in TRUTHS if margin else TRUTHS[:1]:
+                    name = f"{plan_name} | {count} | {margin:g} sd | {truth.name}"
+                    yield name, partial(errors_row, 5 * num, plan, count, margin, truth)
 
 
-def _errors_row(num: int, means: list[float], margin: float, plan: LookPlan, false_codes: tuple[int, ...]) -> list[str]:
-    outcome = judge_all(simulate("errors", num, 12, means, 0.5), margin, plan)
-    parts = ", ".join(f"{VERDICTS[code]} {percent(outcome.share(code))}" for code in false_codes)
-    return [parts, percent(outcome.share(*false_codes))]
+def errors_row(num: int, plan: LookPlan, count: int, margin: float, truth: Truth) -> list[str]:
+    """How often each false verdict is given, by contrasts that share a setting."""
+    name = f"errors {plan.looks} {count} {margin} {truth.name}"
+    differences = simulate(name, num, plan.looks[-1], [truth.place * margin] * count, 0.5)
+    outcome = judge_all(differences, margin, plan)
+    parts = ", ".join(f"{VERDICTS[code]} {percent(outcome.share(code))}" for code in truth.false_codes)
+    return [parts, percent(outcome.share(*truth.false_codes))]
 
 
 def power_table(num: int) -> Table:
     """The power for a true claim, and the mean number of seeds."""
     for count in (1, 4):
         for effect in (0.5, 1.0, 1.5, 2.0, 3.0, 5.0):
-            yield f"{count} | {effect:g} sd", lambda k=count, e=effect: _power_row(num, k, e)
+            yield f"{count} | {effect:g} sd", partial(power_row, num, count, effect)
 
 
-def _power_row(num: int, count: int, effect: float) -> list[str]:
-    differences = simulate("power", num, 12, [-effect] * count)
+def power_row(num: int, count: int, effect: float) -> list[str]:
+    """The power of the earlier judge, of fixed numbers of seeds, and of looks with the mean number of seeds."""
+    differences = simulate(f"power {count} {effect}", num, 12, [-effect] * count)
     cells = [percent(_holm_supports(moments(differences, 3)).mean())]
     for num_seeds in (3, 6, 12):
         cells.append(percent(judge_all(differences, 0, LookPlan.fixed(num_seeds)).share(SUPPORTED)))
@@ -186,16 +195,17 @@ def looks_table(num: int) -> Table:
     """The power of several methods for looks at 3 to 12 seeds."""
     for power in (0.5, 1.0, 2.0, 3.0):
         levels = exact_nominal_levels(SEQUENTIAL.looks, LEVEL / 2, power)
-        yield f"spending, power {power:g}", lambda a=levels: _looks_row(num, a)
-    yield "e-values (t likelihood ratios)", lambda: _e_value_row(num // 4)
+        yield f"spending, power {power:g}", partial(looks_row, num, levels)
+    yield "e-values (t likelihood ratios)", partial(e_value_row, num // 4)
     for num_seeds in (6, 12):
-        yield f"{num_seeds} seeds, no looks", lambda n=num_seeds: _fixed_row(num, n)
+        yield f"{num_seeds} seeds, no looks", partial(fixed_row, num, num_seeds)
 
 
 EFFECTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
-def _looks_row(num: int, levels: Sequence[float]) -> list[str]:
+def looks_row(num: int, levels: Sequence[float]) -> list[str]:
+    """The power of looks with some nominal levels, and the mean number of seeds, for each effect."""
     cells = []
     for effect in EFFECTS:
         differences = simulate("looks", num, 12, [effect])
@@ -207,7 +217,7 @@ def _looks_row(num: int, levels: Sequence[float]) -> list[str]:
     return cells
 
 
-def _e_value_row(num: int) -> list[str]:
+def e_value_row(num: int) -> list[str]:
     """The likelihood ratio of the t statistic, averaged over effects from 0.5 to 16, must reach 1 / 0.025.
 
     Source: Optional Stopping with Bayes Factors, Hendriksen, de Heide and Gruenwald 2021.
@@ -226,7 +236,8 @@ def _e_value_row(num: int) -> list[str]:
     return cells
 
 
-def _fixed_row(num: int, num_seeds: int) -> list[str]:
+def fixed_row(num: int, num_seeds: int) -> list[str]:
+    """The power of one test, for each effect."""
     cells = []
     for effect in EFFECTS:
         outcome = judge_all(simulate("looks", num, 12, [-effect]), 0, LookPlan.fixed(num_seeds))
@@ -240,17 +251,24 @@ def _crossing_text(crossed: np.ndarray) -> str:
     return f"{percent(crossed.any(0).mean())}, {np.mean(np.array(SEQUENTIAL.looks)[first]):.1f}"
 
 
+RULES = ("chosen", "sign", "strict", "estimate")
+
+
 def rules_table(num: int) -> Table:
     """The verdicts of four rules for differences on both sides of the margin, which is one standard deviation."""
-    for rule in ("chosen", "sign", "strict", "estimate"):
-        for place in (-3.0, -2.0, -1.5, -0.9, -0.5, 0.0, 0.5, 0.9, 1.5, 2.0, 3.0):
-            yield f"{rule} | {place:g}", lambda r=rule, p=place: _rules_row(num, r, p)
+    for place in (-3.0, -2.0, -1.5, -0.9, -0.5, 0.0, 0.5, 0.9, 1.5, 2.0, 3.0):
+        yield f"{place:g}", partial(rules_row, num, place)
 
 
-def _rules_row(num: int, rule: str, place: float) -> list[str]:
-    outcome = judge_all(simulate("rules", num, 12, [place]), 1.0, rule=rule)
-    shares = [percent(outcome.share(code)) for code in (SUPPORTED, EQUAL, REFUTED, UNDECIDED)]
-    return [*shares, f"{outcome.num_seeds.mean():.1f}"]
+def rules_row(num: int, place: float) -> list[str]:
+    """The shares of supported, equal and refuted, and the mean number of seeds, for each rule."""
+    differences = simulate(f"rules {place}", num, 12, [place])
+    cells = []
+    for rule in RULES:
+        outcome = judge_all(differences, 1.0, rule=rule)
+        shares = [f"{100 * outcome.share(code):.0f}" for code in (SUPPORTED, EQUAL, REFUTED)]
+        cells.append(f"{' / '.join(shares)}; {outcome.num_seeds.mean():.1f}")
+    return cells
 
 
 def coverage_table(num: int) -> Table:
@@ -262,11 +280,12 @@ def coverage_table(num: int) -> Table:
     }.items():
         for means in ([0.0, 0.0], [-1.0, 0.5, 2.0, -4.0], [0.0] * 4 + [-3.0] * 4):
             name = f"{plan_name} | {len(means)}, from {min(means):g} to {max(means):g} sd"
-            yield name, lambda m=means, p=plan: coverage_row(num, m, p)
+            yield name, partial(coverage_row, num, means, plan)
 
 
 def coverage_row(num: int, means: list[float], plan: LookPlan) -> list[str]:
-    differences = simulate("coverage", num, 12, means)
+    """The coverage of all differences, of the largest one, and of intervals at the levels of Holm's procedure."""
+    differences = simulate(f"coverage {plan.looks} {means}", num, 12, means)
     outcome = judge_all(differences, 0.5, plan)
     joint, weakest, holm = np.empty(num, bool), np.empty(num, bool), np.empty(num, bool)
     for look in plan.looks:
@@ -300,13 +319,13 @@ def studies_table(num: int) -> Table:
     for num_true in (0, 9, 18, 30):
         for correlation in (0.0, 0.5):
             name = f"{36 - num_true} of 36 | {correlation:g}"
-            yield name, lambda t=num_true, c=correlation: studies_row(num // 20, t, c)
+            yield name, partial(studies_row, num // 20, num_true, correlation)
 
 
 def studies_row(num: int, num_true: int, correlation: float) -> list[str]:
     """Claims of one contrast with margin 0; the true ones have an effect of 3 sd."""
     means = [-3.0] * num_true + [0.0] * (36 - num_true)
-    differences = simulate("studies", num, 12, means, correlation)
+    differences = simulate(f"studies {num_true} {correlation}", num, 12, means, correlation)
     p = np.stack([_claim_p(moments(differences, look)) for look in SEQUENTIAL.looks])
     is_null = np.array([mean == 0 for mean in means])
     alone = p.min(0) <= LEVEL
@@ -334,10 +353,10 @@ def images_table(num: int) -> Table:
     """Intervals for a mean over seeds and test images."""
     for num_seeds in (2, 3, 5, 12):
         for ratio in (0.1, 1.0, 10.0):
-            yield f"{num_seeds} | {ratio:g}", lambda s=num_seeds, r=ratio: _images_row(num, s, r)
+            yield f"{num_seeds} | {ratio:g}", partial(images_row, num, num_seeds, ratio)
 
 
-def _images_row(num: int, num_seeds: int, ratio: float) -> list[str]:
+def images_row(num: int, num_seeds: int, ratio: float) -> list[str]:
     """The variance of the mean is 1 from the seeds and `ratio` from 500 test images."""
     rng = np.random.default_rng(num_seeds)
     seeds = rng.standard_normal((num, num_seeds)) * math.sqrt(num_seeds)
@@ -356,10 +375,11 @@ def _images_row(num: int, num_seeds: int, ratio: float) -> list[str]:
 def counts_table(num: int) -> Table:
     """A measure of whole numbers: a setting against itself."""
     for deviation in (0.3, 0.5, 0.7, 1.0, 3.0):
-        yield f"{deviation:g}", lambda d=deviation: counts_row(num, d)
+        yield f"{deviation:g}", partial(counts_row, num, deviation)
 
 
 def counts_row(num: int, deviation: float) -> list[str]:
+    """How often a t test at 5 % finds a difference, with the deviation as it is, and with that of rounding at least."""
     rng = np.random.default_rng(int(100 * deviation))
     values = np.round(deviation * rng.standard_normal((num, 3, 2)) + rng.random((num, 1, 1)))
     differences = values[..., 0] - values[..., 1]
@@ -380,7 +400,7 @@ TABLES: dict[str, tuple[Callable[[int], Table], str]] = {
         "contrasts | effect | 3 seeds, Holm | 3 seeds | 6 seeds | 12 seeds | 3 to 12 seeds | mean seeds",
     ),
     "looks": (looks_table, "method | " + " | ".join(f"{effect:g} sd" for effect in EFFECTS)),
-    "rules": (rules_table, "rule | true difference / margin | supported | equal | refuted | undecided | mean seeds"),
+    "rules": (rules_table, "true difference / margin | " + " | ".join(RULES)),
     "coverage": (
         coverage_table,
         "seeds | contrasts | joint intervals | interval of the weakest | Holm-matched (earlier)",
