@@ -19,6 +19,7 @@ import vaelab
 from vaelab.cli import main
 from vaelab.core.errors import UserError
 from vaelab.core.jobs import run_jobs
+from vaelab.studies.judging import is_directional
 from vaelab.studies.parsing import Overrides, parse_study, read_study, shipped_studies, with_overrides
 
 SOURCES = {"faces": {f"A{i}" for i in range(9)}, "mnist": {"B0", "B1", "B2", "B3", "B4", "B6"},
@@ -74,6 +75,29 @@ def test_shipped_studies_cover_every_row_of_the_reports() -> None:
         study, rows = read_study(name), SOURCES.get(name, set())
         assert {row for e in study.experiments for row in e.rows} == rows == set(study.rows)
         assert all(c.sentence and c.source and c.expectation_text for e in study.experiments for c in e.claims)
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_claims_have_margins_with_reasons_and_published_figures_are_anchors(name: str) -> None:
+    for experiment in read_study(name).experiments:
+        for claim in experiment.claims:
+            if any(map(is_directional, claim.expectations)):
+                assert claim.margin.amount > 0, claim.id
+                assert len(claim.margin_reason.split()) > 3, f"{claim.id}: a reason is a sentence"
+
+
+def test_a_claim_that_depends_on_no_reading_counts_once() -> None:
+    study = parse_study(SMALL.replace('measure = "loss"', 'measure = "loss"\nonce = true'), "small")
+    claim = study.experiments[0].claims[0]
+    assert (claim.once, claim.conditions) == (True, ("vae",))
+    assert read_study("digits").experiment("B4").claims[-1].conditions == ("KL weight 1",)
+
+
+def test_small_data_are_split_anew_for_each_seed() -> None:
+    study = parse_study(SMALL.replace("seeds = 2", "seeds = 2\nrepeat_splits = true"), "small")
+    assert {(trial.spec.seed, trial.spec.split_seed) for trial in study.trials} == {(1, 1), (2, 2)}
+    assert {trial.spec.split_seed for trial in parse_study(SMALL, "small").trials} == {0}
+    assert read_study("digits").repeat_splits
 
 
 def test_a_study_is_a_grid_of_specs() -> None:
