@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vaelab.core.errors import UserError
-from vaelab.core.rng import evaluation_noise
+from vaelab.core.rng import evaluation_noise, generator
 from vaelab.datasets.images import Images
 from vaelab.evaluation import image_quality, metrics
 from vaelab.evaluation.aggregate_posterior import MeasuredCodes, aggregate_posterior_metrics, information_bounds
@@ -291,6 +291,31 @@ def test_detail_is_more_than_one_level_of_256(channels: int) -> None:
     torch.testing.assert_close(sharp, torch.tensor([3.0]))
     torch.testing.assert_close(image_quality.laplacian_energy(x), torch.tensor([channels * 28 * 0.64]))
     torch.testing.assert_close(image_quality.laplacian_variance(x), torch.tensor([channels * 0.64]))
+
+
+def test_the_constants_of_ssim_are_those_of_the_paper() -> None:
+    """They decide where there is no light, or no contrast: c_1 = 0.01^2 and c_2 = 0.03^2."""
+    dark = torch.full((1, 1, 12, 12), 0.01, dtype=torch.float64)
+    similar = (2 * 0.01 * 0.02 + 0.01**2) / (0.01**2 + 0.02**2 + 0.01**2)
+    assert image_quality.ssim(dark, 2 * dark).item() == pytest.approx(similar)
+    row, column = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
+    board = 0.01 * (1 - 2 * ((row + column) % 2)).double().view(1, 1, 20, 20)
+    opposite = (-2 * 0.01**2 + 0.03**2) / (2 * 0.01**2 + 0.03**2)
+    assert image_quality.ssim(0.5 + board, 0.5 - board).item() == pytest.approx(opposite, rel=1e-4)
+
+
+@torch.no_grad()
+def test_the_noise_within_a_level_is_that_of_the_row() -> None:
+    """The same image has the same bits in each version."""
+    images, vae = pictures(3), model(Gaussian(0.3))
+    [batch] = metrics.batches(vae, images)
+    output = vae(batch.x, batch.noise)
+    found = metrics.bits_per_dim(vae, BetaVAE(), output, batch)["bits_per_dim"]
+    for i, row in enumerate(images.rows):
+        x = (255 * batch.x[i] + torch.rand(1, 8, 8, generator=generator("dequantise", row))) / 256
+        log_density = torch.distributions.Normal(output.params.pixels[i].sigmoid(), 0.3).log_prob(x).sum()
+        nats = vae.rate(output)[i] - log_density
+        assert found[i].item() == pytest.approx(nats.item() / 64 / math.log(2) + 8, rel=1e-5)
 
 
 def test_the_mean_squared_error_is_a_mean_over_pixel_values_and_channels() -> None:
