@@ -82,3 +82,14 @@ def test_an_analysis_of_an_earlier_version_needs_no_seal(analysed: Run) -> None:
     assert not registry.has_analysis(analysed, "made-up")
     with pytest.raises(UserError, match='score must be a number or null, got "high"'):
         registry.read_analyses(analysed)
+
+
+def test_an_analysis_of_an_earlier_version_is_made_again_where_a_later_number_is_asked_for(
+    analysed: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(registry.LATER_NUMBERS, "later", "score")
+    monkeypatch.setitem(registry.LATER_NUMBERS, "without its neighbour", "not defined here")
+    assert registry.has_analysis(analysed, "made-up")
+    assert registry.has_analysis(analysed, "made-up", ["count", "without its neighbour", "unknown"])
+    assert not registry.has_analysis(analysed, "made-up", ["count", "later"])
+    assert "of an earlier version without later and is made again" in capsys.readouterr().err

@@ -18,7 +18,7 @@ definitions use. Its results are <run>/examinations/<name>.json and .safetensors
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ from vaelab.core.files import files_in, read_json, to_json, write_text
 from vaelab.core.seals import is_intact, seal_files
 from vaelab.core.tensors import read_tensors, write_tensors
 from vaelab.datasets.images import Images
+from vaelab.evaluation.catalogue import REPRESENTATION_LABELS
 from vaelab.evaluation.evidence import run_log_evidence
 from vaelab.evaluation.image_quality import SHARPNESS_SIDE, laplacian_energy, laplacian_variance
 from vaelab.evaluation.metrics import batches, encode_all
@@ -72,6 +73,14 @@ SAVED_SAMPLES = 64  # samples of which images are kept
 EVIDENCE_BUDGET = 2000, 1000  # test images, and samples of the posterior of each, with which runs are compared
 
 FULL_EVIDENCE_BUDGET = MAX_FEATURE_POINTS, 5000  # and those of the figures in the literature
+
+
+# Numbers that analyses of earlier versions do not have, each with one that stands beside it wherever it is defined.
+LATER_NUMBERS = {
+    "sharpness_ratio": "sharpness",
+    "distance_corrected": "distance",
+    "negative_log_evidence_corrected": "negative_log_evidence",
+} | {f"{representation}_ami": f"{representation}_nmi" for representation in REPRESENTATION_LABELS}
 
 
 def analyses_dir(run: Run) -> Path:
@@ -113,18 +122,27 @@ def _check_seal(run: Run, name: str) -> None:
         )
 
 
-def has_analysis(run: Run, name: str) -> bool:
-    """Whether an analysis was made of a run, and its files are whole."""
+def has_analysis(run: Run, name: str, required: Collection[str] = ()) -> bool:
+    """Whether an analysis was made of a run, its files are whole, and no earlier version made it without a number.
+
+    Args:
+        run: The run.
+        name: The analysis.
+        required: The numbers of it that are needed. One that is not defined for the data may be missing.
+    """
     file = analyses_dir(run) / f"{name}.json"
     if not file.exists():
         return False
     try:
         _check_seal(run, name)
-        read_json(file, schema=dict[str, float | None])
+        numbers = read_json(file, schema=dict[str, float | None])
     except UserError:
         notice(f"{file} is damaged and is made again")
         return False
-    return True
+    later = [number for number in required if number not in numbers and LATER_NUMBERS.get(number) in numbers]
+    if later:
+        notice(f"{file} is of an earlier version without {', '.join(later)} and is made again")
+    return not later
 
 
 def read_analysis_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
@@ -266,22 +284,28 @@ def _mean_sharpness(x: Tensor) -> Tensor:
 
 def analyse_evidence(run: Run, baseline: Baseline) -> AnalysisResult:
     """The evidence, precise enough to compare runs."""
-    return _importance_sample(run, baseline, *EVIDENCE_BUDGET)
+    return importance_sample(run, baseline, *EVIDENCE_BUDGET)
 
 
 def analyse_full_evidence(run: Run, baseline: Baseline) -> AnalysisResult:
     """The evidence as in the literature."""
-    return _importance_sample(run, baseline, *FULL_EVIDENCE_BUDGET)
+    return importance_sample(run, baseline, *FULL_EVIDENCE_BUDGET)
 
 
-def _importance_sample(run: Run, baseline: Baseline, max_images: int, samples: int) -> AnalysisResult:
+def importance_sample(run: Run, baseline: Baseline, max_images: int, samples: int) -> AnalysisResult:
     """The evidence of test images; nothing where the loss stands for no likelihood.
 
     With fewer than ten effective samples in the median there is no error of sampling: the bias is larger.
     """
-    evidence = run_log_evidence(run, display_split(baseline.dataset).evenly_spaced(max_images), samples)
+    images = display_split(baseline.dataset).evenly_spaced(max_images)
+    evidence = run_log_evidence(run, images, samples)
     if evidence is None:
         return AnalysisResult()
+    of_images = {
+        "negative_log_evidence": -evidence.value.float().numpy(),
+        "negative_log_evidence_corrected": -evidence.corrected.float().numpy(),
+        "rows": images.rows,
+    }
     return AnalysisResult(
         {
             "negative_log_evidence": -evidence.value.mean().item(),
@@ -289,7 +313,8 @@ def _importance_sample(run: Run, baseline: Baseline, max_images: int, samples: i
             "effective_samples": evidence.effective_sample_size.mean().item(),
             "error_of_sampling": evidence.standard_error_of_mean if evidence.has_enough_samples else math.nan,
             "error_over_images": evidence.value.std().item() / math.sqrt(len(evidence.value)),
-        }
+        },
+        of_images,
     )
 
 

@@ -165,6 +165,16 @@ def required_analyses(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def required_numbers(experiment: Experiment) -> dict[str, set[str]]:
+    """The numbers of each analysis that the claims of an experiment ask for."""
+    numbers: dict[str, set[str]] = {}
+    for claim in experiment.claims:
+        for quantity in claim.quantities:
+            for source, name in quantity.numbers:
+                numbers.setdefault(source, set()).add(name)
+    return numbers
+
+
 def judging_analyses(experiment: Experiment, condition: str, setting: Setting) -> list[str]:
     """What the verdicts need of a setting's runs besides numbers: whether they are sound, and the values of images."""
     names = []
@@ -172,8 +182,9 @@ def judging_analyses(experiment: Experiment, condition: str, setting: Setting) -
         if condition not in claim.conditions or setting not in claim.settings(experiment):
             continue
         names.append("health")
-        if any(quantity.may_have_image_values for quantity in claim.quantities):
-            names.append("image_values")
+        for quantity in claim.quantities:
+            if quantity.may_have_image_values and any(source == "test" for source, _ in quantity.numbers):
+                names.append("image_values")
     return list(dict.fromkeys(names))
 
 
@@ -198,7 +209,8 @@ def missing_analyses(study: Study, planned_runs: Mapping[Spec, PlannedRun]) -> d
             experiment = study.experiment(trial.experiment)
             names = required_analyses(experiment) + judging_analyses(experiment, trial.condition, trial.setting)
             required[cell] = names
+        numbers = required_numbers(study.experiment(trial.experiment))
         for name in required[cell]:
-            if name not in missing.get(planned, ()) and not has_analysis(planned.run, name):
+            if name not in missing.get(planned, ()) and not has_analysis(planned.run, name, numbers.get(name, ())):
                 missing.setdefault(planned, []).append(name)
     return missing
