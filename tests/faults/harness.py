@@ -28,7 +28,7 @@ TIMEOUT = 60  # seconds
 NOBODY = 65534
 
 PROBE = re.compile(r"tmp/[a-z0-9_]{8}$")  # of Python's tempfile, which looks whether the folder can be written
-VOLATILE = {"origin.json", "timings.csv", "checked.json"}  # where wall time and places stand
+VOLATILE = {"origin.json", "timings.csv", "looks.csv", "checked.json"}  # where wall time and places stand
 SETTINGS = ["--network", "mlp:hidden=16", "--latent-dim", "2", "--epochs", "2", "--precision", "float32",
             "--threads", "1", "--device", "cpu"]  # fmt: skip
 TRAIN = ["train", "digits", *SETTINGS, "--no-figures", "--out", "out"]

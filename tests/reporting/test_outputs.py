@@ -110,3 +110,14 @@ def test_numbers_that_are_not_finite_are_never_stored(tmp_path: Path) -> None:
     assert not (tmp_path / "claims.json").exists()
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_script_json({"mean": float("inf")})
+
+
+def test_a_changed_study_file_is_named_by_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = folder / "study.toml", folder.parent.parent
+    vaelab.study(out / "tiny.toml", workers=1, out=out)
+    vaelab.report(folder, workers=1)
+    assert "was changed" not in capsys.readouterr().err
+    file.write_text(file.read_text().replace("seeds = 1", "seeds =  1", 1) + "\n")
+    for _ in range(2):
+        vaelab.report(folder, workers=1)
+        assert f"{file} was changed after the study was carried out" in capsys.readouterr().err

@@ -3,7 +3,7 @@ r"""Outputs: what a study leaves on disk, from its table to its report.
     study.toml    the study as it was carried out, with the changes of the command line
     table.csv     a row for each trial, with the metrics of the test split; table.parquet is the same
     claims.json   every claim under each condition, with its verdict
-    origin.json   the command that carried it out
+    origin.json   the command that carried it out, and the digest of study.toml
     timings.csv   how long each run took, and on what
     looks.csv     what each look at the claims cost: wall time is stored in these two files alone
     figures/      every figure as PNG and PDF
@@ -24,10 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vaelab.core.console import progress
+from vaelab.core.console import notice, progress
 from vaelab.core.devices import choose_device
 from vaelab.core.errors import UserError
-from vaelab.core.files import atomic_write, read_json, write_json, write_text
+from vaelab.core.files import atomic_write, content_digest, read_bytes, read_json, write_json, write_text
 from vaelab.core.folders import check_folder
 from vaelab.core.jobs import results_or_raise, run_jobs
 from vaelab.core.version import __version__, source_digest
@@ -94,11 +94,15 @@ def write_study_outputs(results: StudyResults, folder: Path, workers: int, reque
     Returns:
         The path of the report.
     """
-    if results.study.text:
-        write_result_files(results, folder)
     origin_file = folder / "origin.json"
-    if requested_by:
-        write_json(origin_file, {"command": requested_by})
+    if results.study.text:
+        origin = {"command": requested_by} if requested_by else _read_origin(origin_file)
+        is_changed = not requested_by and _is_study_changed(folder / "study.toml", origin)
+        if is_changed:
+            notice(f"{folder / 'study.toml'} was changed after the study was carried out: the report follows it")
+        write_result_files(results, folder)
+        if requested_by or ("study" in origin and not is_changed):
+            write_json(origin_file, origin | {"study": content_digest(results.study.text.encode())})
     report = folder / "report.html"
     figures = folder / "figures"
     check_figures_folder(figures)
@@ -111,6 +115,11 @@ def write_study_outputs(results: StudyResults, folder: Path, workers: int, reque
     write_report(results, folder, _read_origin(origin_file) if results.study.text else {})
     write_record(figures, FigureRecord(content, files, file_digests(files, report, figures)))
     return report
+
+
+def _is_study_changed(file: Path, origin: Mapping[str, Any]) -> bool:
+    """Whether a stored study is not what was carried out. Those of earlier versions have no digest."""
+    return "study" in origin and content_digest(read_bytes(file)) != origin["study"]
 
 
 def _read_origin(file: Path) -> dict[str, Any]:
