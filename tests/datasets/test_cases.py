@@ -431,9 +431,7 @@ def test_a_label_without_a_name_is_refused_with_its_file_and_column(tmp_path):
         parquet.write_table(
             table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "x.parquet"
         )
-        with pytest.raises(
-            UserError, match=rf"column kind of .*x\.parquet holds the label {value}, but 2 names of cla"
-        ):
+        with pytest.raises(UserError, match=rf"column kind of .*x\.parquet holds the label {value}, but there are 2 n"):
             load_dataset(tmp_path / "x.parquet")
 
 
@@ -604,8 +602,9 @@ def test_metadata_that_do_not_fit_are_said(tmp_path):
 def test_metadata_as_spreadsheets_write_them(separator, encoding, header, tmp_path):
     folder(tmp_path, {"a": 4})
     rows = [[header, "Label", "note"], *([f"a\\{i:03}.png", word, "é"] for i, word in enumerate(WORDS))]
-    text = "\r\n".join(separator.join(row) for row in rows)
-    (tmp_path / "metadata.csv").write_text(text, encoding=encoding)
+    newline = {"utf-8": "\n", "utf-8-sig": "\r\n", "utf-16": "\r"}[encoding]
+    text = newline * 2 + newline.join(separator.join(row) for row in rows)
+    (tmp_path / "metadata.csv").write_bytes(text.encode(encoding))
     dataset = load_dataset(tmp_path)
     assert counts(dataset) == {"cat": 2, "dog": 2}
     assert dataset.facts.attributes == ("note",)
@@ -620,6 +619,8 @@ def test_metadata_as_spreadsheets_write_them(separator, encoding, header, tmp_pa
         ("metadata.csv", b'file_name,label\n000.png,"' + b"x" * 200_000, "is not used: it is no table"),
         ("metadata.csv", b"file_name,label\n000.png,a,b\n", ": 1 row has more cells than the header"),
         ("metadata.csv", b"file_name,label\n000.png,a\n000.png,b\n", "the metadata repeat 1 row, such as 000.png"),
+        ("metadata.csv", b"file_name,label,label\n000.png,a,b\n", ": the header repeats label"),
+        ("metadata.jsonl", b'{"file_name": 3}', "is not used: no row names a file"),
         ("metadata.jsonl", b'{"file_name": "000.png"}\n[1]\n', "is not used: line 2 is no JSON object"),
         ("metadata.parquet", b"PAR1", "is not used: it is no parquet file that can be read"),
     ],
@@ -1069,3 +1070,43 @@ def test_long_names_and_values_are_shortened_in_messages(tmp_path):
     messages = [str(error.value), *dataset.notes, *data_lines(describe_dataset(dataset), {})]
     assert max(map(len, messages)) < 700
     assert any(category.startswith(cell.strip()) for category in dataset.splits["train"].categories)
+
+
+CONTENTS = {
+    b"": "empty",
+    b"<!DOCTYPE html><html>404</html>": "a web page, not a picture",
+    b"version https://git-lfs.github.com/spec/v1\n": "a pointer of Git LFS, not the picture itself",
+    b"%PDF-1.7": "a document, not a picture",
+    b"PK\x03\x04": "an archive, not a picture",
+    b"II*\x00": "damaged, or a form of TIFF that is not read",
+    b"words": "not a picture",
+    PNGS[0][:60]: "damaged: image file is truncated",
+    PNGS[0][:20]: "damaged: Truncated File Read",
+}
+
+
+def test_files_that_are_no_pictures_are_called_what_they_are(tmp_path):
+    folder(tmp_path, {"a": 2})
+    for i, content in enumerate(CONTENTS):
+        (tmp_path / f"{i}.png").write_bytes(content)
+    dataset = load_dataset(tmp_path)
+    reasons = {file.file: file.reason.partition(" (")[0] for file in dataset.skipped}
+    assert reasons == {f"{i}.png": reason for i, reason in enumerate(CONTENTS.values())}
+    assert all(group.remedy for group in dataset.skipped_groups)
+
+
+@pytest.mark.parametrize("form", ["gif", "tif", "png", "webp"])
+def test_files_of_several_pictures_are_said(form, tmp_path):
+    first, *others = [Image.fromarray(noise(9, 9, 3, seed=i)) for i in range(3)]
+    first.save(tmp_path / f"x.{form}", save_all=True, append_images=others)
+    assert any(f"of which the first one is read, such as x.{form}" in note for note in load_dataset(tmp_path).notes)
+
+
+def test_paths_as_windows_writes_them_and_addresses_on_the_web(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"d/pictures/{i}.png", noise(8, 8, seed=i))
+    paths = [*(f"pictures\\{i}.png" for i in range(3)), "https://example.org/a.png"]
+    parquet.write_table(pa.table({"image": paths}), tmp_path / "d/x.parquet")
+    dataset = load_dataset(tmp_path / "d/x.parquet")
+    assert sum(sizes(dataset).values()) == 3
+    assert [group.reason for group in dataset.skipped_groups] == ["an address on the web"]

@@ -338,7 +338,7 @@ def test_what_is_no_picture_is_left_aside_and_said(tmp_path):
         (root / hidden).write_bytes(b"hidden")
     dataset = load_dataset(root)
     assert dict(dataset.skipped) == {
-        "a/text.png": "not a picture", "a/empty.jpg": "not a picture", "b/tiny.png": "too small: 1x1",
+        "a/text.png": "not a picture", "a/empty.jpg": "empty", "b/tiny.png": "too small: 1x1",
         "b/cut.png": dict(dataset.skipped)["b/cut.png"]}  # fmt: skip
     assert "truncated" in dict(dataset.skipped)["b/cut.png"]
     assert sum(map(len, dataset.splits.values())) == 7

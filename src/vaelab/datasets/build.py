@@ -29,7 +29,7 @@ from vaelab.core.console import count_text, notice, shown
 from vaelab.core.errors import UserError
 from vaelab.core.files import DISK_FULL, files_in
 from vaelab.datasets.chunks import ChunkFunction, ChunkKey, EncodedImages, process_chunks
-from vaelab.datasets.decoding import ImageHeader, decode_image, read_header
+from vaelab.datasets.decoding import ImageHeader, decode_image, read_header, verdict_text
 from vaelab.datasets.depth import ValueRanges, ValueSpan
 from vaelab.datasets.entry import EntryMeta, describe_file, read_splits, remember_checked, write_meta
 from vaelab.datasets.files import ReadError, error_text
@@ -77,6 +77,7 @@ class Headers(NamedTuple):
         counts: How many pictures have which header.
         spans: The names of pictures with more than eight bits a channel, and of arrays, with their values' range.
         reduced: The names of pictures of whose bits the upper eight alone can be read.
+        animated: The names of files with several pictures, of which the first one is read.
         skipped: The pictures left out.
     """
 
@@ -84,6 +85,7 @@ class Headers(NamedTuple):
     counts: Counter[ImageHeader]
     spans: list[tuple[str, ValueSpan]]
     reduced: list[str]
+    animated: list[str]
     skipped: list[SkippedFile]
 
 
@@ -192,7 +194,7 @@ def _write_entry(source: DataSource, settings: DecodeSettings, partial_dir: Path
         notes = [
             *raw.notes,
             *found.notes,
-            *_reduced_notes(headers.reduced),
+            *_header_notes(headers),
             *_dark_notes(decoded, is_array),
             *meta.notes,
         ]
@@ -213,10 +215,11 @@ def _collect_headers(raw: RawDataset, label: str, partial_dir: Path) -> Headers:
     counts: Counter[ImageHeader] = Counter()
     undersized: dict[tuple[str, int], ImageHeader] = {}
     dropped: dict[str, dict[int, str]] = {split: {} for split in raw.splits}
-    spans, reduced = [], []
+    spans, reduced, animated = [], [], []
     for (split, _), result in results.items():
         spans.extend((raw.splits[split].image_name(split, i), ValueSpan(*span)) for i, span in result["spans"])
         reduced.extend(raw.splits[split].image_name(split, i) for i in result["reduced"])
+        animated.extend(raw.splits[split].image_name(split, i) for i in result["animated"])
         dropped[split].update(dict(result["bad"]))
         for header, count in result["headers"]:
             counts[_to_header(header)] += count
@@ -236,7 +239,7 @@ def _collect_headers(raw: RawDataset, label: str, partial_dir: Path) -> Headers:
             skipped.extend(left_out)
             if len(kept.images):
                 raw_splits[split] = kept
-    return Headers(raw_splits, counts, spans, reduced, skipped)
+    return Headers(raw_splits, counts, spans, reduced, animated, skipped)
 
 
 def _read_headers(images: EncodedImages, start: int) -> dict[str, Any]:
@@ -244,14 +247,14 @@ def _read_headers(images: EncodedImages, start: int) -> dict[str, Any]:
     if isinstance(images, np.ndarray):
         return _array_headers(images, start)
     counts: Counter[ImageHeader] = Counter()
-    small, bad, spans, reduced = [], [], [], []
+    small, bad, spans, reduced, animated = [], [], [], [], []
     for i, image in enumerate(images, start):
         try:
-            header, span, is_reduced = read_header(image)
+            header, span, is_reduced, has_more_frames = read_header(image)
         except ReadError:
             raise
         except Exception as error:  # damaged files raise nearly anything in Pillow's decoders
-            bad.append([i, error_text(error)])
+            bad.append([i, verdict_text(error)])
             continue
         if min(header.size) < SIDE_LIMITS[0]:
             small.append([i, header])
@@ -259,7 +262,9 @@ def _read_headers(images: EncodedImages, start: int) -> dict[str, Any]:
             counts[header] += 1
         spans.extend([[i, span]] if span is not None else [])
         reduced.extend([i] if is_reduced else [])
-    return {"bad": bad, "small": small, "headers": list(counts.items()), "spans": spans, "reduced": reduced}
+        animated.extend([i] if has_more_frames else [])
+    headers = list(counts.items())
+    return {"bad": bad, "small": small, "headers": headers, "spans": spans, "reduced": reduced, "animated": animated}
 
 
 def _array_headers(images: np.ndarray, start: int) -> dict[str, Any]:
@@ -273,7 +278,7 @@ def _array_headers(images: np.ndarray, start: int) -> dict[str, Any]:
         bad = [[start + int(i), "not finite: values that are no numbers"] for i in np.flatnonzero(~is_finite)]
         values = images[is_finite]
     spans = [[start, _array_span(values)]] if images.dtype not in (np.uint8, np.bool_) and len(values) else []
-    return {"bad": bad, "small": small, "headers": headers, "spans": spans, "reduced": []}
+    return {"bad": bad, "small": small, "headers": headers, "spans": spans, "reduced": [], "animated": []}
 
 
 def _array_span(values: np.ndarray) -> ValueSpan:
@@ -365,7 +370,7 @@ def _decode_chunk(
             except ReadError:
                 raise
             except Exception as error:  # damaged files raise nearly anything in Pillow's decoders
-                bad.append([start + i, error_text(error)])
+                bad.append([start + i, verdict_text(error)])
                 continue
             if message:
                 messages.append([start + i, message])
@@ -501,7 +506,7 @@ def _check_disk_space(folder: Path, needed_bytes: int) -> Iterator[None]:
 
 def _unreadable_error(location: str, skipped: Sequence[SkippedFile]) -> UserError:
     if not skipped:
-        return UserError(f"no training picture in {location} can be read")
+        return UserError(f"there is no training picture in {shown(location)}")
     first = skipped[0]
     return UserError(
         f"no training picture in {location} can be read "
@@ -619,13 +624,20 @@ def _pixel_notes(one_colour: list[str], messages: list[tuple[str, str]]) -> list
     return notes
 
 
-def _reduced_notes(reduced: list[str]) -> list[str]:
-    if not reduced:
-        return []
-    count, verb = count_text(len(reduced), "picture"), agree(len(reduced), "has", "have")
-    return [
-        f"{count} {verb} more than 8 bits a channel, of which the upper 8 alone are read, such as {shown(reduced[0])}"
-    ]
+def _header_notes(headers: Headers) -> list[str]:
+    """What of the pictures is not read."""
+    notes = []
+    if headers.reduced:
+        count, verb = count_text(len(headers.reduced), "picture"), agree(len(headers.reduced), "has", "have")
+        example = shown(headers.reduced[0])
+        notes.append(
+            f"{count} {verb} more than 8 bits a channel, of which the upper 8 alone are read, such as {example}"
+        )
+    if headers.animated:
+        count, verb = count_text(len(headers.animated), "file"), agree(len(headers.animated), "holds", "hold")
+        example = shown(headers.animated[0])
+        notes.append(f"{count} {verb} several pictures or pages, of which the first one is read, such as {example}")
+    return notes
 
 
 DARK = 16  # levels of 255 below which pictures are nearly black
@@ -636,5 +648,5 @@ def _dark_notes(decoded: Mapping[str, DecodedSplit], is_array: bool) -> list[str
     brightest = max(part.brightest for part in decoded.values())
     if not 0 < brightest < DARK:
         return []
-    remedy = f": give --value-range, such as 0,{brightest},, if the highest is white" if is_array else ""
+    remedy = f": give --value-range, such as 0,{brightest}, if the highest is white" if is_array else ""
     return [f"all pictures are nearly black: no pixel is above {brightest} of 255{remedy}"]

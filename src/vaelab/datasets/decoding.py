@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -38,7 +38,9 @@ from vaelab.datasets.depth import (
     scaled_picture,
 )
 from vaelab.datasets.files import (
+    NotRegularError,
     ReadError,
+    UnusableImageError,
     WatchedFile,
     as_buffered,
     error_text,
@@ -63,6 +65,7 @@ __all__ = [
     "readable_suffixes",
     "suppress_warnings",
     "unreadable_reason",
+    "verdict_text",
 ]
 
 PLAIN_FORMATS = "png jpg jpeg jpe jfif gif bmp dib tif tiff ppm pgm pbm pnm tga ico"
@@ -101,11 +104,13 @@ class HeaderReading(NamedTuple):
         header: Its header.
         span: Its lowest and highest value where it has more than eight bits a channel, which can be read.
         is_reduced: Whether it has more than eight bits a channel, of which the upper ones alone can be read.
+        has_more_frames: Whether the file holds several pictures, of which the first one is read.
     """
 
     header: ImageHeader
     span: ValueSpan | None = None
     is_reduced: bool = False
+    has_more_frames: bool = False
 
 
 class DecodedImage(NamedTuple):
@@ -203,7 +208,16 @@ def read_header(picture: Any) -> HeaderReading:
         reduced = is_reduced(image)
         grey = _is_grey(image)
         header = ImageHeader(_upright_size(image), image.mode, image.format or "array", grey)
-    return HeaderReading(header, _value_span(picture) if is_deep else None, reduced)
+        has_more_frames = _has_more_frames(image)
+    return HeaderReading(header, _value_span(picture) if is_deep else None, reduced, has_more_frames)
+
+
+def _has_more_frames(image: Picture) -> bool:
+    """Whether a file is animated or has several pages. Phones store a smaller copy beside a JPEG, which is no page."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # of a page that is damaged, which is not read
+        return True
 
 
 def _value_span(picture: Any) -> ValueSpan | None:
@@ -271,8 +285,8 @@ def _named(path: str | Path, function: Callable[..., Result], *arguments: Any) -
     try:
         return function(*arguments)
     except Exception as error:  # a damaged file raises nearly anything in Pillow's decoders
-        cause = error.__cause__ or error
-        raise UserError(f"{shown(path)} cannot be read as a picture: {error_text(cause)}") from error
+        cause = error if isinstance(error, UnusableImageError) else error.__cause__ or error
+        raise UserError(f"{shown(path)} cannot be read as a picture: {verdict_text(cause)}") from error
 
 
 def decode_image(
@@ -322,13 +336,11 @@ def _read_bytes(path: Path) -> bytes:
 @contextmanager
 def _opened(picture: Any, name: Any = None) -> Iterator[Picture]:
     """Open a path or encoded bytes; failures of the system inside are told from verdicts of the decoder."""
-    from PIL import Image
-
     register_formats()
     if picture is None:
-        raise ValueError("empty")
+        raise UnusableImageError("empty")
     if isinstance(picture, UnreadableImage):
-        raise ValueError(picture.reason)
+        raise UnusableImageError(picture.reason)
     place = name if isinstance(name, Path) else picture if isinstance(picture, Path) else "a picture of the table"
     watched: WatchedFile | None = None
     try:
@@ -337,7 +349,7 @@ def _opened(picture: Any, name: Any = None) -> Iterator[Picture]:
             source = as_buffered(watched)
         else:
             source = io.BytesIO(picture)
-        with source, Image.open(source) as image:
+        with source, _identified(source) as image:
             yield image
     except ReadError:
         raise
@@ -346,6 +358,71 @@ def _opened(picture: Any, name: Any = None) -> Iterator[Picture]:
         if failure is not None or is_system_failure(error):
             raise read_error(place, failure or error) from error
         raise
+
+
+def _identified(source: IO[bytes]) -> Picture:
+    """The picture in a file, not yet decoded.
+
+    Raises:
+        UnusableImageError: No reader knows it; the reason says what it is instead.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError as error:
+        source.seek(0)
+        raise UnusableImageError(content_reason(source.read(SIGNATURE_BYTES))) from error
+
+
+SIGNATURE_BYTES = 256
+
+# What files are that no reader knows, by their first bytes in small letters.
+SIGNATURES = (
+    ((b"<!doctype html", b"<html"), "a web page, not a picture"),
+    ((b"version https://git-lfs",), "a pointer of Git LFS, not the picture itself"),
+    ((b"<svg", b"<?xml", b"%!ps"), "drawing of lines, not a picture of pixels"),
+    ((b"%pdf",), "a document, not a picture"),
+    ((b"pk\x03\x04", b"\x1f\x8b", b"rar!", b"7z\xbc\xaf"), "an archive, not a picture"),
+    ((b"\x89png",), "damaged, or a form of PNG that is not read"),
+    ((b"\xff\xd8\xff",), "damaged, or a form of JPEG that is not read"),
+    ((b"ii*\0", b"mm\0*", b"ii+\0", b"mm\0+"), "damaged, or a form of TIFF that is not read"),
+    ((b"gif8",), "damaged, or a form of GIF that is not read"),
+    ((b"bm",), "damaged, or a form of BMP that is not read"),
+    ((b"riff",), "damaged, or a form of WebP that is not read"),
+)
+
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+
+
+def content_reason(head: bytes) -> str:
+    """What a file is that no reader knows.
+
+    Args:
+        head: Its first bytes.
+
+    Example:
+        >>> content_reason(b"<!DOCTYPE html><html>"), content_reason(b"words")
+        ('a web page, not a picture', 'not a picture')
+    """
+    if not head:
+        return "empty"
+    if head[4:8] == b"ftyp":
+        if head[8:12] in HEIC_BRANDS and not has_heic_reader():
+            return HEIC_REASON
+        return "damaged, or a form of HEIC or AVIF that is not read"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for signs, reason in SIGNATURES:
+        if start.startswith(signs):
+            return reason
+    return "not a picture"
+
+
+def verdict_text(error: BaseException) -> str:
+    """The reason why a picture cannot be used: ours, or what a decoder says of a damaged file."""
+    is_ours = isinstance(error, UnusableImageError | NotRegularError | UserError)
+    is_size = type(error).__name__ == "DecompressionBombError"
+    return error_text(error) if is_ours or is_size or is_system_failure(error) else f"damaged: {error_text(error)}"
 
 
 def _image_of_array(array: np.ndarray, ranges: ValueRanges) -> Picture:
@@ -383,7 +460,7 @@ def _quietly(image: Picture, decode: Callable[[], Result]) -> tuple[Result, str]
                 result = decode()
         except Exception as error:
             detail = _first_line(messages)
-            if detail and not is_system_failure(error):
+            if detail and not is_system_failure(error) and not isinstance(error, UnusableImageError):
                 raise ValueError(f"{error_text(error)}: {detail}") from error
             raise
         return result, _first_line(messages)

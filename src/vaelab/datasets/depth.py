@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vaelab.datasets.files import UnusableImageError
+
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
@@ -177,14 +179,14 @@ class DeepPixels(NamedTuple):
         """The lowest and highest value of what is visible; None where nothing is.
 
         Raises:
-            ValueError: A value is no number.
+            UnusableImageError: A value is no number.
         """
         visible = self.values if self.alpha is None else self.values[self.alpha > 0]
         if not visible.size:
             return None
         low, high = float(visible.min()), float(visible.max())
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError("not finite: values that are no numbers")
+            raise UnusableImageError("not finite: values that are no numbers")
         return ValueSpan("floating" if self.values.dtype.kind == "f" else "integer", low, high)
 
 
@@ -229,7 +231,7 @@ def _tiff_form(image: Picture) -> str:
     if not tiles or tiles[0][0] != "raw":
         return "reduced"
     if not is_colour:  # Pillow would take each byte for a value
-        raise ValueError("no reader for TIFF with more than 8 bits a channel in separate planes")
+        raise UnusableImageError("no reader for TIFF with more than 8 bits a channel in separate planes")
     return "planes"
 
 
@@ -377,9 +379,11 @@ def _ppm_pixels(encoded: bytes) -> DeepPixels:
         values = np.frombuffer(encoded, ">u2", count, header.end())
     else:
         words = re.sub(rb"#[^\n]*", b"", encoded[header.end() :]).split(maxsplit=count)[:count]
+        if not all(word.isdigit() and len(word) < 7 for word in words):
+            raise UnusableImageError("damaged: it does not hold numbers alone")
         values = np.array(words, dtype=np.int64)
     if values.size < count or values.max(initial=0) > highest:
-        raise ValueError("image file is truncated, or holds a value above the highest")
+        raise UnusableImageError("damaged: the file is cut off, or holds a value above the highest")
     scaled = np.rint(values.astype(np.float64) * (FULL / highest)).astype(np.uint16)
     return DeepPixels(scaled.reshape(height, width, 3))
 

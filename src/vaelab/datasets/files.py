@@ -20,6 +20,7 @@ from vaelab.core.errors import UserError
 __all__ = [
     "NotRegularError",
     "ReadError",
+    "UnusableImageError",
     "WatchedFile",
     "as_buffered",
     "available_memory",
@@ -46,6 +47,10 @@ class ReadError(UserError):
 
 class NotRegularError(ValueError):
     """A folder, pipe, socket or device where a file is expected."""
+
+
+class UnusableImageError(ValueError):
+    """A picture cannot be used, for a reason of ours; the decoders have other words for what is damaged."""
 
 
 class WatchedFile(io.FileIO):

@@ -42,6 +42,12 @@ class SkippedGroup:
 # What can be done, by the beginning of a reason.
 REMEDIES = (
     ("not a picture", "the file's content is no picture that can be read: delete it, or get it again"),
+    ("a web page", "the picture was not downloaded: get it again"),
+    ("a pointer of Git LFS", "fetch the pictures: git lfs pull"),
+    ("a document", "save its pages as PNG"),
+    ("an archive", "unpack it"),
+    ("damaged, or a form", "open it with another program and save it as PNG or JPEG, or get it again"),
+    ("damaged", "the file is cut off or damaged: get it again, or delete it"),
     ("empty", "the file or row has no content: delete it, or get it again"),
     ("HEIC", 'install the reader: pip install "pi-heif>=1,<2"'),
     ("camera raw", "convert these files to TIFF, PNG or JPEG"),
@@ -49,10 +55,10 @@ REMEDIES = (
     ("no reader", "convert these files to PNG or JPEG"),
     ("too small", "the side is below 8 pixels: delete it, or use a larger version"),
     ("too large", "make the picture smaller with another program"),
-    ("image file is truncated", "the file is cut off: get it again"),
     ("broken link", "the link leads nowhere: mend or delete it"),
     ("not a regular file", "only regular files are read: delete it or replace it by a file"),
     ("outside the folder", "move the picture below the folder of the table"),
+    ("an address on the web", "download the pictures, and name the files in the table"),
     ("no file", "the table names a file that is not there: put it there"),
     ("not finite", "the picture holds values that are no numbers"),
 )

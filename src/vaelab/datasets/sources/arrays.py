@@ -188,7 +188,7 @@ def _no_images_error(keys: list[str], splits: list[str], name: str) -> UserError
             "call those for training images, train_images or x_train"
         )
     return UserError(
-        f'{name} has no array "images" (has: {list_text(sorted(keys), 20)})\n'
+        f'{name} has no array "images" (has: {list_text(sorted(keys), 20) or "nothing"})\n'
         f"allowed are images and labels, or a word for pictures ({', '.join(IMAGE_WORDS)}) or labels "
         f"({', '.join(LABEL_WORDS)})\nwith a split ({', '.join(SPLIT_WORDS)}) before or after it, such as x_train"
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from vaelab.core.console import count_text, printable, shown
 from vaelab.core.errors import UserError
-from vaelab.datasets.naming import list_text
+from vaelab.datasets.naming import agree, list_text
 
 __all__ = [
     "LABEL_COLUMNS",
@@ -243,7 +243,7 @@ def _check_indices(column: LabelColumn, names: tuple[str, ...]) -> None:
     for value in column.values:
         if value is not None and not (isinstance(value, int) and 0 <= value < len(names)):
             raise UserError(
-                f"{column.place} holds the label {shown(value)}, but {count_text(len(names), 'name')} of classes: "
-                f"{list_text(names)}\n"
+                f"{column.place} holds the label {shown(value)}, but there {agree(len(names), 'is', 'are')} "
+                f"{count_text(len(names), 'name')} of classes: {list_text(names)}\n"
                 "name all classes in the metadata, or take the names out of it: the values are then the categories"
             )

@@ -75,6 +75,8 @@ def read_metadata(root: Path, files: Sequence[str], pictures: Sequence[str]) -> 
             notes.append(f"{shown(file)} is not used: {error_text(error)}")
             continue
         notes.extend(f"{shown(file)}: {note}" for note in table.notes)
+        if not placed:
+            notes.append(f"{shown(file)} is not used: no row names a file")
         for name, row in placed:
             repeated.extend([name] if name in rows else [])
             rows[name] = row
@@ -123,23 +125,36 @@ def _decoded(content: bytes) -> str:
 
 def _csv_table(text: str) -> Table:
     """The rows of a CSV file. Its columns may be separated by semicolons, tabs or bars, as spreadsheets do."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
     if text.lower().startswith("sep="):  # a line by which a spreadsheet remembers its separator
         text = text.partition("\n")[2]
-    header = text.partition("\n")[0]
-    separators = [
-        mark for mark in ",;\t|" if _first_named(next(csv.reader([header], delimiter=mark), []), FILE_COLUMNS)
-    ]
-    separator = separators[0] if separators else ","
     try:
-        rows: list[dict[Any, Any]] = list(csv.DictReader(io.StringIO(text), delimiter=separator))
+        separator = _separator(text.partition("\n")[0])
+        reader = csv.DictReader(io.StringIO(text), delimiter=separator)
+        rows: list[dict[Any, Any]] = list(reader)
     except csv.Error as error:
-        raise ValueError(f"it is no table: {error}") from error
+        limit = csv.field_size_limit()
+        raise ValueError(
+            f"it is no table, or has a cell of over {limit:,} characters; are all quotes closed?"
+        ) from error
     notes = [] if separator == "," else [f"its columns are separated by {SEPARATORS[separator]}"]
+    names = list(reader.fieldnames or ())
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        notes.append(f"the header repeats {list_text(repeated)}: the last column counts")
     too_long = sum(None in row for row in rows)
     if too_long:
         count, verb = count_text(too_long, "row"), agree(too_long, "has", "have")
         notes.append(f"{count} {verb} more cells than the header, which are not used: put quotes around their text")
     return Table(rows, notes)
+
+
+def _separator(header: str) -> str:
+    """The mark between the columns of a header: the one with which it has a column of file names; else a comma."""
+    for mark in (",", *SEPARATORS):
+        if _first_named(next(csv.reader([header], delimiter=mark), []), FILE_COLUMNS) is not None:
+            return mark
+    return ","
 
 
 def _json_rows(text: str) -> list[dict[Any, Any]]:

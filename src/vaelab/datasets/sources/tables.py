@@ -231,7 +231,7 @@ def _named_pictures(file: Path) -> list[Any]:
         if not _is_text(schema.field(name).type) and _holds_all_pictures(stored.metadata, name):
             return []
         column = stored.read(columns=[name])[name]
-        return [picture for picture in _pictures(column, [file.parent]) if not _is_bytes(picture)]
+        return [picture for picture in _pictures(column, [file.parent], shown(file)) if not _is_bytes(picture)]
 
 
 def _is_bytes(picture: Any) -> bool:
@@ -266,8 +266,7 @@ def _reading(file: Path) -> Iterator[None]:
     except MemoryError as error:
         raise read_error(file, error) from error
     except (OSError, pa.ArrowException) as error:
-        where = shown(file.parent)
-        raise UserError(f"{where}: the parquet files cannot be read: {error_text(error)}") from error
+        raise UserError(f"{shown(file)} cannot be read as a parquet file: {error_text(error)}") from error
 
 
 def _read_shards(shards: Mapping[str, Sequence[Path]]) -> RawDataset:
@@ -328,7 +327,7 @@ def read_tables(tables: Mapping[str, Sequence[ImageTable]]) -> RawDataset:
         images[split] = []
         readings = [_read_labels(shard) for shard in shards]
         for shard in shards:
-            images[split].extend(_pictures(shard.table[shard.columns.image], shard.folders))
+            images[split].extend(_pictures(shard.table[shard.columns.image], shard.folders, shard.name))
         labels[split] = _merge_labels([reading.column for reading in readings], [len(shard.table) for shard in shards])
         reasons[split] = next((reading.reason for reading in readings if reading.reason), "")
     notes.extend(_unused_notes(columns))
@@ -528,7 +527,7 @@ def _image_name_rank(name: str) -> int:
 # Pictures and labels of a column.
 
 
-def _pictures(column: pyarrow.ChunkedArray, folders: Sequence[Path]) -> list[Any]:
+def _pictures(column: pyarrow.ChunkedArray, folders: Sequence[Path], name: str) -> list[Any]:
     """The pictures of a column: buffers into its memory, or paths where it holds no bytes."""
     import pyarrow as pa
 
@@ -542,14 +541,14 @@ def _pictures(column: pyarrow.ChunkedArray, folders: Sequence[Path]) -> list[Any
             fields["path"] = chunk
         else:
             fields["bytes"] = chunk
-        contents = _encoded(fields["bytes"]) if "bytes" in fields else [None] * len(chunk)
+        contents = _encoded(fields["bytes"], name) if "bytes" in fields else [None] * len(chunk)
         paths = _texts(fields["path"]) if "path" in fields else [None] * len(chunk)
         for content, path in zip(contents, paths, strict=True):
             pictures.append(_local_file(path, folders) if content is None and path else content)
     return pictures
 
 
-def _encoded(array: Any) -> list[Any]:
+def _encoded(array: Any, name: str) -> list[Any]:
     """The encoded files of an array of bytes in any of Arrow's types; None where a row holds none."""
     import pyarrow as pa
 
@@ -558,7 +557,7 @@ def _encoded(array: Any) -> list[Any]:
     if _is_bytes_list(array.type):
         return [_bytes_of_numbers(row) for row in array.to_pylist()]
     if _is_text(array.type):
-        raise UserError("a column of images holds text; allowed are the bytes of picture files")
+        raise UserError(f"the column of images of {name} holds text; allowed are the bytes of picture files")
     plain = _decoded_dictionary(array)
     if not pa.types.is_binary(plain.type):
         plain = plain.cast(pa.large_binary())
@@ -588,20 +587,27 @@ def _local_file(path: str, folders: Sequence[Path]) -> Path | UnreadableImage:
     """The file that a row names, which must lie below one of the folders: a table of others may name any file."""
     if not isinstance(path, str) or "\x00" in path:
         return UnreadableImage("no file of that name")
+    if path.startswith(("http://", "https://")):
+        return UnreadableImage(f"an address on the web: {shown(path)}")
     try:
-        target = (folders[0] / path).resolve()
-        is_inside = any(target.is_relative_to(folder.resolve()) for folder in folders)
-        if not is_inside:
-            return UnreadableImage(f"outside the folder of the table: {shown(path)}")
-        if not target.exists():
-            return UnreadableImage(f"no file: {shown(path)}")
-        return target if target.is_file() else UnreadableImage("not a regular file")
+        return _file_below(path, folders)
     except (RuntimeError, ValueError):  # a ring of links
         return UnreadableImage(f"no file: {shown(path)}")
     except OSError as error:
         if "too long" in error_text(error):
             return UnreadableImage("no file of that name")
         raise read_error(path, error) from error
+
+
+def _file_below(path: str, folders: Sequence[Path]) -> Path | UnreadableImage:
+    target = (folders[0] / path).resolve()
+    if "\\" in path and not target.exists():  # a path as Windows writes it
+        target = (folders[0] / path.replace("\\", "/")).resolve()
+    if not any(target.is_relative_to(folder.resolve()) for folder in folders):
+        return UnreadableImage(f"outside the folder of the table: {shown(path)}")
+    if not target.exists():
+        return UnreadableImage(f"no file: {shown(path)}")
+    return target if target.is_file() else UnreadableImage("not a regular file")
 
 
 def _read_labels(shard: ImageTable) -> LabelReading:
