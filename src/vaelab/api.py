@@ -808,7 +808,7 @@ def report(study: StudyLike, *, data: str | None = None, workers: int | None = N
                 results = resume_study(folder, Executor(workers), data)
             if data and not any(setting.runs for setting in results.setting_results):
                 raise UserError(f"the images of {data} are not those that the study in {folder} was made with")
-            return write_study_outputs(results, folder, workers)
+            return write_study_outputs(results, folder, workers, anew=True)
     run = _open_run(folder)
     if not run.finished:
         raise UserError(f"{run.path} is not finished; train it to its end first")

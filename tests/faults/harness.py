@@ -289,7 +289,11 @@ def without_entry(text):
 
 
 def by_entry(files):
-    return {without_entry(name): content for name, content in files.items()}
+    """The different contents of files by name, without the names of entries."""
+    found = {}
+    for name, content in files.items():
+        found.setdefault(without_entry(name), set()).add(content)
+    return found
 
 
 def outcome_words(text):

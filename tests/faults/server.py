@@ -32,7 +32,7 @@ HEAVY = [  # of what vaelab imports
     "mpl_toolkits.mplot3d", "safetensors.torch", "pyarrow", "pyarrow.parquet", "PIL.Image", "PIL.ImageOps",
     "joblib", "cyclopts", "cyclopts.exceptions", "jinja2", "plotly.offline", "rich.progress", "filelock",
     "threadpoolctl", "markupsafe", "tomllib", "joblib.externals.loky.process_executor",
-    "concurrent.futures", "multiprocessing.pool",
+    "concurrent.futures", "multiprocessing.pool", "encodings.utf_16_be", "encodings.idna",
 ]  # fmt: skip
 
 

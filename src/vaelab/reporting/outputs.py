@@ -82,26 +82,29 @@ def plan_checked_study(study: Study, out: Path, device: str | None = None) -> di
     return planned_runs
 
 
-def write_study_outputs(results: StudyResults, folder: Path, workers: int, requested_by: str | None = None) -> Path:
+def write_study_outputs(
+    results: StudyResults, folder: Path, workers: int, requested_by: str | None = None, anew: bool = False
+) -> Path:
     """Write everything that a study leaves into its folder. A single run has no table, for no file asked for it.
 
     Args:
         results: What the study came to.
         folder: Its folder.
         workers: Processes that draw.
-        requested_by: The command that asked for it, which the report names.
+        requested_by: The command that asked for the study, which the report names.
+        anew: Whether the study was carried out before, as its folder says.
 
     Returns:
         The path of the report.
     """
     origin_file = folder / "origin.json"
     if results.study.text:
-        origin = {"command": requested_by} if requested_by else _read_origin(origin_file)
-        is_changed = not requested_by and _is_study_changed(folder / "study.toml", origin)
+        origin = _read_origin(origin_file) if anew else {"command": requested_by}
+        is_changed = anew and _is_study_changed(folder / "study.toml", origin)
         if is_changed:
             notice(f"{folder / 'study.toml'} was changed after the study was carried out: the report follows it")
         write_result_files(results, folder)
-        if requested_by or ("study" in origin and not is_changed):
+        if not anew or ("study" in origin and not is_changed):
             write_json(origin_file, origin | {"study": content_digest(results.study.text.encode())})
     report = folder / "report.html"
     figures = folder / "figures"
