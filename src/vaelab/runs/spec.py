@@ -185,8 +185,8 @@ class Spec:
     value_range: tuple[Finite, ...] | None = setting(
         None,
         legacy=None,
-        help="The values that become black and white in pictures of more than 8 bits, such as 0,4095; none: what the "
-        "pictures suggest.",
+        help="The values that become black and white in pictures of more than 8 bits and in arrays, such as 0,4095; "
+        "none: what the pictures suggest.",
     )
     split_seed: Seed = setting(
         0,
@@ -281,8 +281,9 @@ def updated(spec: Spec, changes: Mapping[str, Any]) -> Spec:
         UserError: A setting is unknown, or its value cannot be read.
 
     Example:
-        >>> updated(Spec(), {"network": "mlp:hidden=64", "objective.warmup": 0.1}).network
-        Mlp(hidden=(64,), activation='relu')
+        >>> spec = updated(Spec(), {"network": "mlp:hidden=64", "objective.warmup": 0.1})
+        >>> spec.network.hidden, spec.objective.warmup
+        ((64,), 0.1)
     """
     inner: list[tuple[str, str, Any]] = []
     given: list[str] = []
