@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vaelab
+from vaelab.analysis import registry
 from vaelab.analysis.baseline import Baseline, open_baseline
 from vaelab.analysis.comparison import HEALTH_NUMBERS, stored_latent_stats
 from vaelab.analysis.registry import read_analyses, read_analysis_arrays, run_analysis
@@ -50,6 +51,16 @@ def test_a_loss_of_whole_batches_has_no_values_of_images(run: Run, digits: Datas
     images = digits.splits["test"].evenly_spaced(32)
     assert "loss" in image_values(run.model, BetaVAE(), images)
     assert "loss" not in image_values(run.model, BetaVAE(free_bits=5.0), images)
+
+
+def test_the_evidence_of_images_averages_to_that_of_the_run(run: Run, baseline: Baseline) -> None:
+    result = registry.importance_sample(run, baseline, max_images=40, samples=20)
+    rows = result.arrays["rows"]
+    assert set(rows) <= set(run.images("test").rows)
+    assert len(rows) == 40
+    for name in ("negative_log_evidence", "negative_log_evidence_corrected"):
+        assert result.arrays[name].shape == (40,)
+        assert result.arrays[name].mean() == pytest.approx(result.numbers[name], rel=1e-5)
 
 
 def test_the_statistics_of_the_doctor_are_stored_whole(run: Run, baseline: Baseline) -> None:
