@@ -303,8 +303,11 @@ def test_a_stored_spec_may_lack_what_came_later_and_nothing_else() -> None:
     assert spec_from_dict(old) == Spec()
     with pytest.raises(UserError, match=r"^a stored spec lacks latent_dim, lr$"):
         spec_from_dict({name: value for name, value in old.items() if name not in ("lr", "latent_dim")})
-    with pytest.raises(UserError, match='unknown setting "colour"'):
-        spec_from_dict(table | {"colour": "blue"})
+    for value in ("blue", {"name": "blue"}):
+        with pytest.raises(UserError, match='unknown setting "colour"'):
+            spec_from_dict(table | {"colour": value})
+    with pytest.raises(UserError, match=r"^epochs must be a whole number"):
+        spec_from_dict(table | {"epochs": {"name": "beta"}})
 
 
 @pytest.mark.parametrize("name", ["network", "loss", "objective", "prior"])
