@@ -13,6 +13,7 @@ from vaelab.core.errors import UserError
 from vaelab.core.jobs import Executor
 from vaelab.reporting.outputs import write_result_files
 from vaelab.runs.run import Run
+from vaelab.runs.spec import Spec
 from vaelab.studies import runner
 from vaelab.studies.definition import Cell, Study
 from vaelab.studies.looks import num_open_claims, with_next_look
@@ -191,16 +192,61 @@ def test_interrupted_between_looks_it_comes_to_the_same(tmp_path: Path, monkeypa
     assert written(reported, tmp_path / "parts") == straight
 
 
+SICK = """
+data = "digits"
+seeds = 2
+decide = true
+
+[base]
+network = "mlp:hidden=8"
+latent_dim = 4
+epochs = 2
+
+[[experiments]]
+id = "weight"
+variants.empty = { kl_weight = 1e6 }
+variants.full = { kl_weight = 0 }
+figures = []
+
+[[experiments.claims]]
+id = "error"
+sentence = "Full codes are better."
+measure = "mse"
+expect = "lowest:setting=full"
+
+[[experiments.claims]]
+id = "pixels"
+sentence = "Pixels have clusters."
+measure = "features.raw_ari"
+expect = "between:low=0.1"
+where = { variant = "full" }
+"""
+
+
 def test_a_sick_setting_makes_its_claims_void_and_gets_no_seeds(tmp_path: Path) -> None:
-    """A KL weight of a million nats empties the codes. The other claim of the study is judged."""
-    text = TEXT.replace("epochs = 1\nkl_weight = 0", "epochs = 2").replace("seeds = 3\n", "seeds = 2\n")
-    text = text.replace("vary = { latent_dim = [2, 4, 8] }", 'variants."2" = { kl_weight = 1e6 }\nvariants."4" = {}')
-    text = text.split("[[experiments.claims]]")[0] + "[[experiments.claims]]" + text.split("[[experiments.claims]]")[1]
-    study = parse_study(text.replace("where = { latent_dim = [2, 4] }\n", ""), "looks")
+    """A KL weight of a million nats empties the codes."""
+    study = parse_study(SICK.split('[[experiments.claims]]\nid = "pixels"', maxsplit=1)[0], "sick")
     results = runner.run_study(study, plan_runs(study, tmp_path), tmp_path, Executor(1))
     [claim] = results.claim_results
     assert claim.verdict == "void"
-    assert {run.setting for run in claim.sick} >= {"2"}
-    assert "posterior collapse" in claim.note
+    assert {run.setting for run in claim.sick} == {"empty"}
+    assert "posterior collapse in 2 of 4 runs: empty, seed 1, KL" in claim.note
     assert "at least 0.5 nats" in claim.note
     assert len(results.looks) == 1
+
+
+def test_a_claim_that_is_not_about_models_is_judged_beside_sick_ones() -> None:
+    study = parse_study(SICK, "sick")
+    health = {"finite": 1.0, "kl": 0.0, "active_units": 0.0, "residual": 0.1, "binary": 0.0}
+    settings = []
+    for setting in study.experiments[0].settings:
+        records, runs = {}, {}
+        for seed in study.seeds:
+            analyses = {"health": health, "features": {"raw_ari": 0.5 + 0.001 * seed}}
+            records[seed] = RunRecord({"test": {"mse": 1.0}}, [], analyses)
+            runs[seed] = Run(Path(f"{setting.name}-{seed}"))
+            runs[seed].__dict__["spec"] = Spec(latent_dim=4)  # in place of its file
+        settings.append(SettingResult(study.experiments[0], "", setting, runs, records))
+    error, pixels = StudyResults(study, tuple(settings)).claim_results
+    assert (error.verdict, len(error.sick)) == ("void", 4)
+    assert (pixels.verdict, pixels.sick) == ("supported", ())

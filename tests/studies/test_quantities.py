@@ -69,3 +69,22 @@ def test_what_a_run_does_not_have_is_said() -> None:
     for text, said in cases:
         with pytest.raises(UserError, match=said):
             Quantity(text).value(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_about_models"),
+    [
+        ("mse", True),
+        ("last(kl)", True),
+        ("features.codes_ari - features.raw_ari", True),
+        ("features.correlation", True),
+        ("features.correlation_classifier", False),
+        ("features.classifier_tsne_ratio / features.raw_tsne_ratio", False),
+        ("leaks.background - leaks.background_original", True),
+        ("leaks.background_original - leaks.chance", False),
+        ("mse - baselines.pca_mse", True),
+    ],
+)
+def test_what_says_something_about_a_model(text: str, is_about_models: bool) -> None:
+    """A claim about pixels and classifiers alone does not become void when a model collapses."""
+    assert Quantity(text).is_about_models == is_about_models

@@ -42,6 +42,12 @@ MAX_TEXT_LENGTH = 500  # characters of an expression: longer ones exhaust the pa
 
 MAX_NUMBER = 1e100  # the largest number in an expression
 
+NUMBERS_WITHOUT_MODEL = {
+    "features": ("raw_", "pca_", "classifier_", "correlation_classifier"),
+    "baselines": ("pca_mse", "mean_mse"),
+    "leaks": ("background_original", "hair_original", "skin_original", "chance"),
+}  # how the numbers of analyses begin that say nothing about a model
+
 SLOPE_STEP = 1e-4  # relative step of a numerical derivative
 
 SAME_MEAN = 1e-4  # relative difference up to which values of images belong to a stored metric
@@ -312,6 +318,12 @@ class Quantity:
         return value
 
     @property
+    def is_about_models(self) -> bool:
+        """Whether it says something about the models, and not of pixels and classifiers alone."""
+        has_curves = any(isinstance(node, ast.Call) for node in ast.walk(self.tree))
+        return has_curves or any(not _is_without_model(source, name) for source, name in self.numbers)
+
+    @property
     def may_have_image_values(self) -> bool:
         """Whether it is made of numbers alone that may be means over test images, and of no curve."""
         has_curves = any(isinstance(node, ast.Call) for node in ast.walk(self.tree))
@@ -386,6 +398,11 @@ def _evaluate_curve(node: ast.Call, arguments: Sequence[float], record: RunRecor
             lowest_values.append(min(value for _, value in peer.curve(name, split)))
         arguments = [max(lowest_values)]
     return CURVE_FUNCTIONS[function](record.curve(name, split), *arguments)
+
+
+def _is_without_model(source: str, name: str) -> bool:
+    """Whether a number of an analysis is the same for every model of the data and the seed."""
+    return name.startswith(NUMBERS_WITHOUT_MODEL.get(source, ()))
 
 
 def _split_name(node: ast.expr) -> tuple[str, str | None]:

@@ -248,10 +248,16 @@ class StudyResults:
         for seed in self.study.all_seeds:
             if all(seed in result.records for result in compared):
                 records = [result.records[seed] for result in compared]
-                sick = [run for result in compared if (run := result.sickness(seed, claim.required_analyses))]
-                of_seeds.append(SeedRuns(seed, records, sick))
+                of_seeds.append(SeedRuns(seed, records, self._sick_runs(compared, seed, claim)))
         diverged = [run for result in compared for run in result.diverged]
         return ClaimRuns(claim.compared_names(settings), of_seeds, diverged, self.study.repeat_splits)
+
+    def _sick_runs(self, compared: Sequence[SettingResult], seed: int, claim: Claim) -> list[SickRun]:
+        """The runs of a seed whose numbers mean nothing, where a claim is about models."""
+        if not any(quantity.is_about_models for quantity in claim.quantities):
+            return []
+        sick = [result.sickness(seed, claim.required_analyses) for result in compared]
+        return [run for run in sick if run is not None]
 
     @property
     def looks(self) -> list[StudyLook]:
