@@ -54,6 +54,15 @@ def test_a_damaged_analysis_is_made_again(analysed: Run, name: str, damage: str)
     assert file.read_bytes() == content
 
 
+def test_arrays_that_cannot_be_opened_are_named_with_the_numbers(analysed: Run) -> None:
+    file = registry.analyses_dir(analysed) / "made-up.safetensors"
+    (registry.analyses_dir(analysed) / "made-up.seal").unlink()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(UserError, match=f"cannot read {file}: Is a directory"):
+        registry.read_analyses(analysed)
+
+
 @pytest.mark.parametrize("last", ["made-up.safetensors", "made-up.seal", "made-up.json"])
 def test_an_analysis_that_was_stopped_is_not_taken_for_a_whole_one(
     analysed: Run, monkeypatch: pytest.MonkeyPatch, last: str

@@ -103,6 +103,7 @@ def read_analyses(run: Run) -> dict[str, dict[str, float | None]]:
     analyses = {}
     for file in files_in(analyses_dir(run), "*.json"):
         _check_seal(run, file.stem)
+        _check_readable(file.with_suffix(".safetensors"))
         analyses[file.stem] = read_json(file, schema=dict[str, float | None])
     return analyses
 
@@ -110,6 +111,16 @@ def read_analyses(run: Run) -> dict[str, dict[str, float | None]]:
 def _seal_file(run: Run, name: str) -> Path:
     """The file with the digests of an analysis; those of earlier versions have none."""
     return analyses_dir(run) / f"{name}.seal"
+
+
+def _check_readable(arrays: Path) -> None:
+    """Refuse arrays that cannot be opened: they are read later, one analysis at a time."""
+    try:
+        arrays.open("rb").close()
+    except FileNotFoundError:  # there are none
+        return
+    except OSError as error:
+        raise UserError(f"cannot read {arrays}: {error.strerror or error}") from None
 
 
 def _check_seal(run: Run, name: str) -> None:
