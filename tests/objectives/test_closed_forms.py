@@ -178,6 +178,8 @@ def test_the_critic_is_a_classifier_whose_logit_is_the_total_correlation(pixels:
     torch.testing.assert_close(terms.extra_terms["critic"], (right + wrong) / 2)
     torch.testing.assert_close(terms.extra_terms["total_correlation"], real.mean())
     torch.testing.assert_close(terms.loss, expected.bound + 3 * real.mean() + (right + wrong) / 2)
+    torch.testing.assert_close(terms.distortion, expected.distortion, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(terms.rate, expected.kl.sum())
     assert set(terms.extra_terms) == {"total_correlation", "critic"}
 
 
