@@ -90,6 +90,7 @@ def test_contrasts(expectation: Expectation, description: str, expected: Expecte
 
 def test_every_expectation_is_tried() -> None:
     assert {type(expectation) for expectation, _, _ in CASES} == set(Expectation.__args__)
+    assert len({expectation for expectation, _, _ in CASES}) == len(CASES), "they are values: frozen, equal or not"
 
 
 def test_both_bounds() -> None:

@@ -9,7 +9,16 @@ import pytest
 from scipy import stats
 
 from vaelab.core.errors import UserError
-from vaelab.studies.sequential import LookPlan, adjusted_p, exact_nominal_levels, nominal_level
+from vaelab.studies.sequential import (
+    LEVELS,
+    LookPlan,
+    Unrejected,
+    _next_unrejected,
+    adjusted_p,
+    exact_nominal_levels,
+    nominal_level,
+    nominal_level_table,
+)
 
 PLAN = LookPlan.sequential(3, 12)
 
@@ -59,6 +68,26 @@ def test_the_second_look_agrees_with_integration_over_the_sphere() -> None:
     assert (rejected_at_3 & ~rejected_at_2).mean() == pytest.approx(level / 3, rel=5e-3)
 
 
+def test_while_nothing_is_rejected_the_probability_stays_one() -> None:
+    angles = np.linspace(-math.pi / 2, math.pi / 2, 101)
+    unrejected = Unrejected(angles, np.ones(101))
+    for n in range(2, 7):
+        unrejected = _next_unrejected(n, unrejected, math.pi / 2)
+        assert unrejected.probabilities == pytest.approx(np.ones(len(unrejected.angles)), abs=1e-5)
+        assert unrejected.angles[0] == pytest.approx(-math.pi / 2)
+        assert unrejected.angles[-1] == pytest.approx(math.pi / 2, abs=1e-6)
+
+
+def test_what_must_have_been_rejected_has_no_probability() -> None:
+    """Of two values with t <= 0 and a third, u is at most 1: its angle is arcsin(1 / sqrt(3))."""
+    angles = np.linspace(-math.pi / 2, math.pi / 2, 101)
+    unrejected = _next_unrejected(2, Unrejected(angles, np.ones(101)), 0.0)
+    assert unrejected.angles[-1] == pytest.approx(math.asin(1 / math.sqrt(3)))
+    assert unrejected.at(np.array([1.0])) == pytest.approx(0)
+    assert unrejected.at(np.array([-1.0])) == pytest.approx(1)
+    assert unrejected.at(np.array([0.0])) == pytest.approx(1 / 2, abs=1e-6), "of three values with sum 0"
+
+
 def test_one_look_spends_everything() -> None:
     assert exact_nominal_levels((7,), 0.03) == pytest.approx([0.03])
     assert nominal_level(0.03, 7, LookPlan.fixed(7)) == 0.03
@@ -82,6 +111,13 @@ def test_an_adjusted_p_value_is_the_level_that_just_decides(level: float, look: 
 def test_adjusted_p_values_beyond_the_table() -> None:
     assert adjusted_p(0.9, 3, PLAN) == 1
     assert adjusted_p(0.5, 12, PLAN) == 1
+    for level in (LEVELS[0], LEVELS[-1]):
+        for look, exact in zip(PLAN.looks, exact_nominal_levels(PLAN.looks, level), strict=True):
+            assert nominal_level(level, look, PLAN) == pytest.approx(exact, rel=1e-9)
+    for look, nominal in zip(PLAN.looks, nominal_level_table(PLAN.looks)[:, -1], strict=True):
+        assert adjusted_p(nominal, look, PLAN) == pytest.approx(0.5)
+        assert adjusted_p(nominal * 1.001, look, PLAN) == 1
+    assert LEVELS[[0, -1]] == pytest.approx([1e-7, 0.5])
     assert adjusted_p(0.0, 3, PLAN) == 0
     assert nominal_level(0.0, 3, PLAN) == 0
     smallest = nominal_level(1e-7, 5, PLAN)

@@ -208,8 +208,8 @@ def _last_value_angles(n: int, target: np.ndarray, bound: float) -> tuple[np.nda
     They follow from |u| <= sqrt(n) and from u below the bound, where u is that of the first n values.
     """
     delta = math.atan(math.sqrt(n))
-    low = np.maximum(np.maximum(target - delta, -math.pi - target + delta), -math.pi / 2)
-    high = np.minimum(np.minimum(target + delta, math.pi - target - delta), math.pi / 2)
+    low = np.maximum(target - delta, -math.pi - target + delta)
+    high = np.minimum(target + delta, math.pi - target - delta)
     largest = math.sqrt(n) * math.sin(bound)
     ratio = math.sqrt(n + 1) * np.sin(target) / math.hypot(1, largest)
     beta = np.arcsin(np.clip(ratio, -1, 1))

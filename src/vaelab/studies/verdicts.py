@@ -222,7 +222,7 @@ def judge(
     The first look that decides is final: values of later seeds do not change the verdict.
 
     Args:
-        contrasts: All contrasts of the claim, each with S values.
+        contrasts: All contrasts of the claim, at least one, each with S values.
         plan: After how many seeds the claim is judged; once, with all seeds, if None.
         level: The probability of a false verdict.
         void_reason: Why the runs are sick; empty if they are not.
@@ -236,7 +236,7 @@ def judge(
         >>> judgement.verdict, round(judgement.contrasts[0].mean, 3)
         ('supported', -1.0)
     """
-    num_seeds = len(contrasts[0].values) if contrasts else 0
+    num_seeds = len(contrasts[0].values)
     plan = plan or LookPlan.fixed(max(num_seeds, 2))
     looks: list[Look] = []
     for look in plan.reached(num_seeds):
@@ -253,10 +253,10 @@ def smallest_p(contrasts: Sequence[Contrast], plan: LookPlan | None = None) -> f
     """The smallest level at which a claim is decided at one of the looks; 1 before the first look.
 
     Args:
-        contrasts: All contrasts of the claim, each with S values.
+        contrasts: All contrasts of the claim, at least one, each with S values.
         plan: After how many seeds the claim is judged; once, with all seeds, if None.
     """
-    num_seeds = len(contrasts[0].values) if contrasts else 0
+    num_seeds = len(contrasts[0].values)
     plan = plan or LookPlan.fixed(max(num_seeds, 2))
     return min((_p_values(contrasts, look, plan).smallest for look in plan.reached(num_seeds)), default=1.0)
 
