@@ -18,3 +18,11 @@ def test_splits_may_have_different_metrics() -> None:
     assert cells["bits_per_dim"] == ["1.25", "+-", "0.5", "-"]
     assert cells["sharpness"] == ["-", "1.25", "+-", "0.5", "(n)"]
     assert len(list(evaluate_lines(test, {}))) == 4
+
+
+def test_columns_stand_below_each_other_whatever_the_names() -> None:
+    metric = {"value": 1.25, "stderr": 0.5}
+    metrics = {"mse": metric, "negative_log_evidence_corrected": metric}
+    _, *lines = evaluate_lines({"split": "test", "n": 3, "data": "digits", "metrics": metrics}, {})
+    assert len({line.index("1.25") for line in lines[1:]}) == 1
+    assert len({len(line.rstrip()) for line in lines}) <= 2

@@ -83,13 +83,14 @@ def _metrics_lines(records: Sequence[Json]) -> Iterable[str]:
     """Metrics as a table, a column for each split that was measured, with standard errors over images."""
     for record in records:
         yield f"{record['split']}: {count_text(record['n'], 'image')} of {record['data']}"
-    yield " " * 24 + "".join(f"{record['split']:>24}" for record in records)
     names = dict.fromkeys(name for record in records for name in record["metrics"])
+    width = max([24, *(len(name) + 1 for name in names)])
+    yield " " * width + "".join(f"{record['split']:>24}" for record in records)
     for name in names:
         metrics = [record["metrics"].get(name, {}) for record in records]  # not every split has every metric
         notes = [metric["note"] for metric in metrics if "note" in metric]
         note = f"   ({notes[0]})" if notes else ""
-        yield f"{name:<24}" + "".join(f"{_value_and_error(metric):>24}" for metric in metrics) + note
+        yield f"{name:<{width}}" + "".join(f"{_value_and_error(metric):>24}" for metric in metrics) + note
 
 
 def _value_and_error(metric: Json) -> str:
