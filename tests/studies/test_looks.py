@@ -119,6 +119,12 @@ def test_a_study_that_does_not_decide_has_one_look() -> None:
     assert study.all_seeds == (1, 2, 3)
 
 
+def test_all_that_a_study_may_ask_for() -> None:
+    assert len(STUDY.with_all_seeds().trials) == 3 * 6
+    study = parse_study(TEXT.replace("decide = true", "decide = false"), "looks")
+    assert study.with_all_seeds().trials == study.trials
+
+
 def test_seeds_that_are_added_come_after_those_of_the_study() -> None:
     study = parse_study(TEXT.replace("seeds = 3\ndecide", "seeds = [7, 2]\ndecide"), "looks")
     assert study.all_seeds == (7, 2, 8, 9, 10, 11)

@@ -214,6 +214,8 @@ class Study:
 
     def with_all_seeds(self) -> Study:
         """The study with all seeds that it may ask for, in every setting."""
+        if not self.decide:
+            return self
         added_seeds = {}
         for experiment in self.experiments:
             for condition in experiment.conditions:
