@@ -174,14 +174,15 @@ def _plan_suited_run(
     Steps of convolutions are not compiled: in so short a training that gains less time than it takes.
     """
     from vaelab.models.networks import Mlp
-    from vaelab.runs.defaults import suited_settings
+    from vaelab.runs.defaults import given_fields, suited_settings
     from vaelab.runs.spec import accepted_names, check_spec
 
     names = accepted_names()
-    given = set()
+    given: set[str] = set()
     for name, value in settings.items():
         if value is not None:
-            given.add(names[name.replace("-", "_").partition(".")[0]].attribute)
+            head, dot, rest = name.replace("-", "_").partition(".")
+            given |= given_fields(names[head].attribute + dot + rest, value)
     spec = replace(job.spec, **suited_settings(job.spec, job.dataset, given))
     check_spec(spec)
     return plan([spec], compiled=None if isinstance(spec.network, Mlp) else False)

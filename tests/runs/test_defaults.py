@@ -11,7 +11,8 @@ import torch
 
 import vaelab
 from vaelab.datasets.images import Dataset, Images
-from vaelab.runs.defaults import suited_settings
+from vaelab.models.networks import Conv, Mlp, ValidConv
+from vaelab.runs.defaults import given_fields, suited_settings
 from vaelab.runs.spec import Spec, check_spec, run_key, updated
 from vaelab.training.augmentation import random_shifts, shift_images
 
@@ -42,11 +43,23 @@ def test_settings_suit_the_number_and_kind_of_pictures(
 ) -> None:
     data = dataset(train, validation, shape)
     settings = suited_settings(Spec(), data, given=())
-    assert settings == expected | {"ema": 0.99}
+    assert settings == expected | {"ema": 0.99, "network": Conv(init="he", output_bias="mean")}
     check_spec(replace(Spec(), **settings))
     kept = suited_settings(Spec(), data, given=("batch_size", "steps", "ema"))
     assert not {"batch_size", "steps", "ema"} & kept.keys()
     assert "steps" not in suited_settings(Spec(minutes=1.0), data, given=("minutes",))
+
+
+def test_a_network_starts_as_suits_it_unless_the_user_says_how() -> None:
+    data = dataset(36, 4, (1, 28, 28))
+    for network in (Mlp(), Conv(init="torch"), ValidConv()):
+        suited = suited_settings(Spec(network=network), data, given=("network",))["network"]
+        assert suited == replace(network, init="he", output_bias="mean")
+    given = given_fields("network", "mlp:hidden=8,init=torch")
+    assert suited_settings(Spec(network=Mlp()), data, given)["network"] == Mlp(output_bias="mean")
+    for value in ("mlp:output-bias=init", {"name": "mlp", "output_bias": "init"}, Mlp()):
+        assert "network.output_bias" in given_fields("network", value)
+    assert given_fields("network", "mlp:hidden=400,200") == {"network"}
 
 
 def test_the_length_that_is_given_last_counts() -> None:
