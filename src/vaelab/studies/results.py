@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaelab.analysis.registry import read_analyses, read_analysis_arrays
+from vaelab.core.console import notice
+from vaelab.core.errors import UserError
 from vaelab.evaluation.catalogue import column_names
 from vaelab.runs.run import Run
 from vaelab.runs.spec import Spec
@@ -45,7 +47,16 @@ def read_record(run: Run) -> RunRecord:
         values = {name: metric["value"] for name, metric in record["metrics"].items()}
         metrics[split] = known_numbers(values)
     analyses = {name: known_numbers(numbers) for name, numbers in read_analyses(run).items()}
-    return RunRecord(metrics, run.history, analyses, partial(read_analysis_arrays, run))
+    return RunRecord(metrics, run.history, analyses, partial(_read_arrays, run))
+
+
+def _read_arrays(run: Run, name: str) -> dict[str, np.ndarray]:
+    """The arrays of an analysis. A claim is open without them, so it is said where they cannot be read."""
+    try:
+        return read_analysis_arrays(run, name)
+    except UserError as error:
+        notice(f"a claim stays open: {error}")
+        raise
 
 
 def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
