@@ -14,6 +14,7 @@ from vaelab.core.rng import evaluation_noise, generator
 from vaelab.datasets.images import Images
 from vaelab.evaluation import image_quality, metrics
 from vaelab.evaluation.aggregate_posterior import MeasuredCodes, aggregate_posterior_metrics, information_bounds
+from vaelab.evaluation.catalogue import metric_info
 from vaelab.evaluation.image_values import image_values
 from vaelab.evaluation.ratios import RatioTerms, joined_terms, ratio_metric_of, reduced
 from vaelab.evaluation.results import Metric
@@ -291,6 +292,29 @@ def test_detail_is_more_than_one_level_of_256(channels: int) -> None:
     torch.testing.assert_close(sharp, torch.tensor([3.0]))
     torch.testing.assert_close(image_quality.laplacian_energy(x), torch.tensor([channels * 28 * 0.64]))
     torch.testing.assert_close(image_quality.laplacian_variance(x), torch.tensor([channels * 0.64]))
+
+
+@pytest.mark.parametrize(
+    ("name", "described", "shown"),  # label, unit and direction; whether in tables and in figures
+    [
+        ("mse", ("MSE", "per pixel value", "lower"), (True, True)),
+        ("psnr", ("PSNR", "dB", "higher"), (True, False)),
+        ("ssim", ("SSIM", "1: the same", "higher"), (True, True)),
+        ("sharpness", ("Sharpness, image by image", "1: as sharp as the images", None), (False, False)),
+        ("sharpness_ratio", ("Sharpness", "1: as sharp as the images", None), (True, True)),
+        ("active_units", ("Active units", "", None), (True, False)),
+    ],
+)
+def test_tables_and_figures_say_what_a_value_means(
+    name: str, described: tuple[str, str, str | None], shown: tuple[bool, bool]
+) -> None:
+    info = metric_info(name)
+    assert (info.label, info.unit, info.direction) == described
+    assert (info.in_table, info.in_figure) == shown
+    assert info.format_value(3) == "3"
+    assert info.max_side == (32 if name == "sharpness_ratio" else None)
+    assert info.is_later == (name == "sharpness_ratio")
+    assert info.undefined_for == ("without detail" if name == "sharpness" else "")
 
 
 def test_the_constants_of_ssim_are_those_of_the_paper() -> None:
