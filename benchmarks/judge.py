@@ -351,25 +351,30 @@ def _claim_p(looked: Moments) -> np.ndarray:
 
 def images_table(num: int) -> Table:
     """Intervals for a mean over seeds and test images."""
-    for num_seeds in (2, 3, 5, 12):
+    plans = {str(num_seeds): LookPlan.fixed(num_seeds) for num_seeds in (2, 3, 5, 12)}
+    for name, plan in (plans | {"3 to 12, at every look": SEQUENTIAL}).items():
         for ratio in (0.1, 1.0, 10.0):
-            yield f"{num_seeds} | {ratio:g}", partial(images_row, num, num_seeds, ratio)
+            yield f"{name} | {ratio:g}", partial(images_row, num, plan, ratio)
 
 
-def images_row(num: int, num_seeds: int, ratio: float) -> list[str]:
-    """The variance of the mean is 1 from the seeds and `ratio` from 500 test images."""
-    rng = np.random.default_rng(num_seeds)
-    seeds = rng.standard_normal((num, num_seeds)) * math.sqrt(num_seeds)
-    mean = np.abs(seeds.mean(1) + rng.standard_normal(num) * math.sqrt(ratio))
-    seed_variance = seeds.var(1, ddof=1) / num_seeds
+def images_row(num: int, plan: LookPlan, ratio: float) -> list[str]:
+    """At the first look the variance of the mean is 1 from the seeds and `ratio` from 500 test images."""
+    rng = np.random.default_rng(list(plan.looks))
+    seeds = rng.standard_normal((num, plan.looks[-1])) * math.sqrt(plan.looks[0])
+    of_images = rng.standard_normal(num) * math.sqrt(ratio)  # the same images at every look
     image_variance = ratio * rng.chisquare(499, num) / 499
-    t_seeds, t_images = (special.stdtrit(df, LEVEL / 2) for df in (num_seeds - 1, 499))
-    total = seed_variance + image_variance
-    df = total**2 / (seed_variance**2 / (num_seeds - 1) + image_variance**2 / 499)
-    chosen = mean < np.sqrt(t_seeds**2 * seed_variance + t_images**2 * image_variance)
-    satterthwaite = mean < -special.stdtrit(df, LEVEL / 2) * np.sqrt(total)
-    seeds_alone = mean < -t_seeds * np.sqrt(seed_variance)
-    return [percent(chosen.mean()), percent(satterthwaite.mean()), percent(seeds_alone.mean())]
+    covered = np.ones((3, num), bool)
+    for look in plan.looks:
+        mean = np.abs(seeds[:, :look].mean(1) + of_images)
+        seed_variance = seeds[:, :look].var(1, ddof=1) / look
+        total = seed_variance + image_variance
+        df = total**2 / (seed_variance**2 / (look - 1) + image_variance**2 / 499)
+        level = nominal_level(LEVEL / 2, look, plan)
+        t_seeds, t_images = special.stdtrit(look - 1, level), special.stdtrit(499, level)
+        covered[0] &= mean < np.sqrt(t_seeds**2 * seed_variance + t_images**2 * image_variance)
+        covered[1] &= mean < -special.stdtrit(df, level) * np.sqrt(total)
+        covered[2] &= mean < -t_seeds * np.sqrt(seed_variance)
+    return [percent(share) for share in covered.mean(1)]
 
 
 def counts_table(num: int) -> Table:
