@@ -165,7 +165,7 @@ class MeanError(NamedTuple):
 
         if distance < 0:
             return 1 - self.tail_probability(-distance)
-        if not self.image_variance or distance == 0:
+        if not self.image_variance:
             return float(special.stdtr(self.num_seeds - 1, -distance / self.standard_error))
         if self.half_width(math.exp(SMALLEST_LOG_LEVEL)) < distance:
             return math.exp(SMALLEST_LOG_LEVEL)
