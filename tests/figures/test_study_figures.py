@@ -26,8 +26,13 @@ latent_dim = 4
 [[experiments]]
 id = "B1"
 title = "Loss functions"
-vary = { loss = ["ce", "ce+se"] }
+vary = { loss = ["ce", "ce+se"], latent_dim = [4] }
 figures = ["curves", "bars", "reconstructions", "path"]
+[[experiments.claims]]
+id = "B1.mse"
+sentence = "The MSE is small."
+measure = "mse"
+expect = "between:high=0.01"
 """
 
 
@@ -72,6 +77,14 @@ def test_what_figures_say(results):
     assert any("probability of 0" in text for text in words(shown(results, "path")))
 
 
+def test_principal_components_and_what_decides_stand_beside_the_numbers(results):
+    bars = words(shown(results, "bars"))
+    assert {"?", "undecided", "The MSE is small."} <= set(bars)
+    assert any("Cross: principal components" in text.replace("\n", " ") for text in bars)
+    assert {"ce, 4", "ce+se, 4", "PCA, 4"} <= set(words(shown(results, "reconstructions")))
+    assert {"MSE of PCA", "MSE, ce", "ce: as good as PCA of"} <= set(words(shown(results, "dimensions")))
+
+
 def test_nothing_finished_or_examined_is_nothing_to_show(results, trained):
     experiment = results.study.experiments[0]
     bare = [replace(o, runs={}, records={}) for o in results.setting_results]
@@ -101,7 +114,7 @@ def test_files_are_named_and_the_same_each_time(results, tmp_path):
 def test_a_figure_that_is_not_there_and_files_of_one_name_are_refused():
     with pytest.raises(UserError, match='unknown figure in experiment B1 "curve"; did you mean "curves"'):
         study_figures.check_figures(parsing.parse_study(STUDY.replace('"curves"', '"curve"'), "small"))
-    twice = STUDY.replace("[[exp", '"KL-weight 1" = { kl_weight = 2 }\n[[exp')
+    twice = STUDY.replace("[[exp", '"KL-weight 1" = { kl_weight = 2 }\n[[exp', 1)
     with pytest.raises(UserError, match="would share the figures b1-kl-weight-1"):
         study_figures.check_figures(parsing.parse_study(twice, "small"))
 

@@ -26,6 +26,7 @@ __all__ = [
     "PANEL",
     "SPLIT_COLORS",
     "TEXT_COLOR",
+    "VERDICT_COLORS",
     "assign_colors",
     "category_palette",
     "cluster_palette",
@@ -68,6 +69,16 @@ CLUSTER_COLORS = (
 )
 
 SPLIT_COLORS = {"train": CATEGORY_COLORS[0], "validation": CATEGORY_COLORS[1]}
+
+# Blue, vermilion, green and purple that colour-blind people tell apart (Okabe and Ito 2008), darkened for text. A
+# symbol and a word always stand beside them.
+VERDICT_COLORS = {
+    "supported": "#005f96",
+    "refuted": "#b04300",
+    "equal": "#00705a",
+    "void": "#8c3a6e",
+    "undecided": "#5c646e",
+}
 
 CATEGORY_CONTRAST = 6.5  # no category is darker
 CLUSTER_CONTRAST = 7.0  # no cluster is lighter

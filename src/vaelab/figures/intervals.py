@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from vaelab.figures.colors import GRID_COLOR, MUTED_COLOR
+from vaelab.figures.colors import GRID_COLOR, MUTED_COLOR, TEXT_COLOR
 from vaelab.figures.layout import (
     LINE_HEIGHT,
     MARGIN,
@@ -42,11 +42,13 @@ class IntervalRow(NamedTuple):
         values: Its value for each seed, with shape (S,).
         mean: Their mean.
         half_width: Half the width of the interval of the mean; none of a single seed.
+        reference: What it is compared with, such as the number of a baseline.
     """
 
     values: np.ndarray
     mean: float
     half_width: float | None
+    reference: float | None = None
 
 
 def plot_intervals(
@@ -125,20 +127,23 @@ def _set_limits(axes: Axes, rows: Sequence[IntervalRow]) -> bool:
     reach = max(float(np.ptp(values)), float(np.median(2 * half_widths)))
     lowest = float((means - half_widths).min())
     highest = float((means + half_widths).max())
-    low = min(max(values.min() - reach, lowest), values.min())
-    high = max(min(values.max() + reach, highest), values.max())
+    references = [row.reference for row in rows if row.reference is not None]
+    low = min([max(values.min() - reach, lowest), values.min(), *references])
+    high = max([min(values.max() + reach, highest), values.max(), *references])
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_xlim(low - margin, high + margin)
     return bool(lowest < low - margin or highest > high + margin)
 
 
 def _plot_interval(axes: Axes, y: float, row: IntervalRow, color: str) -> None:
-    """The mean and its interval, and under them the seeds as small rings."""
+    """The mean and its interval, under them the seeds as small rings, and what they are compared with as a cross."""
     if row.half_width is not None:
         axes.plot((row.mean - row.half_width, row.mean + row.half_width), (y, y), color=color, linewidth=1.4)
         rings = {"markersize": 2.6, "markeredgewidth": 0.5, "markeredgecolor": color, "markerfacecolor": "white"}
         axes.plot(row.values, np.full(len(row.values), y + 0.28), "o", **rings)
     axes.plot(row.mean, y, "o", color=color, markersize=4.4)
+    if row.reference is not None:
+        axes.plot(row.reference, y, "x", color=TEXT_COLOR, markersize=4.4, markeredgewidth=1.2)
 
 
 def _format_means(rows: Mapping[str, IntervalRow]) -> dict[str, str]:

@@ -27,6 +27,16 @@ from vaelab.evaluation.catalogue import REPRESENTATION_LABELS, SEPARABILITY_METR
 from vaelab.figures.colors import assign_colors
 from vaelab.figures.curves import MeanCurve, PathPanel, plot_curves, plot_path_probabilities
 from vaelab.figures.diagram import plot_model
+from vaelab.figures.differences import DIFFERENCE_NOTE, Difference, add_differences, plot_differences
+from vaelab.figures.dimensions import (
+    DimensionLine,
+    dimension_rows,
+    latent_dim,
+    pca_error,
+    pca_errors,
+    pca_reconstructions,
+    plot_dimensions,
+)
 from vaelab.figures.intervals import IntervalRow, add_table, plot_intervals
 from vaelab.figures.layout import add_caption, save_figure
 from vaelab.figures.run_figures import SPLIT_WORDS, count_text, split_word, with_unlabelled
@@ -37,7 +47,7 @@ from vaelab.models.summary import layers
 from vaelab.runs.run import Run
 from vaelab.studies.curves import experiment_curves, term_heading
 from vaelab.studies.definition import Experiment, Study
-from vaelab.studies.results import SettingResult, StudyResults
+from vaelab.studies.results import ClaimResult, SettingResult, StudyResults
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +62,10 @@ __all__ = [
     "slugify",
     "study_figure",
 ]
+
+PAIRED_NOTE = (
+    "Settings are compared seed by seed, so a difference can be certain though the intervals of single means overlap."
+)
 
 MAX_TILES = 10  # images in a row, and settings that have one
 
@@ -107,6 +121,20 @@ class ExperimentContext:
     def colors(self) -> dict[str, str]:
         """The colour of each setting, whichever of them are finished."""
         return assign_colors([setting.name for setting in self.experiment.settings])
+
+    @property
+    def differences(self) -> list[Difference]:
+        """What decides each claim."""
+        results = []
+        for result in self.results.claim_results:
+            if result.condition == self.condition and result.claim in self.experiment.claims:
+                results.append(deciding_difference(result))
+        return results
+
+    @property
+    def varies_dimension(self) -> bool:
+        """Whether the number of latent dimensions is varied, so that principal components are shown for comparison."""
+        return "latent_dim" in self.experiment.factors
 
     def settings_text(self, count: int) -> str:
         """A sentence that says what the settings are and how many of them are shown."""
@@ -255,6 +283,8 @@ def _bars(context: ExperimentContext) -> Figure | None:
             values = setting.values(info.name)
             if len(values):
                 rows[setting.name] = interval_row(values)
+                if context.varies_dimension and info.name == "mse":
+                    rows[setting.name] = rows[setting.name]._replace(reference=pca_error(setting))
         if rows:
             panels[info.label_with_direction, info.unit] = rows
     if not panels:
@@ -262,8 +292,78 @@ def _bars(context: ExperimentContext) -> Figure | None:
     caption = f"On test images, decoded from posterior means; {seeds_text(context.settings)}"
     if max(len(setting.runs) for setting in context.settings) > 1:
         caption += " (rings), their means and 95 % t intervals"
-    caption += f"; ↓ lower is better.{context.settings_text(len(context.settings))}"
-    return plot_intervals(panels, context.colors, context.title(), caption=caption)
+    caption += "; ↓ lower is better."
+    if any(row.reference is not None for rows in panels.values() for row in rows.values()):
+        caption += " Cross: principal components, as many as latent dimensions."
+    caption += context.settings_text(len(context.settings))
+    figure = plot_intervals(panels, context.colors, context.title(), caption=caption)
+    if not context.differences:
+        return figure
+    add_differences(figure, context.differences, "What decides the claims: differences between settings, seed by seed")
+    return add_caption(figure, f"{DIFFERENCE_NOTE} {PAIRED_NOTE}")
+
+
+@study_figure("differences")
+def _differences(context: ExperimentContext) -> Figure | None:
+    if not context.settings or not context.differences:
+        return None
+    return plot_differences(context.differences, context.title("what decides the claims"), caption=DIFFERENCE_NOTE)
+
+
+def deciding_difference(result: ClaimResult) -> Difference:
+    """The difference that decides a claim, as figures show it.
+
+    Args:
+        result: The claim with its verdict.
+
+    Returns:
+        The difference; of a void claim its note alone, for its numbers mean nothing.
+    """
+    note = result.note
+    if result.seeds_needed_text:
+        note = f"{result.seeds_needed_text} would decide it" + (f"; {note}" if note else "")
+    shown = Difference(result.claim.sentence, result.verdict, result.verdict_word, note=note)
+    if result.deciding is None or result.verdict == "void":
+        return shown
+    return shown._replace(
+        what=result.deciding.what,
+        wanted=result.deciding.wanted,
+        mean=result.deciding.mean,
+        values=result.differences[0],
+        bounds=result.deciding.bounds,
+        interval=result.deciding.interval,
+        margin=result.deciding.margin,
+    )
+
+
+# Principal components
+
+
+@study_figure("dimensions")
+def _dimensions(context: ExperimentContext) -> Figure | None:
+    settings = [setting for setting in context.settings if len(setting.values("mse"))]
+    errors = pca_errors(settings[0]) if settings and context.varies_dimension else None
+    if errors is None:
+        return None
+    by_name: dict[str, dict[int, np.ndarray]] = {}
+    for setting in settings:
+        others = [value for factor, value in setting.setting.values.items() if factor != "latent_dim"]
+        by_name.setdefault(", ".join(others) or "network", {})[latent_dim(setting)] = setting.values("mse")
+    lines = {}
+    for name, values in by_name.items():
+        dimensions = sorted(values)
+        lines[name] = DimensionLine(dimensions, [values[dimension] for dimension in dimensions])
+    caption = (
+        f"On test images; {seeds_text(context.settings)} (rings), lines through their means. PCA: the best linear "
+    )
+    caption += (
+        f"reconstruction from as many numbers, fitted to the training images.{context.settings_text(len(settings))}"
+    )
+    title = context.title("networks and principal components")
+    figure = plot_dimensions(lines, errors, assign_colors(list(lines)), title)
+    dimensions = sorted({dimension for line in lines.values() for dimension in line.dimensions})
+    add_table(figure, [f"{dimension:,}" for dimension in dimensions], dimension_rows(lines, errors, dimensions))
+    return add_caption(figure, caption)
 
 
 def interval_row(values: np.ndarray) -> IntervalRow:
@@ -308,14 +408,19 @@ def _reconstructions(context: ExperimentContext) -> Figure | None:
         pixels = images.uint8()
         decoded = run.model.reconstruct(torch.from_numpy(pixels).float() / 255)
         rows.append((name or "reconstruction", as_rgb(pixels), as_rgb(decoded.numpy())))
+        if context.varies_dimension:
+            rows.append((f"PCA, {run.spec.latent_dim:,}", as_rgb(pixels), pca_reconstructions(run, pixels)))
     tables = []
     for _, group in groupby(rows, key=lambda row: row[1].shape):  # settings may differ in the size of images
         names, originals, reconstructions = zip(*group, strict=True)
         tiles = np.stack([originals[0], *reconstructions])
-        tables.append(TileTable(tiles, ("original", *names), row_breaks=(1,)))
+        breaks = range(1, len(tiles), 2) if context.varies_dimension else (1,)
+        tables.append(TileTable(tiles, ("original", *names), row_breaks=breaks))
     split = split_word(display_split(runs[0][1].dataset))
     caption = f"The same {split} images in every row, decoded from the posterior means; seed {seed}."
-    caption += context.settings_text(len(rows))
+    if context.varies_dimension:
+        caption += " PCA: from as many principal components of the training images as there are latent dimensions."
+    caption += context.settings_text(len(runs))
     return plot_tile_tables(tables, context.title("reconstructions"), caption=caption)
 
 

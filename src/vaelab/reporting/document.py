@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -42,11 +42,11 @@ from vaelab.reporting.tables import (
     probability_columns,
     separability_table,
 )
-from vaelab.reporting.verdicts import ClaimContext, claim_context
+from vaelab.reporting.verdicts import ClaimContext, StudyLookRow, claim_context, study_look_rows
 from vaelab.runs.spec import run_key
 from vaelab.studies.definition import Claim, Experiment, Study
 from vaelab.studies.results import SettingResult, StudyResults
-from vaelab.studies.verdicts import SIGNIFICANCE_LEVEL, VERDICTS
+from vaelab.studies.verdicts import VERDICTS
 
 __all__ = ["write_report"]
 
@@ -56,6 +56,8 @@ PIXEL_RATIO = 2  # pixels of a drawn figure to one of the page
 
 FIGURE_TITLES = {
     "bars": "Test metrics",
+    "differences": "What decides the claims",
+    "dimensions": "Networks and principal components",
     "samples": "Samples of the prior",
     "path": "Probability along interpolations",
     "classifier_features": "Features of the classifier",
@@ -161,10 +163,11 @@ class ReportContext:
         study: The study.
         experiments: Its experiments.
         progress: How far it has come.
-        verdict_counts: How many claims there are of each verdict.
+        verdict_counts: How many claims there are of each verdict, as (verdict, word, number).
+        errors: How many of the verdicts may be false, in words.
+        looks: What each look of the study at its claims cost and decided; empty where it looked once.
         clouds: The point clouds, by name.
         has_claims: Whether anything was judged.
-        confidence: The level of the intervals, in percent.
         provenance: Where the numbers come from, as (name, text).
         facts: What it is about, in a few words each.
     """
@@ -172,10 +175,11 @@ class ReportContext:
     study: Study
     experiments: list[ExperimentContext]
     progress: Progress
-    verdict_counts: list[tuple[str, int]]
+    verdict_counts: list[tuple[str, str, int]]
+    errors: str
+    looks: list[StudyLookRow]
     clouds: dict[str, PointCloud]
     has_claims: bool
-    confidence: str
     provenance: list[tuple[str, str]]
     facts: list[str]
 
@@ -210,18 +214,34 @@ def report_context(
     claims = {(result.claim.id, result.condition): claim_context(result) for result in results.claim_results}
     indices = range(len(results.study.experiments))
     experiments = [_experiment_context(results, index, claims, folder, assets) for index in indices]
-    counts = Counter(context.verdict for context in claims.values())
     return ReportContext(
         study=results.study,
         experiments=experiments,
         progress=_progress(results),
-        verdict_counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
+        verdict_counts=_verdict_counts(claims.values()),
+        errors=results.errors.text if claims else "",
+        looks=study_look_rows(results),
         clouds=assets.point_clouds,
         has_claims=bool(claims),
-        confidence=f"{100 * (1 - SIGNIFICANCE_LEVEL):g}",
         provenance=provenance_rows(results, provenance),
         facts=summary_facts(results),
     )
+
+
+def _verdict_counts(claims: Iterable[ClaimContext]) -> list[tuple[str, str, int]]:
+    """How many claims there are of each verdict, as (verdict, word, number); words of which there is none are left out.
+
+    The five verdicts are always there, but a study of published figures alone has only their words.
+    """
+    counts = Counter((claim.verdict, claim.word) for claim in claims)
+    has_tested = any(verdict == word for verdict, word in counts) or not counts
+    rows = []
+    for verdict in VERDICTS:
+        words = dict.fromkeys([verdict, *(word for kind, word in counts if kind == verdict)])
+        for word in words:
+            if counts[verdict, word] or has_tested:
+                rows.append((verdict, word, counts[verdict, word]))
+    return rows
 
 
 def _render(context: ReportContext, image_uris: Mapping[str, str]) -> str:

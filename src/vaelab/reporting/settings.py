@@ -45,7 +45,24 @@ def settings_context(results: StudyResults, experiment: Experiment) -> SettingsC
         if condition:
             conditions.append((condition, value_text(results.study.conditions[condition]) or "as it is"))
     seeds = ", ".join(map(str, results.study.seeds))
+    added = added_seeds(results, experiment)
+    if added:
+        seeds += f"; where claims were still open also {', '.join(map(str, added))}"
     return SettingsContext(_varied_factors(experiment), conditions, fixed_fields(specs), seeds)
+
+
+def added_seeds(results: StudyResults, experiment: Experiment | None = None) -> list[int]:
+    """The seeds beyond those that all settings have, which open claims asked for.
+
+    Args:
+        results: The results.
+        experiment: The experiment whose settings are looked at; all of them if None.
+    """
+    added = set()
+    for result in results.setting_results:
+        if experiment is None or result.experiment is experiment:
+            added |= set(result.runs) - set(results.study.seeds)
+    return sorted(added)
 
 
 def _varied_factors(experiment: Experiment) -> list[NamedText]:
@@ -102,7 +119,11 @@ def summary_facts(results: StudyResults) -> list[str]:
     if results.finished_runs:
         data = results.finished_runs[0].origin["data"]
         facts += [" × ".join(map(str, data["shape"])), image_counts(data)]
-    return [*facts, count_text(results.num_specs, "run"), seeds_text(results.study.seeds)]
+    seeds = seeds_text(results.study.seeds)
+    added = added_seeds(results)
+    if added:
+        seeds += f", up to {len(results.study.seeds) + len(added)} for open claims"
+    return [*facts, count_text(results.num_specs, "run"), seeds]
 
 
 def image_counts(data: Mapping[str, Any]) -> str:
@@ -148,7 +169,7 @@ def provenance_rows(results: StudyResults, provenance: Mapping[str, Any]) -> lis
         "Data": "; ".join(dict.fromkeys(str(facts["source"]) for facts in data)) or results.study.data,
         "Fingerprint of the data": "; ".join(dict.fromkeys(facts["fingerprint"] for facts in data)),
         "Images": "; ".join(dict.fromkeys(map(image_counts, data))),
-        "Seeds": ", ".join(map(str, results.study.seeds)),
+        "Seeds": ", ".join(map(str, [*results.study.seeds, *added_seeds(results)])),
     }
     return [(name, text) for name, text in rows.items() if text]
 

@@ -202,7 +202,7 @@
       backgroundcolor: mix(look.paper, look.rule, 0.3), nticks: 5,
     });
     box.querySelector(".share").textContent = space.variance.length
-      ? `${space.variance.slice(0, 3).map((v) => v.toFixed(1)).join(" + ")} % of the variance` : "";
+      ? `${space.variance.slice(0, 3).map((v) => v.toFixed(1)).join(" + ")} % of variance` : "";
     const done = Plotly.react(solid, traceOf(space.pca, "scatter3d", 0.6, 0), {
       ...layoutOf(look, wide(solid), tall(solid)), margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: "turned",
       scene: {
