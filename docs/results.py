@@ -16,13 +16,24 @@ import json
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
+from vaelab.figures.differences import (
+    DIFFERENCE_NOTE,
+    VERDICT_SYMBOLS,
+    Difference,
+    difference_text,
+    plot_differences,
+)
+from vaelab.figures.layout import save_figure
+from vaelab.figures.study_figures import slugify
 from vaelab.studies.definition import Claim, Experiment, Study
 from vaelab.studies.expectations import Between
+from vaelab.studies.multiplicity import StudyErrors
 from vaelab.studies.parsing import parse_study
 
 HERE = Path(__file__).parent
@@ -39,28 +50,149 @@ SHOWN = {
 ANCHORS = ("textbook", "iwae")  # studies whose claims are published figures
 TABLES = {"calibration": ["mse", "psnr", "ssim", "samples.distance", "kl"]}  # metrics whose values are shown
 COLOURS = 64  # a drawing needs no more, and its file is a third as large
+PLAIN = {  # what verdicts say to a person without statistics
+    "supported": "true",
+    "refuted": "false",
+    "equal": "no difference that matters",
+    "void": "cannot be judged",
+    "undecided": "not known",
+    "met": "met",
+    "missed": "missed",
+}
 HEAD = """# Results
 
-The two reports, then published figures, then what objectives and likelihoods are known for. A claim is **supported** if
-the 95 % paired t intervals of its differences over seeds, Holm-corrected within the claim, lie wholly where the claim
-expects them. It is **refuted** if one of them lies wholly outside, and **undecided** otherwise. Each cell shows the
-difference that decides. The margins were in the study files before any run. `python docs/results.py` writes this file
-from what `vaelab study` stored.
+`python docs/results.py` writes this file from what `vaelab study` stored. First what each report claimed and what is
+true; then, study by study, the numbers behind it.
+
+| answer | verdict | meaning |
+|---|---|---|
+| ✓ true | supported | what the claim expects happens, by more than its margin |
+| ✗ false | refuted | the opposite happens, by more than the margin |
+| = no difference that matters | equal | whatever the difference is, it lies within the margin |
+| ∅ cannot be judged | void | models that the claim rests on have failed; the number that shows it is given |
+| ? not known | undecided | the repetitions do not tell |
+
+Each setting is trained several times with other random numbers (seeds n). The margins were in the study files before
+any run.
 """
 
 
 def main(folders: list[Path]) -> None:
-    parts = [HEAD, *("\n".join(section(folder)) + "\n" for folder in folders)]
+    parts = [HEAD, "## What was claimed, and what is true\n"]
+    parts += ["\n".join(short_section(folder)) + "\n" for folder in folders]
+    parts += ["\n".join(section(folder)) + "\n" for folder in folders]
     (HERE / "results.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+# The first page
+
+
+def short_section(folder: Path) -> Iterator[str]:
+    """A study for a person without statistics: each sentence, whether it is true, and the picture that shows it."""
+    study, claims = read_study(folder), read_claims(folder)
+    if not claims:
+        return
+    yield f"### {study.title}\n"
+    yield f"{count_answers(claims)}\n"
+    yield "| the claim | what is true |"
+    yield "|---|---|"
+    for name in dict.fromkeys(claim["id"] for claim in claims):
+        rows = [claim for claim in claims if claim["id"] == name]
+        yield f"| {rows[0]['sentence']} | {plain_answer(rows)} |"
+    pictures = [save_differences(folder, study, claims, condition) for condition in study.conditions]
+    for picture in list(filter(None, pictures))[:1]:
+        yield f"\n![What decides the claims of {study.title}]({picture})"
+    yield ""
+
+
+def count_answers(claims: list[dict]) -> str:
+    """How many answers there are of each kind."""
+    counts = Counter(word_of(claim) for claim in claims)
+    parts = [f"{count} {PLAIN[word]}" for word, count in counts.most_common()]
+    return f"{len(claims)} answers: {', '.join(parts)}."
+
+
+def plain_answer(rows: list[dict]) -> str:
+    """What is true of a claim, under each condition where they differ."""
+    answers = {}
+    for claim in rows:
+        answers.setdefault(short_answer(claim), []).append(claim["reading"])
+    if len(answers) == 1:
+        return next(iter(answers))
+    return "<br>".join(f"{answer} ({', '.join(conditions)})" for answer, conditions in answers.items())
+
+
+def short_answer(claim: dict) -> str:
+    """The answer to one claim under one condition, with what makes it void."""
+    word = word_of(claim)
+    reason = ""
+    if word == "void":
+        numbers = [f", such as {run['number']}" for run in claim.get("sick", ())]
+        reason = ": " + claim.get("note", "").split(":")[0] + "".join(numbers[:1])
+    return f"{VERDICT_SYMBOLS[claim['verdict']]} **{PLAIN[word]}**{reason}"
+
+
+def word_of(claim: dict) -> str:
+    """The verdict as people read it; studies of earlier versions have no other word for it."""
+    return claim.get("said", claim["verdict"])
+
+
+# Pictures
+
+
+def save_differences(folder: Path, study: Study, claims: list[dict], condition: str) -> str:
+    """Draw what decides the claims under a condition; gives the path of the picture, or nothing."""
+    shown = [stored_difference(claim) for claim in claims if claim["reading"] == condition]
+    if not any(difference.values for difference in shown):
+        return ""
+    title = ", ".join(filter(None, [study.title, condition]))
+    name = "-".join(filter(None, [folder.name, "claims", slugify(condition)]))
+    target = HERE / "figures" / f"{name}.png"
+    save_figure(plot_differences(shown, title, caption=DIFFERENCE_NOTE), target)
+    with Image.open(target) as picture:
+        save_small(picture, target)
+    return f"figures/{target.name}"
+
+
+def stored_difference(claim: dict) -> Difference:
+    """What decides a claim, from claims.json; studies of earlier versions did not store the value of each seed."""
+    note = claim.get("note", "")
+    if claim.get("seeds_needed"):
+        note = f"{claim['seeds_needed']} would decide it" + (f"; {note}" if note else "")
+    shown = Difference(claim["sentence"], claim["verdict"], word_of(claim), note=note)
+    contrasts = claim.get("contrasts") or []
+    if not contrasts or claim["verdict"] == "void":
+        return shown
+    names = ("what", "wanted", "mean", "values", "bounds", "interval", "margin")
+    return shown._replace(**{name: contrasts[0][name] for name in names if name in contrasts[0]})
+
+
+def save_small(picture: Image.Image, target: Path) -> None:
+    """Write a drawing with few colours."""
+    target.parent.mkdir(exist_ok=True)
+    picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+# The numbers behind it
+
+
+def read_study(folder: Path) -> Study:
+    """A study as it was carried out."""
+    return parse_study((folder / "study.toml").read_text(encoding="utf-8"), folder.name)
+
+
+def read_claims(folder: Path) -> list[dict]:
+    """The claims of a study with their verdicts."""
+    return json.loads((folder / "claims.json").read_text(encoding="utf-8"))
 
 
 def section(folder: Path) -> Iterator[str]:
     """A study: what was run, its verdicts under each condition, and some of its figures."""
-    study = parse_study((folder / "study.toml").read_text(encoding="utf-8"), folder.name)
-    claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    study, claims = read_study(folder), read_claims(folder)
     timings = list(csv.DictReader(io.StringIO((folder / "timings.csv").read_text(encoding="utf-8"))))
     minutes = sum(float(row["seconds"]) for row in timings) / 60
-    num_runs = len({trial.spec for trial in study.trials})
+    seeds_added = [row for row in read_looks(folder) if int(row["seeds"]) > len(study.seeds)]
+    num_runs = len({trial.spec for trial in study.trials}) + sum(int(row["runs"]) for row in seeds_added)
     yield f"## {study.title}{f', on {study.data}' if folder.name in TABLES else ''}\n"
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     machine = f"{timings[0]['precision']}, {timings[0]['machine']}"
@@ -74,12 +206,15 @@ def section(folder: Path) -> Iterator[str]:
         yield from anchor_table(anchored, read_rows(folder / "table.csv"), {row["run"]: row for row in timings})
     if folder.name in TABLES:
         yield from metric_table(TABLES[folder.name], read_rows(folder / "table.csv"))
+    yield from look_text(folder, claims)
     yield from verdict_table(study, claims, {claim.id for _, claim in anchored})
+    pictures = [save_differences(folder, study, claims, condition) for condition in study.conditions]
+    for picture in list(filter(None, pictures))[1:]:
+        yield f"![What decides the claims of {study.title}]({picture})\n"
     for name in SHOWN.get(folder.name, ()):
         with Image.open(folder / "figures" / f"{name}.png") as picture:
             target = HERE / "figures" / f"{folder.name}-{name}.png"
-            target.parent.mkdir(exist_ok=True)
-            picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+            save_small(picture, target)
         yield f"![{study.title}: {name.replace('-', ' ')}](figures/{target.name})\n"
 
 
@@ -91,6 +226,23 @@ def study_command(folder: Path) -> str:
             position = words.index(flag)
             del words[position : position + 2]
     return " ".join(words)
+
+
+def read_looks(folder: Path) -> list[dict[str, str]]:
+    """What each look at the claims cost; studies of earlier versions do not say."""
+    file = folder / "looks.csv"
+    return read_rows(file) if file.exists() else []
+
+
+def look_text(folder: Path, claims: list[dict]) -> Iterator[str]:
+    """How many verdicts may be false, and what each look at the claims cost."""
+    control = next((claim["false_verdicts"] for claim in claims if "false_verdicts" in claim), None)
+    if control:
+        yield f"{StudyErrors(**control).text}\n"
+    looks = read_looks(folder)
+    if len(looks) > 1:
+        costs = [f"{look['seeds']} seeds: {look['runs']} runs, {float(look['minutes']):.1f} minutes" for look in looks]
+        yield f"Seeds were added while claims were open. Looks at {'; '.join(costs)}.\n"
 
 
 def read_rows(table: Path) -> list[dict[str, str]]:
@@ -177,11 +329,21 @@ def verdict_table(study: Study, claims: list[dict], anchored_ids: set[str]) -> I
 
 
 def format_verdict(claim: dict) -> str:
-    """A verdict with the difference that decides it."""
-    if claim["interval"] is None:
-        return f"{claim['verdict']}<br>{claim.get('note', 'one seed')}"
-    low, high = (f"{end:.3g}" for end in claim["interval"])
-    return f"**{claim['verdict']}**<br>{claim['decided_by']}: {claim['effect']:.3g} [{low}, {high}], n = {claim['n']}"
+    """A verdict with the difference that decides it, its margin, and what its bounds cover."""
+    word = f"{VERDICT_SYMBOLS[claim['verdict']]} **{word_of(claim)}**"
+    notes = [claim["note"]] if claim.get("note") else []
+    difference = stored_difference(claim)
+    if claim["verdict"] == "undecided" and claim.get("seeds_needed"):
+        notes.append(f"{claim['seeds_needed']} would decide it")
+    if claim["verdict"] == "void" or claim["effect"] is None:
+        return "<br>".join([word, *notes])
+    if not difference.values:
+        return "<br>".join([word, f"{claim['decided_by']}: {claim['effect']:.3g}, n = {claim['n']}", *notes])
+    shown = difference_text(difference)
+    if difference.margin:
+        shown += f", margin {difference.margin:.3g}"
+    covers = f"over {claim['interval_covers']}" if claim.get("interval_covers") else ""
+    return "<br>".join(filter(None, [word, shown, covers, *notes]))
 
 
 if __name__ == "__main__":
