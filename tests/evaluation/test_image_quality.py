@@ -57,6 +57,11 @@ def test_the_laplacian_is_the_second_derivative() -> None:
     assert laplacian_variance(noise).item() == pytest.approx(4**2 + 4, rel=0.03), "the sum of the squared weights"
 
 
+def test_the_sharpness_of_an_image_is_a_share_of_amplitude() -> None:
+    x = torch.rand(2, 3, 9, 7, generator=generator("amplitude"))
+    torch.testing.assert_close(image_quality.sharpness(0.25 * x + 0.5, x), torch.full((2,), 0.25))
+
+
 def test_sharpness_is_a_ratio_of_sums() -> None:
     """An image of little detail hardly counts, and one of none is not in the way."""
     x = torch.rand(3, 2, 12, 12, generator=generator("sharp"))
