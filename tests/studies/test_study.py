@@ -235,8 +235,12 @@ def test_more_seeds_train_only_what_is_missing(whole: Path) -> None:
 
 
 def test_interrupted_and_with_other_workers_it_comes_to_the_same(small: Path, whole: Path, tmp_path: Path) -> None:
-    """Stopped once, killed once, then finished by two workers; none of them outlives its master."""
-    small.write_text(SMALL.replace("epochs = 2", "epochs = 30"))
+    """Stopped once, killed once, then finished by two workers; none of them outlives its master.
+
+    Seeds are added for the claims that two seeds do not decide.
+    """
+    deciding = SMALL.replace("seeds = 2", "seeds = 2\ndecide = true\nmost_seeds = 3")
+    small.write_text(deciding.replace("epochs = 2", "epochs = 30"))
     out = tmp_path / "out"
     for stop, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         before = epochs(out)
@@ -250,8 +254,9 @@ def test_interrupted_and_with_other_workers_it_comes_to_the_same(small: Path, wh
     with running(small, out) as process:
         said = process.communicate(timeout=600)
         assert process.returncode == 0, said
-    vaelab.study(small, workers=1, out=tmp_path / "straight")
+    straight = vaelab.study(small, workers=1, out=tmp_path / "straight")
     assert files(out) == files(tmp_path / "straight")
+    assert len(straight.results.looks) == 2
 
 
 def epochs(out: Path) -> int:
