@@ -76,6 +76,19 @@ def test_neighbours_see_what_correlations_do_not() -> None:
     assert neighbour_correlation(normal(1000, 2)) == pytest.approx(0, abs=0.08)
 
 
+def test_neighbours_are_counted_as_in_the_formula() -> None:
+    points = normal(30, 3)
+    differences = (points[:, None] - points).abs()
+    total = 0.0
+    for i in range(30):
+        others = torch.arange(30) != i
+        radius = differences[i, others].amax(1).sort().values[4]
+        nearer = (differences[i, others] < radius).sum(0)
+        total += torch.digamma(nearer + 1.0).sum().item() / 30
+    five, thirty = torch.digamma(torch.tensor([5.0, 30.0])).tolist()
+    assert neighbour_correlation(points) == pytest.approx(five + 2 * thirty - total, abs=1e-5)
+
+
 def test_normal_scores_are_quantiles_of_ranks() -> None:
     z = torch.tensor([[5.0, -1.0], [9.0, 3.0], [7.0, 1e9]], dtype=torch.float64)
     expected = torch.tensor([[-1.0, -1.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64) * 0.6744897501960817

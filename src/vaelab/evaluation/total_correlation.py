@@ -47,6 +47,8 @@ MAX_CODES = 4000  # codes that are used
 
 NEIGHBOURS = 5  # of each code: more lower the noise and raise the bias
 
+ROUNDING = 1e-9  # relative: less than the distance to the k-th neighbour, so that it is never counted as nearer
+
 MAX_NEIGHBOUR_CODES = 1000  # codes whose neighbours are searched: all pairs are compared
 
 
@@ -120,7 +122,7 @@ def neighbour_correlation(points: Tensor) -> float:
     count, dimensions = points.shape
     neighbours = min(NEIGHBOURS, count - 1)
     distances = torch.cdist(points, points, p=math.inf).fill_diagonal_(math.inf)
-    radius = distances.topk(neighbours, largest=False).values[:, -1:]
+    radius = distances.topk(neighbours, largest=False).values[:, -1:] * (1 - ROUNDING)
     columns = points.T.contiguous()
     ordered = columns.sort(1).values
     below = torch.searchsorted(ordered, columns + radius.T)
