@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import numpy as np
@@ -270,8 +271,8 @@ def test_image_values_of_a_metric_are_those_that_are_stored() -> None:
         (METRICS, {"mse": VALUES["mse"], "rows": ROWS[:3]}),
         (METRICS, {"mse": VALUES["mse"][:, None], "rows": ROWS}),
         (METRICS, {"mse": np.full(4, np.nan), "rows": ROWS}),
-        ({"mse": 0.5 * (1 + 3e-4)}, VALUES),
-        ({"mse": 0.5 * (1 - 3e-4)}, VALUES),
+        ({"mse": 0.5 * (1 + 1.5e-4)}, VALUES),
+        ({"mse": 0.5 * (1 - 1.5e-4)}, VALUES),
         ({"mse": 1e-11}, {"mse": np.array([-1e-3, 1e-3]), "rows": ROWS[:2]}),
     ],
     ids=str,
@@ -356,6 +357,14 @@ def test_values_of_different_images_are_not_combined() -> None:
     assert Quantity("mse + features.correlation").image_values(record) is None
     assert Quantity("features.correlation + mse").image_values(record) is None
     assert Quantity("2 * features.correlation").image_values(record) is not None
+
+
+def test_records_and_quantities_are_values() -> None:
+    with pytest.raises(FrozenInstanceError):
+        record_of().history = []  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        Quantity("mse").text = "kl"  # type: ignore[misc]
+    assert Quantity("mse") == Quantity("mse") != Quantity("kl")
 
 
 def test_a_run_without_arrays_has_no_image_values() -> None:
