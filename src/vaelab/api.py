@@ -509,7 +509,7 @@ def interpolate(
         result = paths.interpolate_images(run.model, start, end, alphas, path=path, noise=noise)
     if out is not None:
         names = (_end_name(from_), _end_name(to))
-        save_interpolations(run, result, names, out, path=path, sampled=sampled)
+        save_interpolations(run, result, names, out, images, path=path, sampled=sampled)
     return result.images.numpy()
 
 

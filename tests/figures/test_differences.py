@@ -36,7 +36,7 @@ def test_a_figure_says_the_verdict_and_what_decides_it(verdict: str) -> None:
     figure = plot_differences(shown, "a title", caption="a caption " * 30)
     texts = words(figure)
     assert {VERDICT_SYMBOLS[verdict], "a word", "a note"} <= set(texts)
-    assert texts.count("ce+se − ce: −2.00 [−2.75, −1.25], n = 3") == 2
+    assert texts.count("ce+se − ce: −2.00 [−2.75, −1.25], expected < 0, n = 3") == 2
     assert not cut_off(figure)
     assert not overlaps([text for text in drawn(figure) if text.get_visible()])
 

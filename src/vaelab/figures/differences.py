@@ -128,12 +128,12 @@ def difference_limits(differences: Sequence[Difference]) -> AxisLimits:
 
 
 def difference_text(difference: Difference) -> str:
-    """A difference in words: what is compared, its mean and bounds, and the number of seeds.
+    """A difference in words: what is compared, its mean and bounds, what is expected, and the number of seeds.
 
     Example:
         >>> values = (-1.0, -1.5)
         >>> difference_text(Difference("", "supported", "supported", "a − b", -1, -1.25, values, (-1.75, -0.75)))
-        'a − b: −1.25 [−1.75, −0.75], n = 2'
+        'a − b: −1.25 [−1.75, −0.75], expected < 0, n = 2'
     """
     bounds = ""
     low, high = difference.bounds or (difference.mean, difference.mean)
@@ -141,7 +141,9 @@ def difference_text(difference: Difference) -> str:
     decimals = int(np.clip(1 - math.floor(math.log10(scale)), 0, 8)) if 0 < scale < math.inf else 2
     if difference.bounds:
         bounds = f" [{_number(low, decimals)}, {_number(high, decimals)}]"
-    return f"{difference.what}: {_number(difference.mean, decimals)}{bounds}, n = {len(difference.values)}"
+    expected = "expected < 0" if difference.wanted < 0 else "expected > 0"
+    mean = _number(difference.mean, decimals)
+    return f"{difference.what}: {mean}{bounds}, {expected}, n = {len(difference.values)}"
 
 
 def _number(value: float, decimals: int) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from vaelab.analysis.interpolation import Interpolation
+from vaelab.datasets.images import Images
 from vaelab.figures.animation import path_labels, save_animation
 from vaelab.figures.diagram import plot_model
 from vaelab.figures.layout import save_figure
-from vaelab.figures.run_figures import sample_caption
+from vaelab.figures.run_figures import sample_caption, split_word
 from vaelab.figures.tiles import path_caption, plot_grid, plot_interpolations, plot_reconstructions
 from vaelab.models.summary import layers
 from vaelab.runs.run import Run
@@ -45,7 +46,14 @@ def save_samples(run: Run, images: np.ndarray, out: Path) -> None:
 
 
 def save_interpolations(
-    run: Run, result: Interpolation, names: tuple[str, str], out: Path, *, path: str = "linear", sampled: bool = False
+    run: Run,
+    result: Interpolation,
+    names: tuple[str, str],
+    out: Path,
+    source: Images | None = None,
+    *,
+    path: str = "linear",
+    sampled: bool = False,
 ) -> None:
     """Draw interpolations as a table of images, or as an animation where the file is a GIF.
 
@@ -54,6 +62,7 @@ def save_interpolations(
         result: The originals, the images on the way and their values of alpha.
         names: What is at alpha = 0 and at alpha = 1.
         out: The file to write.
+        source: The images that pairs were drawn from; None where both ends are files.
         path: The kind of path, such as "linear".
         sampled: Whether codes were samples of the posteriors in place of their means.
     """
@@ -62,7 +71,8 @@ def save_interpolations(
     if out.suffix.lower() == ".gif":
         save_animation(list(images.swapaxes(0, 1)), out, labels=path_labels(alphas, names))
         return
-    caption = path_caption(names, path, sampled)
+    drawn = f"Pairs drawn from {split_word(source)} images. " if source else ""
+    caption = drawn + path_caption(names, path, sampled)
     title = run_title(run.spec)
     save_figure(plot_interpolations(result.originals.numpy(), images, alphas, names, title, caption=caption), out)
 
