@@ -43,7 +43,7 @@ def test_settings_suit_the_number_and_kind_of_pictures(
 ) -> None:
     data = dataset(train, validation, shape)
     settings = suited_settings(Spec(), data, given=())
-    assert settings == expected | {"ema": 0.99, "network": Conv(init="he", output_bias="mean")}
+    assert settings == expected | {"ema": 0.99, "network": Conv()}
     check_spec(replace(Spec(), **settings))
     kept = suited_settings(Spec(), data, given=("batch_size", "steps", "ema"))
     assert not {"batch_size", "steps", "ema"} & kept.keys()
@@ -52,9 +52,9 @@ def test_settings_suit_the_number_and_kind_of_pictures(
 
 def test_a_network_starts_as_suits_it_unless_the_user_says_how() -> None:
     data = dataset(36, 4, (1, 28, 28))
-    for network in (Mlp(), Conv(init="torch"), ValidConv()):
-        suited = suited_settings(Spec(network=network), data, given=("network",))["network"]
-        assert suited == replace(network, init="he", output_bias="mean")
+    starts = {Mlp(hidden=(8,)): Mlp((8,), init="he", output_bias="mean"), Conv(init="torch"): Conv(init="torch")}
+    for network, expected in (starts | {ValidConv(): ValidConv()}).items():
+        assert suited_settings(Spec(network=network), data, given=("network",))["network"] == expected
     given = given_fields("network", "mlp:hidden=8,init=torch")
     assert suited_settings(Spec(network=Mlp()), data, given)["network"] == Mlp(output_bias="mean")
     for value in ("mlp:output-bias=init", {"name": "mlp", "output_bias": "init"}, Mlp()):
