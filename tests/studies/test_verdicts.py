@@ -337,6 +337,7 @@ def test_one_contrast_has_the_paired_t_interval(sign: Sign) -> None:
     assert result.p == pytest.approx(expected.pvalue)
     assert result.interval == close(tuple(expected.confidence_interval(0.95)))
     assert result.bounds == result.interval
+    assert judge(expectation.contrasts(y, ["a", "b"])).note == ""
     assert result.effect_size == pytest.approx(result.mean / (y[:, 1] - y[:, 0]).std(ddof=1))
     assert result.num_seeds == 6
 
