@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,10 @@ def test_interrupted_between_looks_it_comes_to_the_same(tmp_path: Path, monkeypa
     assert carry_out(study, tmp_path / "parts") == straight
     reported = runner.resume_study(tmp_path / "parts/studies/looks", Executor(1))
     assert written(reported, tmp_path / "parts") == straight
+    assert reported.missing == 0
+    shutil.rmtree(reported.looks[1].runs[0].path)
+    partial = runner.resume_study(tmp_path / "parts/studies/looks", Executor(1))
+    assert partial.missing == 1, "a look that was begun is reported as far as it came"
 
 
 SICK = """

@@ -312,9 +312,10 @@ def resume_study(folder: Path, executor: Executor, data: str | None = None) -> S
         extended = with_next_look(results)
         if extended is None:
             break
-        planned_runs = plan_runs(extended, out, known=planned_runs)
-        if not all(planned.run.finished for planned in planned_runs.values()):
-            break  # the last look that was taken
+        earlier_runs, planned_runs = planned_runs, plan_runs(extended, out, known=planned_runs)
+        added_runs = [planned for spec, planned in planned_runs.items() if spec not in earlier_runs]
+        if not any(planned.run.finished for planned in added_runs):
+            break  # the last look that was begun
         study = extended
     for key, error in results.failed.items():
         notice(f"an analysis failed: {error}" if key in failures else f"left out of the study: {error}")
