@@ -139,6 +139,7 @@ def test_the_label_has_the_factor_of_the_difference(
     [
         (Highest("x", percent=50), "x − y − 0.5 × |y|", [10 - 3, 10 + 1]),
         (Lowest("x", percent=50), "x − y + 0.5 × |y|", [10 - 1, 10 + 3]),
+        (Highest("x", percent=0.5), "x − y − 0.005 × |y|", [10 - 2.01, 10 + 1.99]),
     ],
 )
 def test_labels_where_the_sign_of_the_other_varies(
