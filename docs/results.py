@@ -338,7 +338,9 @@ def format_verdict(claim: dict) -> str:
     if claim["verdict"] == "void" or claim["effect"] is None:
         return "<br>".join([word, *notes])
     if not difference.values:
-        return "<br>".join([word, f"{claim['decided_by']}: {claim['effect']:.3g}, n = {claim['n']}", *notes])
+        low, high = claim["interval"] or (claim["effect"], claim["effect"])
+        shown = f"{claim['decided_by']}: {claim['effect']:.3g} [{low:.3g}, {high:.3g}], n = {claim['n']}"
+        return "<br>".join([word, shown, *notes])
     shown = difference_text(difference)
     if difference.margin:
         shown += f", margin {difference.margin:.3g}"
