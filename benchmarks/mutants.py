@@ -86,12 +86,18 @@ PARTS = {
         ),
     ),
     "evidence": Part(("evaluation/evidence.py",), ("tests/evaluation/test_evidence.py",)),
-    "expectations": Part(("studies/expectations.py",), ("tests/studies/test_expectations.py",)),
+    "expectations": Part(
+        ("studies/expectations.py",), ("tests/studies/test_expectations.py", "tests/studies/test_difference_labels.py")
+    ),
     "verdicts": Part(
         ("studies/verdicts.py", "studies/anchors.py", "studies/multiplicity.py"),
         ("tests/studies/test_anchors.py", "tests/studies/test_multiplicity.py", "tests/studies/test_verdicts.py"),
     ),
     "looks": Part(("studies/sequential.py",), ("tests/studies/test_sequential.py",)),
+    "claims": Part(
+        ("studies/judging.py", "studies/looks.py", "studies/health.py"),
+        ("tests/studies/test_judging.py", "tests/studies/test_looks.py", "tests/studies/test_health.py"),
+    ),
 }
 
 

@@ -166,6 +166,15 @@ def test_further_terms_are_reported_by_name(objective: Objective, name: str, for
     torch.testing.assert_close(terms.extra_terms[name], formula(expected), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+def test_the_total_correlation_has_its_weight_less_that_in_the_kl(weight: float, pixels: Tensor) -> None:
+    terms, _ = terms_and_known(BetaTCVAE(weight), pixels, 1.0)
+    correlation = terms.extra_terms["total_correlation"].item()
+    assert abs(correlation) > 1e-3
+    added = (terms.loss - terms.distortion - terms.rate).item()
+    assert added == pytest.approx((weight - 1) * correlation, rel=0.05, abs=1e-4)
+
+
 def test_the_critic_is_a_classifier_whose_logit_is_the_total_correlation(pixels: Tensor) -> None:
     objective = FactorVAE(gamma=3.0, hidden=(8, 6))
     terms, expected = terms_and_known(objective, pixels, 1.0)
