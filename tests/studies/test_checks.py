@@ -106,9 +106,9 @@ def test_data_without_the_split_of_a_claim_are_refused(measure: str, message: st
 
 def test_a_metric_that_the_test_images_do_not_have_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    grey = rng.integers(0, 255, (40, 8, 8), np.uint8)
-    np.savez(tmp_path / "mixed.npz", train_images=grey, test_images=np.where(grey[:10] > 99, 255, 0).astype(np.uint8))
-    text = STUDY.replace("MEASURE", "bits_per_dim").replace('"digits"', json.dumps(str(tmp_path / "mixed.npz")))
+    binary = 255 * rng.integers(0, 2, (50, 8, 8), np.uint8)
+    np.savez(tmp_path / "binary.npz", train_images=binary[:40], test_images=binary[40:])
+    text = STUDY.replace("MEASURE", "bits_per_dim").replace('"digits"', json.dumps(str(tmp_path / "binary.npz")))
     with pytest.raises(UserError, match="are black and white, without levels of grey"):
         dry_run(text, tmp_path)
 

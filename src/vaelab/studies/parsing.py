@@ -51,7 +51,8 @@ FIXED_FIELDS = ("data", "seed", "parent")  # fields of a spec that no setting ma
 
 def shipped_studies() -> dict[str, Path]:
     """The studies that come with vaelab: file by name."""
-    return {file.stem: file for file in sorted(STUDIES_DIR.glob("*.toml"))}
+    files = {file.stem: file for file in STUDIES_DIR.glob("*.toml")}
+    return {name: files[name] for name in sorted(files)}
 
 
 def read_study(source: str | Path, name: str | None = None) -> Study:
