@@ -96,7 +96,12 @@ PARTS = {
     "looks": Part(("studies/sequential.py",), ("tests/studies/test_sequential.py",)),
     "claims": Part(
         ("studies/judging.py", "studies/looks.py", "studies/health.py"),
-        ("tests/studies/test_judging.py", "tests/studies/test_looks.py", "tests/studies/test_health.py"),
+        (
+            "tests/studies/test_verdict_boundaries.py",
+            "tests/studies/test_judging.py",
+            "tests/studies/test_looks.py",
+            "tests/studies/test_health.py",
+        ),
     ),
 }
 
