@@ -13,6 +13,7 @@ from vaelab.studies.definition import Claim
 from vaelab.studies.expectations import Between
 from vaelab.studies.judging import ClaimResult, ClaimRuns, SeedRuns, judge_claims, prepare_claim
 from vaelab.studies.quantities import Quantity, RunRecord
+from vaelab.studies.verdicts import ContrastResult, Judgement, Look
 
 IMAGES = np.array([12.0, 13.0, 14.0, 13.0, 13.0])  # their mean is 13, its standard error sqrt(0.1)
 
@@ -70,3 +71,12 @@ def test_claims_and_results_are_values() -> None:
     for value in (prepare_claim(result.claim, "", ClaimRuns(["a"], [])), result):
         with pytest.raises(FrozenInstanceError):
             value.condition = "another"  # type: ignore[misc]
+
+
+def test_each_look_says_how_many_runs_were_added_for_it() -> None:
+    looks = tuple(Look(num_seeds, "undecided", 0.5) for num_seeds in (3, 4, 6))
+    contrasts = (ContrastResult("a", 1, 0.5, None, None, None),)
+    judgement = Judgement("undecided", 6, 0.5, contrasts, looks)
+    claim = anchor("mse", with_images()).claim
+    table = ClaimResult(claim, "", judgement, differences=((0.5,) * 6,), num_settings=2).to_dict()
+    assert [(look["num_seeds"], look["runs"]) for look in table["looks"]] == [(3, 6), (4, 2), (6, 4)]
