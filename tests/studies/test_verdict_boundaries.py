@@ -80,3 +80,18 @@ def test_each_look_says_how_many_runs_were_added_for_it() -> None:
     claim = anchor("mse", with_images()).claim
     table = ClaimResult(claim, "", judgement, differences=((0.5,) * 6,), num_settings=2).to_dict()
     assert [(look["num_seeds"], look["runs"]) for look in table["looks"]] == [(3, 6), (4, 2), (6, 4)]
+
+
+def test_the_entry_of_a_claim_keeps_its_keys() -> None:
+    """claims.json is read by others."""
+    table = anchor("mse", with_images()).to_dict()
+    assert table["sentence"] == "A sentence."
+    assert (table["id"], table["source"], table["reading"]) == ("c", "", "")
+    assert table["expected"] == "mse: between 9 and 11"
+    assert (table["verdict"], table["said"]) == ("refuted", "missed")
+    assert (table["n"], table["seeds"], table["means"]) == (1, [1], {"a": 13.0})
+    assert set(table) == {
+        *("id", "sentence", "source", "reading", "expected", "margin", "margin_reason", "verdict", "said", "note"),
+        *("effect", "interval", "interval_covers", "interval_label", "bounds_label", "n", "seeds", "effect_size"),
+        *("decided_by", "means", "contrasts", "looks"),
+    }
