@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -90,6 +90,8 @@ def test_the_entry_of_a_claim_keeps_its_keys() -> None:
     assert table["expected"] == "mse: between 9 and 11"
     assert (table["verdict"], table["said"]) == ("refuted", "missed")
     assert (table["n"], table["seeds"], table["means"]) == (1, [1], {"a": 13.0})
+    once = anchor("mse", with_images())
+    assert replace(once, claim=replace(once.claim, once=True)).to_dict()["once"] is True
     assert set(table) == {
         *("id", "sentence", "source", "reading", "expected", "margin", "margin_reason", "verdict", "said", "note"),
         *("effect", "interval", "interval_covers", "interval_label", "bounds_label", "n", "seeds", "effect_size"),
