@@ -36,7 +36,7 @@ USE = """
 from vaelab.core.registry import members
 from vaelab.models.networks import Network
 from vaelab.runs.spec import Spec, updated
-print(updated(Spec(), {"network": "plain"}).network, len(members(Network)))
+print(updated(Spec(), {"network": "plain"}).network.name, len(members(Network)))
 """
 
 
@@ -62,4 +62,4 @@ def test_a_class_at_the_end_of_a_file_or_in_a_new_one_is_found(file: str, tmp_pa
     result = subprocess.run(
         command, env={"PYTHONPATH": str(tmp_path), "PATH": ""}, capture_output=True, text=True, check=True
     )
-    assert result.stdout == f"Plain() {len(members(Network)) + 1}\n"
+    assert result.stdout == f"plain {len(members(Network)) + 1}\n"
