@@ -382,12 +382,13 @@ def test_threads_follow_from_the_work_and_convolutions_get_one(digits: Dataset) 
 
 def test_threads_wait_passively_for_each_other() -> None:
     """Set before torch is imported; what the user set stays."""
-    code = "import os, vaelab; print(os.environ['OMP_WAIT_POLICY'])"
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = "import os, vaelab; print(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'))"
+    ours = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     for policy in (None, "active"):
         given = environment | ({"OMP_WAIT_POLICY": policy} if policy else {})
         printed = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
-        assert printed.stdout.strip() == (policy or "passive")
+        assert printed.stdout.split() == ([policy, "None"] if policy else ["passive", "3000"])
 
 
 def test_averaging_moves_towards_the_present_weights() -> None:
