@@ -12,6 +12,7 @@ import json
 import math
 import types
 from collections.abc import Iterator
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -91,12 +92,18 @@ def _problems(value: Any, hint: Any, field: str) -> Iterator[str]:
         yield _problem(value, field, _describe(hint))
 
 
+@cache
+def _field_hints(hint: Any) -> dict[str, Any]:
+    """The types of the fields of an object. They are evaluated once: a list of runs reads thousands of files."""
+    return get_type_hints(hint, include_extras=True)
+
+
 def _object_problems(value: Any, hint: Any, field: str, is_open: bool) -> Iterator[str]:
     """What is wrong with an object that has known fields."""
     if not isinstance(value, dict):
         yield _problem(value, field, "an object")
         return
-    hints = get_type_hints(hint, include_extras=True)
+    hints = _field_hints(hint)
     for name, inner in hints.items():
         is_optional = get_origin(inner) is NotRequired
         kind = get_args(inner)[0] if is_optional else inner
