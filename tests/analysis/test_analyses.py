@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,6 @@ from vaelab.analysis.samples import load_inception
 from vaelab.analysis.separability import LabelledPoints, cluster_agreement, separability
 from vaelab.core.errors import UserError
 from vaelab.runs.run import Run
-
-
-@pytest.fixture
-def run(trained: Run, tmp_path: Path) -> Run:
-    return vaelab.load(shutil.copytree(trained.path, tmp_path / "runs" / trained.key))
-
-
-@pytest.fixture
-def baseline(run: Run, tmp_path: Path) -> Baseline:
-    return open_baseline(run.dataset, run.spec.seed, tmp_path / "references")
 
 
 def test_the_names_on_disk_are_a_contract() -> None:

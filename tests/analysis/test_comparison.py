@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import vaelab
 from vaelab.analysis import registry
-from vaelab.analysis.baseline import Baseline, open_baseline
+from vaelab.analysis.baseline import Baseline
 from vaelab.analysis.comparison import HEALTH_NUMBERS, stored_latent_stats
 from vaelab.analysis.registry import read_analyses, read_analysis_arrays, run_analysis
 from vaelab.core.tensors import read_tensors, write_tensors
@@ -21,16 +18,6 @@ from vaelab.evaluation.image_values import image_values
 from vaelab.objectives.elbo import BetaVAE
 from vaelab.runs.run import Run
 from vaelab.studies.results import known_numbers
-
-
-@pytest.fixture
-def run(trained: Run, tmp_path: Path) -> Run:
-    return vaelab.load(shutil.copytree(trained.path, tmp_path / "runs" / trained.key))
-
-
-@pytest.fixture
-def baseline(run: Run, tmp_path: Path) -> Baseline:
-    return open_baseline(run.dataset, run.spec.seed, tmp_path / "references")
 
 
 def test_the_values_of_images_have_the_metrics_as_their_means(run: Run, baseline: Baseline) -> None:

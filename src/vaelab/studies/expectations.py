@@ -225,12 +225,32 @@ def _differences_from_others(measured: Measured, setting: str, percent: float, e
     return [measured.difference(chosen, k, percent, expected_sign) for k in others]
 
 
-# Expectations: each is a dataclass whose fields are its settings, found by its name in a study file. `contrasts` takes
-# y with shape (S, K), the K names, the margin, and y for each image with shape (S, K, I) where there is one.
+# Expectations: each is a dataclass whose fields are its settings, found by its name in a study file.
+
+
+class Comparison:
+    """What all expectations have in common."""
+
+    def contrasts(
+        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
+    ) -> list[Contrast]:
+        """The differences that decide, each with the sign that is expected.
+
+        Args:
+            y: The quantity, with shape (S, K).
+            names: The names of the K settings.
+            margin: The margin of the claim.
+            images: The quantity for each test image, with shape (S, K, I), where there is one.
+        """
+        return self.differences(Measured(y, names, margin, images))
+
+    def differences(self, measured: Measured) -> list[Contrast]:
+        """The same of a quantity that was put together with its names and margin."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Lowest:
+class Lowest(Comparison):
     """The quantity is lowest at `setting`, at least `percent` below each other setting."""
 
     name: ClassVar[str] = "lowest"
@@ -244,11 +264,8 @@ class Lowest:
         by = f", by {self.percent:g} % at least" if self.percent else ""
         return f"{self.name} at {self.setting}{by}"
 
-    def contrasts(
-        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
-    ) -> list[Contrast]:
-        """The differences from every other setting; y has shape (S, K)."""
-        measured = Measured(y, names, margin, images)
+    def differences(self, measured: Measured) -> list[Contrast]:
+        """The differences from every other setting."""
         return _differences_from_others(measured, self.setting, self.expected_sign * self.percent, self.expected_sign)
 
 
@@ -261,7 +278,7 @@ class Highest(Lowest):
 
 
 @dataclass(frozen=True)
-class NearLowest:
+class NearLowest(Comparison):
     """The quantity at `setting` is at most `percent` above the lowest of the others."""
 
     name: ClassVar[str] = "near-lowest"
@@ -273,15 +290,13 @@ class NearLowest:
         """What is expected, in words."""
         return f"at {self.setting} within {self.percent:g} % of the lowest"
 
-    def contrasts(
-        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
-    ) -> list[Contrast]:
-        """The differences from every other setting; y has shape (S, K)."""
-        return _differences_from_others(Measured(y, names, margin, images), self.setting, self.percent, -1)
+    def differences(self, measured: Measured) -> list[Contrast]:
+        """The differences from every other setting."""
+        return _differences_from_others(measured, self.setting, self.percent, -1)
 
 
 @dataclass(frozen=True)
-class Decreasing:
+class Decreasing(Comparison):
     """Along the settings in their order, each value is below the one before it."""
 
     name: ClassVar[str] = "decreasing"
@@ -292,12 +307,9 @@ class Decreasing:
         """What is expected, in words."""
         return f"{self.name}, step by step"
 
-    def contrasts(
-        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
-    ) -> list[Contrast]:
-        """The differences between neighbouring settings; y has shape (S, K)."""
-        measured = Measured(y, names, margin, images)
-        pairs = pairwise(range(len(names)))
+    def differences(self, measured: Measured) -> list[Contrast]:
+        """The differences between neighbouring settings."""
+        pairs = pairwise(range(len(measured.names)))
         return [measured.difference(following, k, 0, self.expected_sign) for k, following in pairs]
 
 
@@ -310,7 +322,7 @@ class Increasing(Decreasing):
 
 
 @dataclass(frozen=True)
-class Similar:
+class Similar(Comparison):
     """Every two settings differ by less than `percent` of the earlier one."""
 
     name: ClassVar[str] = "similar"
@@ -321,13 +333,10 @@ class Similar:
         """What is expected, in words."""
         return f"within {self.percent:g} % of each other"
 
-    def contrasts(
-        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
-    ) -> list[Contrast]:
-        """Two differences for every two settings: not too far above, not too far below. y has shape (S, K)."""
-        measured = Measured(y, names, margin, images)
+    def differences(self, measured: Measured) -> list[Contrast]:
+        """Two differences for every two settings: not too far above, not too far below."""
         contrasts = []
-        for k in range(len(names)):
+        for k in range(len(measured.names)):
             for j in range(k):
                 contrasts.append(measured.difference(k, j, self.percent, -1))
                 contrasts.append(measured.difference(k, j, -self.percent, 1))
@@ -335,7 +344,7 @@ class Similar:
 
 
 @dataclass(frozen=True)
-class Between:
+class Between(Comparison):
     """At every setting the quantity lies above `low` and below `high`. Either bound may be left out."""
 
     name: ClassVar[str] = "between"
@@ -355,13 +364,10 @@ class Between:
             return f"below {self.high:g}"
         return f"between {self.low:g} and {self.high:g}"
 
-    def contrasts(
-        self, y: np.ndarray, names: Sequence[str], margin: Margin = NO_MARGIN, images: np.ndarray | None = None
-    ) -> list[Contrast]:
-        """The differences from the bounds at every setting; y has shape (S, K)."""
-        measured = Measured(y, names, margin, images)
+    def differences(self, measured: Measured) -> list[Contrast]:
+        """The differences from the bounds at every setting."""
         contrasts = []
-        for k in range(len(names)):
+        for k in range(len(measured.names)):
             if math.isfinite(self.high):
                 contrasts.append(measured.distance(k, self.high, -1))
             if math.isfinite(self.low):
